@@ -1,0 +1,1 @@
+"""Floor rows that any encoder should beat."""

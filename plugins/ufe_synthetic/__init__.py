@@ -1,0 +1,1 @@
+"""The simulated headset: captures rendered from a parametric head, with exact labels."""

@@ -1,0 +1,1 @@
+"""The universal facial encoder (P§4)."""

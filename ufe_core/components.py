@@ -1,0 +1,89 @@
+"""Component specifications: all that a listing or the harness needs to know before any heavy import."""
+
+import importlib
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ufe_core.config import ComponentConfig
+from ufe_core.errors import PluginError
+
+INTERFACE = 1
+"""The interface version this ufe loads. A spec states the one it was written for."""
+
+KINDS = ("source", "encoder", "calibrator", "decoder", "metric")
+
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*")
+_TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class ComponentSpec:
+    """Announces one component. Written in a plugin's `plugin.py`, which imports nothing heavy.
+
+    Attributes:
+        interface: the interface version the component was written for; stated, never defaulted.
+        kind: one of `KINDS`.
+        id: `owner/name`, lower case. Users may write `name` alone where that is unique.
+        target: `module:attribute` of the factory, imported on first use and called as `factory(config, **context)`.
+        config: model of its options.
+        summary: one line for listings.
+        reference: where the method is described, e.g. `P§4.5`.
+        license: SPDX expression of the component's code.
+    """
+
+    interface: int
+    kind: str
+    id: str
+    target: str
+    config: type[ComponentConfig]
+    summary: str
+    reference: str = ""
+    license: str = "Apache-2.0"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.interface, bool) or not isinstance(self.interface, int) or self.interface < 1:
+            raise PluginError(f"Component {self.id!r}: interface is {self.interface!r}; expected a whole number >= 1.")
+        if self.interface != INTERFACE:
+            return  # rules of another interface are not ours to judge; the catalogue reports it as incompatible
+        if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
+            raise PluginError(
+                f"Component id {self.id!r} is not of the form 'owner/name' (lower-case letters, digits, '_', '-')."
+            )
+        if self.kind not in KINDS:
+            raise PluginError(f"Component {self.id!r}: kind is {self.kind!r}; expected one of {', '.join(KINDS)}.")
+        if not isinstance(self.target, str) or not _TARGET.fullmatch(self.target):
+            raise PluginError(
+                f"Component {self.id!r}: target is {self.target!r}; expected 'module:attribute', "
+                "e.g. 'acme_ufe.fovea:FoveaEncoder'."
+            )
+        if not (isinstance(self.config, type) and issubclass(self.config, ComponentConfig)):
+            raise PluginError(f"Component {self.id!r}: config is {self.config!r}; expected a ComponentConfig class.")
+        if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
+            raise PluginError(f"Component {self.id!r}: summary is {self.summary!r}; expected one line of text.")
+
+    @property
+    def name(self) -> str:
+        """Short name: the id without its owner."""
+        return self.id.partition("/")[2]
+
+    def load(self) -> Any:
+        """Import and return the factory.
+
+        Raises:
+            PluginError: the module cannot be imported or lacks the attribute.
+        """
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            module = importlib.import_module(module_name)
+        except (Exception, SystemExit) as error:
+            raise PluginError(
+                f"{self.kind.capitalize()} {self.id!r} cannot be loaded from '{self.target}': "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        try:
+            return getattr(module, attribute)
+        except AttributeError as error:
+            raise PluginError(
+                f"{self.kind.capitalize()} {self.id!r} cannot be loaded: module '{module_name}' has no {attribute!r}."
+            ) from error

@@ -102,18 +102,21 @@ def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def explained(what: str, where: Path) -> Iterator[None]:
+def explained(what: str, where: Path, *, only_full: bool = False) -> Iterator[None]:
     """Turn a full disk, missing permission or bad folder met inside into one clear `ArtifactError`.
 
     Args:
         what: the attempt, as in "cannot <what>".
         where: the folder it concerns.
+        only_full: for code that also touches other folders: a missing permission there is not about `where`.
     """
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
             reason = "the disk is full. Free some space, or set UFE_HOME to a folder on a larger disk"
+        elif only_full:
+            raise
         elif error.errno in _DENIED:
             reason = "no permission to write there. Set UFE_HOME to a folder of your own, or mend its permissions"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
@@ -168,18 +171,21 @@ class Store:
             ArtifactError: the disk is full, or the store cannot be written.
         """
         target = self.path(kind, key)
-        with explained(f"make {kind} '{key}'", target.parent):
+        what = f"make {kind} '{key}'"
+        with explained(what, target.parent):
             self._clean(kind)
             folder = self._private_folder(kind, key)
-            try:
+        try:
+            with explained(what, target.parent, only_full=True):
                 yield folder
+            with explained(what, target.parent):
                 try:
                     os.rename(folder, target)
                 except OSError:
                     if not target.is_dir():
                         raise
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def lock(

@@ -15,7 +15,7 @@ import pluggy
 from ufe_core import hookspecs
 from ufe_core.components import INTERFACE, KINDS, ComponentSpec
 from ufe_core.config import build_config, did_you_mean
-from ufe_core.errors import PluginError, UnknownComponentError
+from ufe_core.errors import PluginError, RegistryError, UnknownComponentError
 
 GROUP = "ufe.plugins"
 
@@ -222,13 +222,19 @@ class Catalogue:
     def _broken_hint(self, name: str) -> str:
         """Name the plugin that did not load, where it is likely to be the one that has the component."""
         owner, _, short = name.rpartition("/")
+        listed = _listed_plugins(name)
         for index, report in enumerate(self.reports):
             if report.status == "ok":
                 continue
             claimed = any(name in (spec.id, spec.name) for spec in self._claims.get(index, ()))
+            claimed = claimed or (report.name, report.dist) in listed
             labels = f"{report.name} {report.dist}".lower()
             if claimed or (owner and owner in labels) or short.replace("_", "-") in labels.replace("_", "-"):
                 return f" {report.reason.rstrip('.')}. 'ufe plugins --why {report.name}' shows where."
+        installed = {report.dist for report in self.reports}
+        for _, dist in listed:
+            if dist not in installed:
+                return f" Distribution {dist!r} has it: 'pip install {dist}'."
         broken = [report.name for report in self.reports if report.status != "ok"]
         return f" Not loaded: {', '.join(broken)}; 'ufe plugins' says why." if broken else ""
 
@@ -292,6 +298,21 @@ def _distribution_of(entry: PluginEntryPoint) -> tuple[str, str]:
     if dist is None:
         return "unknown", "0"
     return str(dist.name), str(dist.version)
+
+
+def _listed_plugins(name: str) -> list[tuple[str, str]]:
+    """Return the plugins (name, distribution) that the registry says have a component of that name."""
+    from ufe_core.registry import load_registry
+
+    try:
+        plugins = load_registry().plugins
+    except RegistryError:
+        return []
+    return [
+        (plugin.name, plugin.distribution)
+        for plugin in plugins
+        if any(name in (component.id, component.id.partition("/")[2]) for component in plugin.components)
+    ]
 
 
 def _one_line(text: str) -> str:

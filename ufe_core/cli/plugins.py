@@ -1,0 +1,207 @@
+"""`ufe plugins`: what is installed, what did not load and why, and the options of each component."""
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ufe_core.components import ComponentSpec
+    from ufe_core.plugins import Catalogue, PluginReport
+
+_KINDS = ("source", "encoder", "calibrator", "decoder", "metric")
+
+
+@click.group(invoke_without_command=True)
+@click.option("--kind", type=click.Choice(_KINDS), help="List components of this kind only.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if any plugin is broken or incompatible.")
+@click.option("--why", metavar="NAME", help="Show in full what became of plugin or distribution NAME.")
+@click.pass_context
+def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, why: str | None) -> None:
+    """List components and plugins; `show` one with its options.
+
+    A component is named by its short name (`univ`) or its full id (`ufe/univ`), which is needed only where two
+    plugins have components of the same short name. A plugin that does not load is listed with the reason and stops
+    nothing else; a command that needs it says so.
+
+    \b
+    Examples:
+      ufe plugins                      everything, as a table
+      ufe plugins --kind encoder       encoders only
+      ufe plugins show univ            one component: origin, paper section, options and their bounds
+      ufe plugins --why acme-ufe       why a plugin does not load, with Python's traceback
+      ufe plugins --strict --json      for continuous integration
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    from ufe_core.plugins import catalogue
+
+    found = catalogue()
+    if why is not None:
+        _print_why(_reports_named(found, why), as_json)
+    elif as_json:
+        click.echo(json.dumps(_listing(found, kind), indent=2, ensure_ascii=False))
+    else:
+        _print_table(found, kind)
+    if strict and any(report.status != "ok" for report in found.reports):
+        sys.stdout.flush()
+        ctx.exit(1)
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(_KINDS), help="Kind of the component, where the name alone is not enough.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def show(name: str, kind: str | None, as_json: bool) -> None:
+    """Show one component: what it is, where it comes from, and its options.
+
+    NAME is a short name or a full id. Options are set on the command line with `--set KIND.OPTION=VALUE`.
+
+    \b
+    Examples:
+      ufe plugins show univ
+      ufe plugins show ufe/mesh_l2 --kind metric
+      ufe bench --set encoder.backbone=mobilenetv3_small_100
+    """
+    from ufe_core.plugins import catalogue
+
+    found = catalogue()
+    spec = found.find(name, kind)
+    if as_json:
+        click.echo(json.dumps(_component_facts(found, spec, with_options=True), indent=2, ensure_ascii=False))
+    else:
+        _print_component(_component_facts(found, spec, with_options=True))
+
+
+def _component_facts(found: "Catalogue", spec: "ComponentSpec", *, with_options: bool = False) -> dict[str, Any]:
+    from ufe_core.config import describe_options
+
+    origin = found.provenance(spec)
+    facts: dict[str, Any] = {
+        "name": spec.name,
+        "id": spec.id,
+        "kind": spec.kind,
+        "summary": spec.summary,
+        "reference": spec.reference,
+        "distribution": origin.distribution,
+        "version": origin.version,
+        "license": spec.license,
+        "target": spec.target,
+    }
+    if with_options:
+        facts["options"] = [option.as_dict() for option in describe_options(spec.config)]
+    return facts
+
+
+def _report_facts(report: "PluginReport") -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "distribution": report.dist,
+        "version": report.version,
+        "status": report.status,
+        "reason": report.reason,
+        "components": [{"kind": spec.kind, "id": spec.id} for spec in report.components],
+    }
+
+
+def _listing(found: "Catalogue", kind: str | None) -> dict[str, Any]:
+    from ufe_core.components import INTERFACE
+
+    return {
+        "interface": INTERFACE,
+        "components": [_component_facts(found, spec) for spec in found.all(kind)],
+        "plugins": [_report_facts(report) for report in found.reports],
+    }
+
+
+def _reports_named(found: "Catalogue", name: str) -> "list[PluginReport]":
+    from ufe_core.config import did_you_mean
+    from ufe_core.errors import UnknownComponentError
+
+    reports = [report for report in found.reports if name in (report.name, report.dist)]
+    if not reports:
+        known = [report.name for report in found.reports]
+        raise UnknownComponentError(
+            f"No plugin {name!r}.{did_you_mean(name, known)} Installed: {', '.join(known) or 'none'}."
+        )
+    return reports
+
+
+def _print_why(reports: "list[PluginReport]", as_json: bool) -> None:
+    if as_json:
+        facts = [{**_report_facts(report), "traceback": report.traceback} for report in reports]
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for report in reports:
+        click.echo(f"{report.name}  (distribution {report.dist} {report.version}): {report.status}")
+        if report.reason:
+            click.echo(report.reason)
+        if report.traceback:
+            click.echo(report.traceback.rstrip())
+        for spec in report.components:
+            click.echo(f"  {spec.kind} {spec.id}")
+
+
+def _print_table(found: "Catalogue", kind: str | None) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("name", no_wrap=True, style="cyan")
+    table.add_column("summary", ratio=1)
+    table.add_column("paper", no_wrap=True)
+    table.add_column("from", no_wrap=True)
+    for spec in found.all(kind):
+        origin = found.provenance(spec)
+        table.add_row(
+            spec.kind, spec.id, escape(spec.summary), spec.reference, f"{origin.distribution} {origin.version}"
+        )
+    console.print(table)
+    for report in found.reports:
+        if report.status != "ok":
+            console.print()
+            console.print(f"[bold red]{report.status}[/]  {escape(report.reason)}")
+            console.print(f"        'ufe plugins --why {report.name}' shows where.", soft_wrap=True)
+
+
+def _print_component(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    console.print(f"[bold cyan]{facts['id']}[/]  ({facts['kind']})")
+    console.print(escape(facts["summary"]))
+    console.print()
+    rows = Table(box=None, pad_edge=False, show_header=False)
+    for label, value in (
+        ("paper", facts["reference"] or "–"),
+        ("from", f"{facts['distribution']} {facts['version']}"),
+        ("license", facts["license"]),
+        ("code", facts["target"]),
+    ):
+        rows.add_row(label, escape(value))
+    console.print(rows)
+    console.print()
+    if not facts["options"]:
+        console.print("It has no options.")
+        return
+    options = Table(box=None, pad_edge=False, header_style="bold")
+    options.add_column("option", no_wrap=True, style="cyan")
+    options.add_column("value", overflow="fold")
+    options.add_column("default", overflow="fold")
+    options.add_column("description", ratio=1)
+    for option in facts["options"]:
+        expected = f"{option['type']} {option['bounds']}".strip()
+        options.add_row(
+            option["name"], escape(expected), escape(option["default"] or "required"), escape(option["description"])
+        )
+    console.print(options)
+    first = facts["options"][0]
+    console.print()
+    console.print(f"Set with --set, e.g. --set {facts['kind']}.{first['name']}=…", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""The five interfaces of a UFE component: source, encoder, calibrator, decoder, metric."""

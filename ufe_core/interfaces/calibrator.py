@@ -1,0 +1,52 @@
+"""Calibrator: mixes the features of the current frame with cached features of the user's anchors."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Generic, TypeVar
+
+from torch import Tensor, nn
+
+from ufe_core.config import ComponentConfig
+
+ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
+
+
+class Calibrator(nn.Module, ABC, Generic[ConfigT]):
+    """One face region's first step of phi_cal (P§4.2): from feature maps to calibrated feature maps.
+
+    An encoder makes one calibrator for each region and runs its own remaining layers on the result, so `none` and
+    every other calibrator share one backbone. Left and right images of a region arrive as separate rows, mirrored
+    into one orientation. A calibrator keeps the channel count and the map size.
+
+    Args:
+        channels: K, channels of the feature maps.
+        anchors: M, anchors of a user; 0 must work.
+    """
+
+    def __init__(self, config: ConfigT, *, channels: int, anchors: int) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = channels
+        self.anchors = anchors
+
+    @abstractmethod
+    def precompute(self, features: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Everything that depends on the anchors alone; called once at enrolment, cached with the user.
+
+        Args:
+            features: float32 [U, M, K, h, w], the anchors' feature maps.
+            present: bool [U, M]; a missing anchor's features are meaningless and must not be used.
+
+        Returns:
+            Tensors [U, ...]; empty where nothing is kept.
+        """
+
+    @abstractmethod
+    def forward(self, features: Tensor, cached: dict[str, Tensor]) -> Tensor:
+        """Calibrated features float32 [B, K, h, w].
+
+        Args:
+            features: float32 [B, K, h, w], of the current frames.
+            cached: what `precompute` returned, rows matched to the frames: [B, ...] (or [1, ...] to broadcast).
+        """

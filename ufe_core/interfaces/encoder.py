@@ -1,0 +1,136 @@
+"""Encoder: headset images in, expression code and gaze out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar, final
+
+import torch
+from torch import Tensor, nn
+
+from ufe_core.config import ComponentConfig
+from ufe_core.errors import ContractError
+from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBatch, Labels
+
+ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
+
+
+@dataclass(frozen=True)
+class EncoderNeeds:
+    """What an encoder must be given: cameras by name and order, image size in pixels, anchors by name and order."""
+
+    cameras: tuple[str, ...]
+    size: int
+    anchors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingStatistics:
+    """What is known of the training subjects before training: streams of their labels and of their images."""
+
+    labels: Labels
+    images: Iterable[Tensor]
+
+
+class Encoder(nn.Module, ABC, Generic[ConfigT]):
+    """Maps tracking-camera frames to the codes a decoder is driven with (P§4.1).
+
+    A plugin overrides `_encode`; one that calibrates also overrides `_enroll`, and one that learns from data sets
+    `trainable` and may override `fit_statistics`. Both `_` methods are differentiable: training calls them as
+    they are, and `enroll` / `encode` are the same code under inference mode with the result checked.
+
+    Everything that an encoder keeps must be a parameter or a buffer, so that its weights file restores it.
+    Axes: B frames, U users, M anchors, C cameras, D code size.
+    """
+
+    trainable: ClassVar[bool] = False
+    code_modules: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: ConfigT, *, needs: EncoderNeeds, code_space: CodeSpace) -> None:
+        super().__init__()
+        self.config = config
+        self.needs = needs
+        self.code_space = code_space
+        self.fingerprint = ""  # set by whoever loads or trains the weights; marks the calibrations made with them
+
+    @final
+    @torch.inference_mode()
+    def enroll(self, anchors: AnchorSet) -> Calibration:
+        """Compute, once per user, everything that depends on the anchors alone.
+
+        Raises:
+            ContractError: the anchors are not the ones this encoder declares in `needs`.
+        """
+        if anchors.names != self.needs.anchors or anchors.cameras != self.needs.cameras:
+            raise ContractError(
+                f"{type(self).__name__} needs anchors {list(self.needs.anchors)} seen by {list(self.needs.cameras)}; "
+                f"it was given {list(anchors.names)} seen by {list(anchors.cameras)}."
+            )
+        self._check_size("anchors", anchors.images)
+        return Calibration(self.fingerprint, self._enroll(anchors))
+
+    @final
+    @torch.inference_mode()
+    def encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
+        """Encode frames with their users' calibration.
+
+        Raises:
+            ContractError: cameras or size are not the declared ones, the calibration was made by another encoder,
+                or the plugin returned a wrong shape, NaN or a gaze that is not a unit vector.
+        """
+        if frames.cameras != self.needs.cameras:
+            raise ContractError(
+                f"{type(self).__name__} needs cameras {list(self.needs.cameras)}, was given {list(frames.cameras)}."
+            )
+        self._check_size("frames", frames.images)
+        if calibration.encoder != self.fingerprint:
+            raise ContractError(
+                f"This calibration was made by encoder {calibration.encoder[:12] or '(untrained)'}, not by "
+                f"{self.fingerprint[:12] or '(untrained)'}: enroll the user again."
+            )
+        encoding = self._encode(frames, calibration)
+        self._check(encoding, frames.images.shape[0])
+        return encoding
+
+    @abstractmethod
+    def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
+        """Encode; differentiable with respect to parameters and to the calibration's tensors."""
+
+    def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
+        """The cached tensors [U, ...] of the users; empty for an encoder without calibration."""
+        return {}
+
+    def fit_statistics(self, statistics: TrainingStatistics) -> None:
+        """Set buffers (input normalisation, output mean) from the training subjects, before the first step."""
+        return None
+
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Optimiser groups: no decay on biases and normalisation gains."""
+        decay = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        plain = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        return [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+    def _check_size(self, what: str, images: Tensor) -> None:
+        size = self.needs.size
+        if tuple(images.shape[-2:]) != (size, size):
+            raise ContractError(
+                f"{type(self).__name__} needs {what} of {size} x {size} pixels, was given "
+                f"{images.shape[-2]} x {images.shape[-1]}."
+            )
+
+    def _check(self, encoding: Encoding, count: int) -> None:
+        name = type(self).__name__
+        expected = (count, self.code_space.size)
+        if tuple(encoding.expression.shape) != expected:
+            raise ContractError(
+                f"{name}._encode returned an expression {list(encoding.expression.shape)}; code space "
+                f"{self.code_space.name!r} needs {list(expected)}."
+            )
+        bad = (~torch.isfinite(torch.cat([encoding.expression, encoding.gaze], 1))).any(1).nonzero().flatten()
+        if len(bad):
+            raise ContractError(f"{name}._encode returned NaN or infinity in rows {bad[:10].tolist()}.")
+        length = encoding.gaze.view(-1, 2, 3).norm(dim=-1)
+        if (length - 1).abs().max() > 1e-3:
+            raise ContractError(f"{name}._encode returned a gaze that is not a unit vector.")

@@ -1,0 +1,82 @@
+"""Metric: how far a driven avatar is from the truth."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final
+
+import torch
+import torchmetrics
+from torch import Tensor
+
+from ufe_core.config import ComponentConfig
+from ufe_core.errors import ContractError
+from ufe_core.types import MeshTopology
+
+ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
+
+
+@dataclass(frozen=True)
+class Driven:
+    """An avatar driven with codes, as a metric sees it.
+
+    `geometry` float32 [B, V, 3] mm; `gaze` float32 [B, 6]; `image` float32 [B, 3, H, W] in [0, 1], the frontal
+    rendering, or None when no metric of the run needs it.
+    """
+
+    geometry: Tensor
+    gaze: Tensor
+    image: Tensor | None = None
+
+
+class Metric(torchmetrics.Metric, ABC, Generic[ConfigT]):
+    """Mean over frames of a per-frame error; state, reduction and DDP sync come from `torchmetrics.Metric`.
+
+    A plugin sets the class attributes and overrides `per_frame`. The harness resets it for each subject.
+
+    Args:
+        topology: the mesh of the decoder in use, with its named regions.
+        face_mask: W1, bool [H, W], for metrics on images.
+    """
+
+    label: ClassVar[str]
+    unit: ClassVar[str]
+    needs: ClassVar[frozenset[Literal["geometry", "gaze", "image"]]]
+    higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, config: ConfigT, *, topology: MeshTopology, face_mask: Tensor, **options: Any) -> None:
+        super().__init__(**options)
+        self.config = config
+        self.topology = topology
+        self.face_mask = face_mask
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def per_frame(self, predicted: Driven, truth: Driven) -> Tensor:
+        """Error of each frame, float [B], in `unit`."""
+
+    @final
+    def update(self, predicted: Driven, truth: Driven) -> None:
+        """Add a batch.
+
+        Raises:
+            ContractError: the two batches differ in size, or an error came out NaN or infinite.
+        """
+        values = self.per_frame(predicted, truth)
+        if values.shape != predicted.gaze.shape[:1] or not bool(torch.isfinite(values).all()):
+            raise ContractError(
+                f"{type(self).__name__}.per_frame gave {list(values.shape)} values for {len(predicted.gaze)} frames, "
+                "or NaN among them."
+            )
+        self.total += values.double().sum()
+        self.count += values.shape[0]
+
+    @final
+    def compute(self) -> Tensor:
+        """Mean over the frames seen since the last reset, float64 []."""
+        return self.total / self.count

@@ -1,0 +1,1 @@
+"""Numerical operators shared by plugins, each with a plain reference that tests hold it to."""

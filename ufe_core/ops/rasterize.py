@@ -1,0 +1,121 @@
+"""Triangle rasterisation and perspective-correct interpolation: one kernel source for CPU and CUDA.
+
+Visibility is a z-buffer of 64-bit keys (depth above face number), so the nearest face wins, ties go to the lower
+face number, and the result does not depend on the order of execution. Interpolation is differentiable in the
+vertex attributes and in the screen positions; visibility itself is not (silhouettes give no gradient).
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_EMPTY = 0x7FFFFFFFFFFFFFFF
+_NEAR_MM = 3.0
+_DEPTH_TICKS_PER_MM = 1.0e5
+
+
+@cache
+def warp() -> Any:
+    """The initialised `warp` module; its start-up messages go to the log instead of the terminal."""
+    import warp as wp
+
+    wp.config.quiet = True
+    logging.getLogger("warp").setLevel(logging.ERROR)
+    wp.init()
+    return wp
+
+
+@cache
+def kernels() -> Any:
+    """The kernels, compiled on first use (cached on disk by warp)."""
+    warp()
+    from ufe_core.ops import rasterize_warp
+
+    return rasterize_warp
+
+
+def rasterize(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: bool = True) -> Tensor:
+    """The nearest face of each pixel.
+
+    Args:
+        screen: float32 [B, V, 3]: pixel x, pixel y, depth in mm. Faces with a corner nearer than 3 mm are dropped.
+        faces: int32 [F, 3], counter-clockwise seen from outside.
+        height: rows of the image.
+        width: columns of the image.
+        cull: drop faces seen from behind.
+
+    Returns:
+        int32 [B, H, W]: face number, -1 where no face covers the pixel's centre.
+    """
+    wp, module = warp(), kernels()
+    screen = screen.detach().contiguous()
+    batch = screen.shape[0]
+    depth = torch.full((batch, height, width), _EMPTY, dtype=torch.int64, device=screen.device)
+    with wp.ScopedDevice(wp.device_from_torch(screen.device)):
+        wp.launch(
+            module.depth_test,
+            dim=(batch, faces.shape[0]),
+            inputs=[
+                wp.from_torch(screen, dtype=wp.vec3),
+                wp.from_torch(faces.contiguous(), dtype=wp.vec3i),
+                _NEAR_MM, _DEPTH_TICKS_PER_MM, int(cull), wp.from_torch(depth),
+            ],
+        )  # fmt: skip
+    ids = (depth & 0x7FFFFFFF).to(torch.int32)
+    return torch.where(depth == _EMPTY, -1, ids)
+
+
+class _Interpolate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, screen: Tensor, attributes: Tensor, faces: Tensor, ids: Tensor) -> Tensor:
+        wp, module = warp(), kernels()
+        screen, attributes = screen.contiguous(), attributes.contiguous()
+        batch, height, width = ids.shape
+        out = attributes.new_zeros(batch, height, width, attributes.shape[-1])
+        with wp.ScopedDevice(wp.device_from_torch(screen.device)):
+            wp.launch(
+                module.interpolate, dim=(batch, height, width),
+                inputs=[
+                    wp.from_torch(screen.detach(), dtype=wp.vec3), wp.from_torch(attributes.detach()),
+                    wp.from_torch(faces, dtype=wp.vec3i), wp.from_torch(ids), wp.from_torch(out),
+                ],
+            )  # fmt: skip
+        ctx.save_for_backward(screen, attributes, faces, ids)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        wp, module = warp(), kernels()
+        screen, attributes, faces, ids = ctx.saved_tensors
+        screen_grad, attribute_grad = torch.zeros_like(screen), torch.zeros_like(attributes)
+        with wp.ScopedDevice(wp.device_from_torch(screen.device)):
+            wp.launch(
+                module.interpolate_backward, dim=tuple(ids.shape),
+                inputs=[
+                    wp.from_torch(screen.detach(), dtype=wp.vec3), wp.from_torch(attributes.detach()),
+                    wp.from_torch(faces, dtype=wp.vec3i), wp.from_torch(ids), wp.from_torch(grads[0].contiguous()),
+                    wp.from_torch(screen_grad, dtype=wp.vec3), wp.from_torch(attribute_grad),
+                ],
+            )  # fmt: skip
+        return screen_grad, attribute_grad, None, None
+
+
+def interpolate(screen: Tensor, attributes: Tensor, faces: Tensor, ids: Tensor) -> Tensor:
+    """Perspective-correct vertex attributes at each pixel; zero where there is no face.
+
+    Args:
+        screen: float32 [B, V, 3] as for `rasterize`.
+        attributes: float32 [B, V, K].
+        faces: int32 [F, 3].
+        ids: int32 [B, H, W] from `rasterize`.
+
+    Returns:
+        float32 [B, H, W, K], differentiable in `screen` and `attributes`.
+    """
+    result: Tensor = _Interpolate.apply(screen, attributes, faces.contiguous(), ids.contiguous())
+    return result

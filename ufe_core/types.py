@@ -1,0 +1,302 @@
+"""The values that pass between components, checked where they are made.
+
+Every tensor's shape, unit and dtype is written beside its field; axis letters are those of CONVENTIONS.md.
+A wrong shape, dtype or value raises `ContractError` naming the type and the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ufe_core.errors import ArtifactError, ContractError
+
+Side = Literal["left", "right", "centre"]
+Region = Literal["upper", "lower", "whole"]
+Role = Literal["tracking", "augmented"]
+
+
+def _require(condition: bool, owner: str, name: str, expected: str, found: object) -> None:
+    if not condition:
+        raise ContractError(f"{owner}.{name}: expected {expected}, found {found}.")
+
+
+def check_tensor(owner: str, name: str, value: Any, shape: tuple[int | str, ...], dtype: torch.dtype) -> None:
+    """Hold a tensor to a dtype and a shape whose strings stand for free axes.
+
+    Raises:
+        ContractError: names `owner.name`, what was expected and what was found.
+    """
+    label = f"{str(dtype).removeprefix('torch.')} [{', '.join(map(str, shape))}]"
+    _require(isinstance(value, Tensor), owner, name, label, type(value).__name__)
+    found = f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+    fits = value.dtype == dtype and value.ndim == len(shape)
+    fits = fits and all(isinstance(n, str) or n == m for n, m in zip(shape, value.shape, strict=False))
+    _require(fits, owner, name, label, found)
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """One camera of a headset (or the frontal view): OpenCV model, pose in head coordinates.
+
+    `intrinsics` is float64 [3, 3] in pixels, `distortion` float64 [5] Brown-Conrady, `rotation` float64 [3, 3]
+    and `translation` float64 [3] (mm) map head to camera coordinates.
+    """
+
+    name: str
+    side: Side
+    region: Region
+    role: Role
+    width: int
+    height: int
+    intrinsics: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+    distortion: np.ndarray = field(default_factory=lambda: np.zeros(5))
+
+    def __post_init__(self) -> None:
+        owner = f"CameraSpec {self.name!r}"
+        for name, shape in (
+            ("intrinsics", (3, 3)),
+            ("rotation", (3, 3)),
+            ("translation", (3,)),
+            ("distortion", (5,)),
+        ):
+            value = getattr(self, name)
+            _require(np.shape(value) == shape, owner, name, f"array {list(shape)}", list(np.shape(value)))
+            _require(bool(np.isfinite(value).all()), owner, name, "finite numbers", "NaN or infinity")
+        orthonormal = np.allclose(self.rotation @ self.rotation.T, np.eye(3), atol=1e-6)
+        _require(orthonormal, owner, "rotation", "a rotation matrix", "a matrix that is not orthonormal")
+        _require(self.width > 0 and self.height > 0, owner, "width/height", "> 0", (self.width, self.height))
+
+    def resized(self, width: int, height: int) -> CameraSpec:
+        """The same camera at another image size; `K` scales with the pixel grid."""
+        scale = np.diag([width / self.width, height / self.height, 1.0])
+        return CameraSpec(
+            self.name, self.side, self.region, self.role, width, height,
+            scale @ self.intrinsics, self.rotation, self.translation, self.distortion,
+        )  # fmt: skip
+
+    def moved(self, rotation: np.ndarray, translation: np.ndarray) -> CameraSpec:
+        """The camera after its headset moved by `p -> rotation p + translation` in head coordinates."""
+        inverse = self.rotation @ rotation.T
+        return CameraSpec(
+            self.name, self.side, self.region, self.role, self.width, self.height,
+            self.intrinsics, inverse, self.translation - inverse @ translation, self.distortion,
+        )  # fmt: skip
+
+    def project(self, points: np.ndarray) -> np.ndarray:
+        """Project head-space points [..., 3] (mm) to pixels [..., 2]."""
+        camera = points @ self.rotation.T + self.translation
+        x, y = camera[..., 0] / camera[..., 2], camera[..., 1] / camera[..., 2]
+        k1, k2, p1, p2, k3 = self.distortion
+        r2 = x * x + y * y
+        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
+        xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+        yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
+        K = self.intrinsics
+        return np.stack([K[0, 0] * xd + K[0, 1] * yd + K[0, 2], K[1, 1] * yd + K[1, 2]], -1)
+
+    @property
+    def position(self) -> np.ndarray:
+        """Optical centre in head coordinates, float64 [3], mm."""
+        return -self.rotation.T @ self.translation
+
+
+@dataclass(frozen=True)
+class CodeSpace:
+    """What an expression code means: its name, its size D, and a name for each entry where there is one."""
+
+    name: str
+    size: int
+    entries: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MeshTopology:
+    """The mesh that a decoder's geometry lives on; fixed across subjects.
+
+    `faces` int64 [F, 3]; `uv` float32 [T, 2] in [0, 1], row 0 of a texture at v = 0; `uv_faces` int64 [F, 3];
+    `regions` names vertex sets (int64 [n]): metrics use `face`, `lower_face`, `mouth_corners` (left, right) and
+    `lip_centres` (upper, lower). `weights` is float32 [V], the W2 of P§5.2.
+    """
+
+    vertex_count: int
+    faces: np.ndarray
+    uv: np.ndarray
+    uv_faces: np.ndarray
+    regions: Mapping[str, np.ndarray]
+    weights: np.ndarray
+
+    def __post_init__(self) -> None:
+        _require(self.faces.shape == self.uv_faces.shape, "MeshTopology", "uv_faces", "the shape of faces",
+                 list(self.uv_faces.shape))  # fmt: skip
+        _require(int(self.faces.max()) < self.vertex_count, "MeshTopology", "faces", "indices below V",
+                 int(self.faces.max()))  # fmt: skip
+
+    def region(self, name: str) -> np.ndarray:
+        """Vertex indices of a named region.
+
+        Raises:
+            ContractError: the topology has no such region.
+        """
+        if name not in self.regions:
+            raise ContractError(f"MeshTopology has no region {name!r}; it has {', '.join(self.regions)}.")
+        return self.regions[name]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Ground truth of frames: `expression` float32 [B, D], `gaze` float32 [B, 6] unit vectors (P§1.6)."""
+
+    expression: Tensor
+    gaze: Tensor
+
+    def __post_init__(self) -> None:
+        check_tensor("Labels", "expression", self.expression, ("B", "D"), torch.float32)
+        check_tensor("Labels", "gaze", self.gaze, (self.expression.shape[0], 6), torch.float32)
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Tracking-camera images of B instants.
+
+    `images` is uint8 [B, C, H, W] in the order of `cameras`; `users` is int64 [B], each frame's row in the
+    calibration it is encoded with (all zero for a single wearer).
+    """
+
+    images: Tensor
+    cameras: tuple[str, ...]
+    users: Tensor
+
+    def __post_init__(self) -> None:
+        check_tensor("FrameBatch", "images", self.images, ("B", len(self.cameras), "H", "W"), torch.uint8)
+        check_tensor("FrameBatch", "users", self.users, (self.images.shape[0],), torch.int64)
+
+    @classmethod
+    def single_user(cls, images: Tensor, cameras: tuple[str, ...]) -> FrameBatch:
+        """Frames that all belong to one wearer."""
+        return cls(images, cameras, torch.zeros(images.shape[0], dtype=torch.int64, device=images.device))
+
+    def to(self, device: torch.device) -> FrameBatch:
+        """The same frames on another device."""
+        return FrameBatch(
+            self.images.to(device, non_blocking=True), self.cameras, self.users.to(device, non_blocking=True)
+        )
+
+
+@dataclass(frozen=True)
+class AnchorSet:
+    """Calibration expressions of U users: `images` uint8 [U, M, C, H, W], in the order of `names`.
+
+    `present` is bool [U, M]; a missing anchor is all zero and marked False.
+    """
+
+    images: Tensor
+    names: tuple[str, ...]
+    cameras: tuple[str, ...]
+    present: Tensor
+
+    def __post_init__(self) -> None:
+        shape = ("U", len(self.names), len(self.cameras), "H", "W")
+        check_tensor("AnchorSet", "images", self.images, shape, torch.uint8)
+        check_tensor("AnchorSet", "present", self.present, tuple(self.images.shape[:2]), torch.bool)
+
+    @classmethod
+    def complete(cls, images: Tensor, names: tuple[str, ...], cameras: tuple[str, ...]) -> AnchorSet:
+        """An anchor set with nothing missing."""
+        return cls(images, names, cameras, torch.ones(images.shape[:2], dtype=torch.bool, device=images.device))
+
+    def to(self, device: torch.device) -> AnchorSet:
+        """The same anchors on another device."""
+        return AnchorSet(
+            self.images.to(device, non_blocking=True), self.names, self.cameras, self.present.to(device)
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What an encoder keeps of its users' anchors after enrolment.
+
+    `tensors` maps a name to a tensor [U, ...]; they depend on the anchors alone, so one enrolment serves every
+    later frame. `encoder` is the fingerprint of the encoder and weights that made it: another one refuses it.
+    """
+
+    encoder: str
+    tensors: Mapping[str, Tensor]
+
+    def rows(self, users: Tensor) -> dict[str, Tensor]:
+        """Each tensor's rows for the frames of `users`, int64 [B]: [B, ...], or [1, ...] to broadcast."""
+        if all(value.shape[0] == 1 for value in self.tensors.values()):
+            return dict(self.tensors)
+        return {name: value.index_select(0, users) for name, value in self.tensors.items()}
+
+    def save(self, path: Path) -> None:
+        """Write to a safetensors file, atomically."""
+        from ufe_core.weights import save_weights
+
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
+        save_weights(path, tensors, {"kind": "calibration", "encoder": self.encoder})
+
+    @classmethod
+    def load(cls, path: Path) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            ArtifactError: the file is damaged, or is not a calibration.
+        """
+        from ufe_core.weights import load_weights
+
+        tensors, spec = load_weights(path)
+        if spec.get("kind") != "calibration":
+            raise ArtifactError(f"{path} is no calibration but {spec.get('kind', 'something else')!r}.")
+        return cls(str(spec["encoder"]), tensors)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What an encoder says of B frames: `expression` float32 [B, D], `gaze` float32 [B, 6], unit vectors."""
+
+    expression: Tensor
+    gaze: Tensor
+
+    def __post_init__(self) -> None:
+        check_tensor("Encoding", "expression", self.expression, ("B", "D"), torch.float32)
+        check_tensor("Encoding", "gaze", self.gaze, (self.expression.shape[0], 6), torch.float32)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """The identity bias of U subjects (P§1.3): whatever tensors [U, ...] a decoder keeps of a person."""
+
+    tensors: Mapping[str, Tensor]
+
+    def rows(self, users: Tensor) -> Identity:
+        """The identity of each of B frames, given its subject's row, int64 [B]."""
+        return Identity({name: value.index_select(0, users) for name, value in self.tensors.items()})
+
+    def to(self, device: torch.device) -> Identity:
+        """The same identities on another device."""
+        return Identity({name: value.to(device) for name, value in self.tensors.items()})
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """What a decoder makes of codes.
+
+    `geometry` float32 [B, V, 3], mm, head coordinates; `texture` float32 [B, 3, T, T], linear RGB, or None;
+    `slabs`: the volumetric primitives of decoders that have them, a mapping of tensors [B, ...], else None.
+    """
+
+    geometry: Tensor
+    texture: Tensor | None = None
+    slabs: Mapping[str, Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        check_tensor("Avatar", "geometry", self.geometry, ("B", "V", 3), torch.float32)

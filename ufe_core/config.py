@@ -22,7 +22,16 @@ else:
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
-_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "multiple of"}
+_BOUNDS = {
+    "ge": ">= {}",
+    "gt": "> {}",
+    "le": "<= {}",
+    "lt": "< {}",
+    "multiple_of": "a multiple of {}",
+    "min_length": "at least {} long",
+    "max_length": "at most {} long",
+    "pattern": "matching {}",
+}
 _TYPE_WORDS = {int: "integer", float: "number", str: "text", bool: "true or false", type(None): "none"}
 
 
@@ -209,18 +218,11 @@ def _default_text(field: FieldInfo) -> str:
 
 def _bounds_text(field: FieldInfo) -> str:
     parts = []
-    for item in field.metadata:
-        for key, sign in _BOUNDS.items():
+    for key, words in _BOUNDS.items():
+        for item in field.metadata:
             value = getattr(item, key, None)
             if value is not None:
-                parts.append(f"{sign} {value}")
-        for key, words in (("min_length", "at least"), ("max_length", "at most")):
-            value = getattr(item, key, None)
-            if value is not None:
-                parts.append(f"{words} {value} long")
-        pattern = getattr(item, "pattern", None)
-        if pattern is not None:
-            parts.append(f"matching {pattern}")
+                parts.append(words.format(value))
     return ", ".join(parts)
 
 

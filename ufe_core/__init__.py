@@ -1,7 +1,7 @@
 """UFE: interfaces, plugins, configuration, store and command line. No method lives here.
 
-A plugin needs only the names exported below. Importing this package imports neither torch nor pydantic, so that
-`ufe --help` stays instant.
+A plugin needs only the names exported below. Importing this package imports neither torch nor pydantic, so
+that `ufe --help` stays instant.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -38,7 +38,8 @@ _TYPE_WORDS = {int: "integer", float: "number", str: "text", bool: "true or fals
 class ComponentConfig(BaseModel):
     """Base of every option model: frozen, unknown fields refused, no NaN or infinity.
 
-    Give each field a bound where it has one and a description: `ufe plugins show` and the error messages print them.
+    Give each field a bound where it has one and a description: `ufe plugins show` and the error messages
+    print them.
     """
 
     model_config = ConfigDict(
@@ -87,8 +88,9 @@ def describe_options(model: type[BaseModel]) -> list[OptionInfo]:
 def parse_overrides(assignments: Sequence[str], *, owners: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """Read `owner.field=value` assignments, as `--set` takes them.
 
-    A value is read as JSON, then as TOML, and taken as plain text if it is neither: `3`, `1e-3`, `true`, `null`,
-    `[1, 2]`, `mobilenet`. The last assignment of a field wins. A field of a nested model is `owner.outer.inner`.
+    A value is read as JSON, then as TOML, and taken as plain text if it is neither: `3`, `1e-3`, `true`,
+    `null`, `[1, 2]`, `mobilenet`. The last assignment of a field wins. A field of a nested model is
+    `owner.outer.inner`.
 
     Args:
         assignments: e.g. `["encoder.backbone=small", "training.steps=10"]`.
@@ -112,7 +114,9 @@ def parse_overrides(assignments: Sequence[str], *, owners: Sequence[str] = ()) -
         for part in path[1:-1]:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"'{text}' sets a part of an option that another assignment sets as a whole.")
+                raise ConfigError(
+                    f"'{text}' sets a part of an option that another assignment sets as a whole."
+                )
         if isinstance(table.get(path[-1]), dict):
             raise ConfigError(f"'{text}' sets an option as a whole of which another assignment sets a part.")
         table[path[-1]] = _parse_value(raw.strip())

@@ -120,14 +120,18 @@ class Catalogue:
                 f"{kind!r} is not a kind of component ({', '.join(KINDS)}).{did_you_mean(kind, KINDS)}"
             )
         found = [spec for spec in self.all(kind) if name in (spec.id, spec.name)]
-        clashing = [key for key in self._clashes if key[0] == kind and name in (key[1], key[1].partition("/")[2])]
+        clashing = [
+            key for key in self._clashes if key[0] == kind and name in (key[1], key[1].partition("/")[2])
+        ]
         if len(found) == 1 and not clashing:
             return found[0]
         exact = [spec for spec in found if spec.id == name]
         if exact:
             return exact[0]
         if clashing and (not found or name in [key[1] for key in clashing]):
-            raise PluginError(_clash_text(clashing[0], self._clashes[clashing[0]]) + " Uninstall one of them.")
+            raise PluginError(
+                _clash_text(clashing[0], self._clashes[clashing[0]]) + " Uninstall one of them."
+            )
         if found:
             ids = sorted([spec.id for spec in found] + [key[1] for key in clashing])
             raise UnknownComponentError(
@@ -150,7 +154,9 @@ class Catalogue:
             return found[0]
         if found:
             choices = ", ".join(f"{spec.kind} '{spec.id}'" for spec in found)
-            raise UnknownComponentError(f"{name!r} may be any of: {choices}. Write the full id, or add --kind.")
+            raise UnknownComponentError(
+                f"{name!r} may be any of: {choices}. Write the full id, or add --kind."
+            )
         for clash in self._clashes:
             if name in (clash[1], clash[1].partition("/")[2]):
                 raise PluginError(_clash_text(clash, self._clashes[clash]) + " Uninstall one of them.")
@@ -160,7 +166,7 @@ class Catalogue:
         )
 
     def create(self, kind: str, name: str, overrides: Mapping[str, Any] | None = None, **context: Any) -> Any:
-        """Build a component: validate its options, import it, call its factory as `factory(config, **context)`.
+        """Build a component: validate its options, import it, call `factory(config, **context)`.
 
         Args:
             kind: one of `KINDS`.
@@ -192,8 +198,7 @@ class Catalogue:
                 _collect(entry, specs)
         except (Exception, SystemExit) as error:
             self._claims[index] = tuple(specs)
-            what = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}".rstrip(": ")
-            reason = f"Plugin {entry.name!r} {version} failed to load: {_one_line(what)}"
+            reason = f"Plugin {entry.name!r} {version} failed to load: {_cause(error)}"
             return replace(report, status="broken", reason=reason, traceback=traceback_module.format_exc())
         foreign = next((spec for spec in specs if spec.interface != INTERFACE), None)
         if foreign is not None:
@@ -275,7 +280,9 @@ def _find_clashes(reports: list[PluginReport]) -> dict[tuple[str, str], list[Plu
     return {key: owners for key, owners in claims.items() if len(owners) > 1}
 
 
-def _without_clashes(report: PluginReport, clashes: Mapping[tuple[str, str], list[PluginReport]]) -> PluginReport:
+def _without_clashes(
+    report: PluginReport, clashes: Mapping[tuple[str, str], list[PluginReport]]
+) -> PluginReport:
     # Only the ids in dispute go: a stranger who claims 'ufe/univ' must not take the rest of that plugin down.
     mine = [(spec.kind, spec.id) for spec in report.components if (spec.kind, spec.id) in clashes]
     if not mine:
@@ -315,7 +322,8 @@ def _listed_plugins(name: str) -> list[tuple[str, str]]:
     ]
 
 
-def _one_line(text: str) -> str:
+def _cause(error: BaseException) -> str:
+    text = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}".rstrip(": ")
     return " ".join(text.split())
 
 

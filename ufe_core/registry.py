@@ -61,7 +61,9 @@ class Split(_Table):
         if name == "all":
             return tuple(sorted({subject for part in known for subject in parts[part]}))
         if name not in known:
-            raise RegistryError(f"No split {name!r} of {self.source!r} (splits: {', '.join([*known, 'all'])}).")
+            raise RegistryError(
+                f"No split {name!r} of {self.source!r} (splits: {', '.join([*known, 'all'])})."
+            )
         return parts[name]
 
 
@@ -203,7 +205,7 @@ def _check_splits(registry: Registry) -> Iterator[str]:
             twice = sorted({subject for subject in members if members.count(subject) > 1})
             if twice:
                 yield f"Split '{name}': {part} names {', '.join(twice)} more than once."
-            expected = split.counts.get(part)  # type: ignore[call-overload]
+            expected = split.counts.get(part)
             if expected is not None and expected != len(members):
                 yield f"Split '{name}': {part} has {len(members)} subjects, expected {expected}."
         both = sorted(set(split.train) & set(split.test))
@@ -217,10 +219,16 @@ def _check_weights(registry: Registry, catalogue: Catalogue) -> Iterator[str]:
         yield f"Weights '{twice}' are listed more than once."
     registered = {(spec.kind, spec.id) for spec in catalogue.all()}
     for weights in registry.weights:
-        needed = [(weights.kind, weights.component), ("calibrator", weights.calibrator), ("decoder", weights.decoder)]
+        needed = [
+            (weights.kind, weights.component),
+            ("calibrator", weights.calibrator),
+            ("decoder", weights.decoder),
+        ]
         for kind, component in needed:
             if component is not None and (kind, component) not in registered:
-                yield f"Weights '{weights.id}' need {kind} '{component}', which no installed plugin registers."
+                yield (
+                    f"Weights '{weights.id}' need {kind} '{component}', which no installed plugin registers."
+                )
         problem = _check_file(weights)
         if problem:
             yield f"Weights '{weights.id}': {problem}"
@@ -260,15 +268,19 @@ def _check_plugins(registry: Registry, catalogue: Catalogue) -> Iterator[str]:
     for plugin in registry.plugins:
         installed = _is_installed(plugin.distribution, catalogue)
         for component in plugin.components:
-            key = (component.kind, component.id)
+            key: tuple[str, str] = (component.kind, component.id)
             if key in listed:
-                yield f"{key[0].capitalize()} '{key[1]}' is listed under both '{listed[key]}' and '{plugin.name}'."
+                yield f"{_title(key)} is listed under both '{listed[key]}' and '{plugin.name}'."
             listed[key] = plugin.name
             if installed and key not in registered:
-                yield f"{key[0].capitalize()} '{key[1]}' is listed under '{plugin.name}', but is not registered."
+                yield f"{_title(key)} is listed under '{plugin.name}', but is not registered."
     for key, distribution in registered.items():
         if distribution == FIRST_PARTY and key not in listed:
-            yield f"{key[0].capitalize()} '{key[1]}' is registered by '{FIRST_PARTY}', but not listed."
+            yield f"{_title(key)} is registered by '{FIRST_PARTY}', but not listed."
+
+
+def _title(key: tuple[str, str]) -> str:
+    return f"{key[0].capitalize()} '{key[1]}'"
 
 
 def _is_installed(distribution: str, catalogue: Catalogue) -> bool:

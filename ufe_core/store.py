@@ -1,7 +1,7 @@
 """The artifact store: everything made is kept under a key of exactly what it was made from.
 
-A thing appears under its final name whole or not at all. Layout: `UFE_HOME/<kind>/<key>/`, with work in progress in
-`UFE_HOME/<kind>/.building/`. Deleting any of it is safe: it is made again.
+A thing appears under its final name whole or not at all. Layout: `UFE_HOME/<kind>/<key>/`, with work in
+progress in `UFE_HOME/<kind>/.building/`. Deleting any of it is safe: it is made again.
 """
 
 import contextlib
@@ -52,7 +52,7 @@ def canonical_json(value: Any) -> str:
     Takes JSON values, tuples, paths, enums and pydantic models.
 
     Raises:
-        ArtifactError: the value holds NaN, infinity, a key that is not text, or something JSON has no word for.
+        ArtifactError: the value holds NaN, infinity, a key that is not text, or what JSON cannot say.
     """
     return json.dumps(_plain(value, "value"), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -118,9 +118,13 @@ def explained(what: str, where: Path, *, only_full: bool = False) -> Iterator[No
         elif only_full:
             raise
         elif error.errno in _DENIED:
-            reason = "no permission to write there. Set UFE_HOME to a folder of your own, or mend its permissions"
+            reason = (
+                "no permission to write there. Set UFE_HOME to a folder of your own, or mend its permissions"
+            )
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            reason = f"'{error.filename}' is in the way: not a folder. Move it, or set UFE_HOME to another folder"
+            reason = (
+                f"'{error.filename}' is in the way: not a folder. Move it, or set UFE_HOME to another folder"
+            )
         else:
             raise
         raise ArtifactError(f"Cannot {what} in '{where}': {reason}.") from error
@@ -164,8 +168,9 @@ class Store:
     def building(self, kind: str, key: str) -> Iterator[Path]:
         """Give an empty private folder that becomes `path(kind, key)` when the block ends without an error.
 
-        On an error the folder is removed. If another process finished the same key first, its result stays and this
-        one is dropped: equal keys mean equal content. What killed processes left behind is cleaned up.
+        On an error the folder is removed. If another process finished the same key first, its result stays
+        and this one is dropped: equal keys mean equal content. What killed processes left behind is cleaned
+        up.
 
         Raises:
             ArtifactError: the disk is full, or the store cannot be written.
@@ -196,7 +201,7 @@ class Store:
         timeout_s: float | None = None,
         on_wait: Callable[[str], None] | None = None,
     ) -> Iterator[None]:
-        """Hold the right to make a thing, for work too long to do twice. Waits while another process holds it.
+        """Hold the right to make a thing, for work too long to do twice; wait while another process does.
 
         The lock of a process that died is taken over. Check `has` again once inside.
 
@@ -255,7 +260,9 @@ class Store:
     def _clean(self, kind: str) -> None:
         with contextlib.suppress(OSError):
             for folder in (self.root / kind / ".building").iterdir():
-                owner = dict(zip(("key", "host", "pid", "born", "token"), folder.name.split("~"), strict=False))
+                owner = dict(
+                    zip(("key", "host", "pid", "born", "token"), folder.name.split("~"), strict=False)
+                )
                 if _is_gone(owner, folder, _FOREIGN_FOLDER_STALE_S):
                     shutil.rmtree(folder, ignore_errors=True)
 
@@ -263,7 +270,7 @@ class Store:
 def _plain(value: Any, where: str) -> Any:
     if hasattr(value, "model_dump"):
         value = value.model_dump()
-    if value is None or isinstance(value, (bool, str)) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, (bool, str)) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
         return _plain(value.value, where)
@@ -271,7 +278,9 @@ def _plain(value: Any, where: str) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ArtifactError(f"Cannot fingerprint {where}: it is {value}, and only finite numbers have a place.")
+            raise ArtifactError(
+                f"Cannot fingerprint {where}: it is {value}, and only finite numbers have a place."
+            )
         return float(value)
     if isinstance(value, PurePath):
         return value.as_posix()
@@ -291,7 +300,9 @@ def _source_files(name: str) -> list[tuple[str, Path]]:
         raise ArtifactError(f"Cannot fingerprint module '{name}': it is not installed.")
     if spec.submodule_search_locations is not None:
         folders = [Path(folder) for folder in spec.submodule_search_locations]
-        files = [(f"{name}/{file.relative_to(f).as_posix()}", file) for f in folders for file in f.rglob("*.py")]
+        files = [
+            (f"{name}/{file.relative_to(f).as_posix()}", file) for f in folders for file in f.rglob("*.py")
+        ]
         files.sort()
     else:
         files = [(name, Path(spec.origin or ""))]
@@ -322,7 +333,7 @@ def _process_identity() -> dict[str, str]:
 
 
 def _start_time(pid: int) -> str:
-    """Return when a process started, so that a reused process id is not mistaken for it; `0` where unknown."""
+    """Return when a process started, `0` where unknown: tells it from a later one with the same id."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -348,7 +359,7 @@ def _is_running(pid: int) -> bool:
 
 
 def _is_gone(owner: Mapping[str, Any], evidence: Path, foreign_stale_s: float) -> bool:
-    """Tell whether the process that `owner` describes no longer runs; on another host, judge by the file's age."""
+    """Tell whether the process `owner` describes has ended; on another host, judge by the file's age."""
     try:
         pid = int(owner["pid"])
         host, born = owner["host"], owner["born"]
@@ -394,8 +405,8 @@ def _lock_is_stale(file: Path) -> bool:
 
 
 def _break_stale_lock(file: Path) -> None:
-    # Two waiters may both see a dead lock. Only the one that holds the guard may remove it, and looks again first:
-    # otherwise the slower one would remove the lock that the faster one just took.
+    # Two waiters may both see a dead lock. Only the one that holds the guard may remove it, and looks again
+    # first: otherwise the slower one would remove the lock that the faster one just took.
     guard = file.with_name(f"{file.name}.break")
     if not _create_exclusively(guard, ""):
         if _age_s(guard) > _UNREADABLE_LOCK_STALE_S:

@@ -45,8 +45,9 @@ def save_weights(
     Args:
         path: the file to write.
         tensors: any dtype, shape and device; stored contiguous, each with its own memory.
-        spec: JSON values; must hold `component` (an id such as `ufe/univ`) and `config` (its options). Whatever else
-            a reader needs (normalisation, camera order, code space, training record) goes beside them.
+        spec: JSON values; must hold `component` (an id such as `ufe/univ`) and `config` (its options).
+            Whatever else a reader needs (normalisation, camera order, code space, training record) goes
+            beside them.
 
     Returns:
         The sha256 of the file.
@@ -89,14 +90,17 @@ def load_weights(
         found = hashlib.sha256(data).hexdigest()
         if found != sha256.lower():
             raise ArtifactError(
-                f"Weights '{file}' are not the expected ones: sha256 {found[:12]}…, expected {sha256[:12].lower()}…. {_MEND}"
+                f"Weights '{file}' are not the expected ones: "
+                f"sha256 {found[:12]}…, expected {sha256[:12].lower()}…. {_MEND}"
             )
     try:
         tensors = safetensors.torch.load(data)
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"Weights '{file}' are damaged: {error}. {_MEND}") from error
     if _hash_tensors(tensors) != header["tensors_sha256"]:
-        raise ArtifactError(f"Weights '{file}' are damaged: the tensors are not those that were saved. {_MEND}")
+        raise ArtifactError(
+            f"Weights '{file}' are damaged: the tensors are not those that were saved. {_MEND}"
+        )
     return tensors, header["spec"]
 
 
@@ -118,10 +122,14 @@ def _read_header(data: bytes, file: Path) -> dict[str, Any]:
     if size > _MAX_HEADER_BYTES or data[8:9] not in (b"{", b""):
         raise ArtifactError(foreign)
     if len(data) < 8 + size:
-        raise ArtifactError(f"Weights '{file}' are truncated: {len(data)} bytes, the header alone has {8 + size}. {_MEND}")
+        raise ArtifactError(
+            f"Weights '{file}' are truncated: {len(data)} bytes, the header alone has {8 + size}. {_MEND}"
+        )
     try:
         table = json.loads(data[8 : 8 + size])
-        end = 8 + size + max((v["data_offsets"][1] for k, v in table.items() if k != "__metadata__"), default=0)
+        end = (
+            8 + size + max((v["data_offsets"][1] for k, v in table.items() if k != "__metadata__"), default=0)
+        )
         metadata = table.get("__metadata__", {})
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ArtifactError(foreign) from error
@@ -132,12 +140,16 @@ def _read_header(data: bytes, file: Path) -> dict[str, Any]:
 
 def _read_metadata(metadata: Any, file: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or FORMAT not in metadata:
-        raise ArtifactError(f"'{file}' holds tensors but no ufe specification: not weights made by ufe. {_MEND}")
+        raise ArtifactError(
+            f"'{file}' holds tensors but no ufe specification: not weights made by ufe. {_MEND}"
+        )
     try:
         header = json.loads(metadata[FORMAT])
         version = header["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"Weights '{file}' are damaged: their specification cannot be read. {_MEND}") from error
+        raise ArtifactError(
+            f"Weights '{file}' are damaged: their specification cannot be read. {_MEND}"
+        ) from error
     if version != VERSION:
         raise ArtifactError(
             f"Weights '{file}' have format version {version}, this ufe reads {VERSION}. "
@@ -154,5 +166,5 @@ def _hash_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

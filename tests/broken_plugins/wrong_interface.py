@@ -5,4 +5,8 @@ from ufe_core import ComponentConfig, ComponentSpec, hookimpl
 
 @hookimpl
 def register_components(register):
-    register(ComponentSpec(2, "pretraining", "acme/future", "acme.future:Future", ComponentConfig, "From the future"))
+    register(
+        ComponentSpec(
+            2, "pretraining", "acme/future", "acme.future:Future", ComponentConfig, "From the future"
+        )
+    )

@@ -36,7 +36,9 @@ class Consistent(ComponentConfig):
 
 
 def build(*assignments, model=Options):
-    return build_config(model, parse_overrides([f"x.{a}" for a in assignments]).get("x", {}), owner="acme/fovea")
+    return build_config(
+        model, parse_overrides([f"x.{a}" for a in assignments]).get("x", {}), owner="acme/fovea"
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,10 @@ def test_values_are_read_as_json_then_toml_then_text(raw, value):
 
 
 def test_overrides_nest_and_the_last_one_wins():
-    assert parse_overrides(["a.x=1", "b.y.z=2", "a.x=3", "b.y.w=4"]) == {"a": {"x": 3}, "b": {"y": {"z": 2, "w": 4}}}
+    assert parse_overrides(["a.x=1", "b.y.z=2", "a.x=3", "b.y.w=4"]) == {
+        "a": {"x": 3},
+        "b": {"y": {"z": 2, "w": 4}},
+    }
 
 
 @pytest.mark.parametrize("text", ["", "a", "a=1", "a.b", ".b=1", "a.=1", "a..b=1"])
@@ -83,7 +88,9 @@ def test_contradicting_overrides_are_refused():
 
 
 def test_unknown_owner_suggests():
-    with pytest.raises(ConfigError, match=r"options can be set of: encoder, decoder. Did you mean 'encoder'\?"):
+    with pytest.raises(
+        ConfigError, match=r"options can be set of: encoder, decoder. Did you mean 'encoder'\?"
+    ):
         parse_overrides(["encodr.x=1"], owners=["encoder", "decoder"])
 
 
@@ -100,7 +107,10 @@ def test_unknown_owner_suggests():
         ("cells=many", "Option 'cells' of 'acme/fovea' is 'many'; expected integer"),
         ("backbone=huge", "Option 'backbone' of 'acme/fovea' is 'huge'; expected 'small' or 'large'."),
         ("sizes=[1, 2.5]", "Option 'sizes' of 'acme/fovea' is 2.5; expected list of integer."),
-        ("augmentation.rotate_deg=NaN", "Option 'augmentation.rotate_deg' of 'acme/fovea' is 'NaN'; expected number"),
+        (
+            "augmentation.rotate_deg=NaN",
+            "Option 'augmentation.rotate_deg' of 'acme/fovea' is 'NaN'; expected number",
+        ),
         ("augmentation.rotate=1", "Did you mean 'augmentation.rotate_deg'?"),
     ],
 )
@@ -120,7 +130,9 @@ def test_many_wrong_options_take_two_lines():
 
 
 def test_missing_option_and_rules_over_several():
-    with pytest.raises(ConfigError, match="Option 'steps' of 'acme/fovea' has no default and must be set: integer >= 1"):
+    with pytest.raises(
+        ConfigError, match="Option 'steps' of 'acme/fovea' has no default and must be set: integer >= 1"
+    ):
         build(model=Needy)
     with pytest.raises(ConfigError, match="Options of 'acme/fovea': low is above high."):
         build("low=3", model=Consistent)
@@ -128,7 +140,12 @@ def test_missing_option_and_rules_over_several():
 
 def test_good_values_are_coerced_and_frozen():
     options = build("cells=8", "label=123", "augmentation.rotate_deg=1", "sizes=[3]")
-    assert (options.cells, options.label, options.augmentation.rotate_deg, options.sizes) == (8, "123", 1.0, (3,))
+    assert (options.cells, options.label, options.augmentation.rotate_deg, options.sizes) == (
+        8,
+        "123",
+        1.0,
+        (3,),
+    )
     with pytest.raises(ValidationError, match="frozen"):
         options.cells = 9
 

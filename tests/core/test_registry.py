@@ -61,7 +61,9 @@ def test_a_wheel_reads_the_packed_registry(monkeypatch):
 
 
 def test_unknown_split_lists_the_known_ones():
-    with pytest.raises(RegistryError, match=r"No split 'dev' of 'ufe/synthetic' \(splits: train, test, all\)"):
+    with pytest.raises(
+        RegistryError, match=r"No split 'dev' of 'ufe/synthetic' \(splits: train, test, all\)"
+    ):
         load_registry().split("synthetic", "dev")
     with pytest.raises(RegistryError, match=r"No split set 'real' \(known: synthetic\)"):
         load_registry().split("real", "test")
@@ -73,7 +75,10 @@ def test_unknown_split_lists_the_known_ones():
         ("schema = 2", "is invalid at 'schema'"),
         ("schema = 1\nextra = 1", "is invalid at 'extra': Extra inputs are not permitted"),
         ("schema = ", "cannot be read"),
-        ('schema = 1\n[splits.x]\nsource = "a/b"\ntrain = ["S1"]', "'train' and 'test' must both name subjects"),
+        (
+            'schema = 1\n[splits.x]\nsource = "a/b"\ntrain = ["S1"]',
+            "'train' and 'test' must both name subjects",
+        ),
         ('schema = 1\n[splits.x]\nsource = "a/b"', "give either 'train' and 'test', or 'subjects'"),
         ('schema = 1\n[[suites]]\nname = "m"\nsummary = "s"\nfile = "../x"', "is invalid at 'suites.0.file'"),
     ],
@@ -93,7 +98,12 @@ def test_missing_registry(tmp_path):
 
 
 def test_check_finds_what_is_wrong_with_splits(make_catalogue):
-    split = {"source": "a/b", "counts": {"train": 2, "test": 2}, "train": ["S1", "S1", "S2"], "test": ["S2", "S3"]}
+    split = {
+        "source": "a/b",
+        "counts": {"train": 2, "test": 2},
+        "train": ["S1", "S1", "S2"],
+        "test": ["S2", "S3"],
+    }
     assert check_registry(table(splits={"x": split}), make_catalogue()) == [
         "Split 'x': train names S1 more than once.",
         "Split 'x': train has 3 subjects, expected 2.",
@@ -130,7 +140,9 @@ def test_check_limits_what_is_released(make_catalogue, package):
 
 
 def test_check_reads_suites(make_catalogue, package):
-    suites = [{"name": n, "summary": "s", "file": f"acme_weights/files/{n}.toml"} for n in ("good", "bad", "none")]
+    suites = [
+        {"name": n, "summary": "s", "file": f"acme_weights/files/{n}.toml"} for n in ("good", "bad", "none")
+    ]
     bad, missing = check_registry(table(suites=suites), make_catalogue())
     assert "Suite 'bad': file 'acme_weights/files/bad.toml' cannot be read" in bad
     assert missing == "Suite 'none': file 'acme_weights/files/none.toml' is missing."
@@ -150,7 +162,9 @@ def test_check_compares_listed_and_registered(make_catalogue):
 
 
 def test_a_component_that_is_listed_but_not_installed_is_pointed_to(make_catalogue, monkeypatch):
-    known = [{"name": "far", "distribution": "far-ufe", "components": [{"kind": "encoder", "id": "far/away"}]}]
+    known = [
+        {"name": "far", "distribution": "far-ufe", "components": [{"kind": "encoder", "id": "far/away"}]}
+    ]
     monkeypatch.setattr(registry_module, "load_registry", lambda: table(plugins=known))
     with pytest.raises(Exception, match="Distribution 'far-ufe' has it: 'pip install far-ufe'"):
         make_catalogue("good").get("encoder", "away")

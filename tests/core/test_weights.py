@@ -97,7 +97,8 @@ def test_other_weights_than_expected(saved):
 
 
 @pytest.mark.parametrize(
-    "content", [b"PK\x03\x04 a pickle of some other tool", b"<html>404 not found</html>", b"\x02" + b"\0" * 7 + b"[]"]
+    "content",
+    [b"PK\x03\x04 a pickle of some other tool", b"<html>404 not found</html>", b"\x02" + b"\0" * 7 + b"[]"],
 )
 def test_foreign_file_is_named(tmp_path, content):
     file = tmp_path / "x.safetensors"
@@ -116,7 +117,9 @@ def test_tensors_of_another_tool(tmp_path):
 def test_another_format_version_says_what_to_do(tmp_path):
     file = tmp_path / "x.safetensors"
     safetensors.torch.save_file({}, file, metadata={FORMAT: json.dumps({"version": 9})})
-    with pytest.raises(ArtifactError, match="have format version 9, this ufe reads 1. Use the ufe that made them"):
+    with pytest.raises(
+        ArtifactError, match="have format version 9, this ufe reads 1. Use the ufe that made them"
+    ):
         load_weights(file)
 
 

@@ -17,9 +17,9 @@ GROUP = "ufe.commands"
 
 HELP = """Drive an avatar from the cameras inside a VR headset, and measure how well any method does it.
 
-A method is built of components: a SOURCE of headset captures, an ENCODER that turns camera images into an expression
-code, a CALIBRATOR that adds what a person's anchor expressions tell, a DECODER that turns the code into a face, and
-METRICS. Components come from plugins; `ufe plugins` lists them.
+A method is built of components: a SOURCE of headset captures, an ENCODER that turns camera images into an
+expression code, a CALIBRATOR that adds what a person's anchor expressions tell, a DECODER that turns the code
+into a face, and METRICS. Components come from plugins; `ufe plugins` lists them.
 
 \b
 Start here:
@@ -40,7 +40,7 @@ Run `ufe COMMAND --help` for more on a command.
 
 
 class CommandGroup(click.Group):
-    """Imports a subcommand when it is asked for, so that one that is slow or broken costs the others nothing."""
+    """Imports a subcommand when it is asked for: one that is slow or broken costs the others nothing."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all installed commands."""
@@ -52,7 +52,9 @@ class CommandGroup(click.Group):
         Raises:
             PluginError: it cannot be imported, or two distributions have one of that name.
         """
-        entries = sorted(importlib.metadata.entry_points(group=GROUP, name=cmd_name), key=lambda entry: entry.value)
+        entries = sorted(
+            importlib.metadata.entry_points(group=GROUP, name=cmd_name), key=lambda entry: entry.value
+        )
         if not entries:
             return None
         if len(entries) > 1:
@@ -62,7 +64,8 @@ class CommandGroup(click.Group):
             command = entries[0].load()
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"Command {cmd_name!r} cannot be loaded from '{entries[0].value}': {type(error).__name__}: {error}"
+                f"Command {cmd_name!r} cannot be loaded from '{entries[0].value}': "
+                f"{type(error).__name__}: {error}"
             ) from error
         if not isinstance(command, click.Command):
             raise PluginError(f"Command {cmd_name!r}: '{entries[0].value}' is not a click command.")
@@ -120,7 +123,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("ufe: interrupted; finished work is kept, run the same command again to continue", err=True)
+        click.echo(
+            "ufe: interrupted; finished work is kept, run the same command again to continue", err=True
+        )
         return 130
     except BrokenPipeError:
         raise
@@ -136,8 +141,8 @@ def _explain_os_error(error: OSError) -> str:
     where = f" '{error.filename}'" if error.filename is not None else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"The disk is full{', writing' + where if where else ''}. Free some space, or set UFE_HOME to a folder on "
-            "a larger disk; finished work is kept."
+            f"The disk is full{', writing' + where if where else ''}. Free some space, or set UFE_HOME to a "
+            "folder on a larger disk; finished work is kept."
         )
     reason = error.strerror or str(error) or type(error).__name__
     return f"{reason}:{where}." if where else f"{reason}."

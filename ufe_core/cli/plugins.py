@@ -22,9 +22,9 @@ _KINDS = ("source", "encoder", "calibrator", "decoder", "metric")
 def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, why: str | None) -> None:
     """List components and plugins; `show` one with its options.
 
-    A component is named by its short name (`univ`) or its full id (`ufe/univ`), which is needed only where two
-    plugins have components of the same short name. A plugin that does not load is listed with the reason and stops
-    nothing else; a command that needs it says so.
+    A component is named by its short name (`univ`) or its full id (`ufe/univ`), which is needed only where
+    two plugins have components of the same short name. A plugin that does not load is listed with the reason
+    and stops nothing else; a command that needs it says so.
 
     \b
     Examples:
@@ -52,7 +52,9 @@ def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, w
 
 @plugins.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(_KINDS), help="Kind of the component, where the name alone is not enough.")
+@click.option(
+    "--kind", type=click.Choice(_KINDS), help="Kind of the component, where the name alone is not enough."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Show one component: what it is, where it comes from, and its options.
@@ -75,7 +77,9 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
         _print_component(_component_facts(found, spec, with_options=True))
 
 
-def _component_facts(found: "Catalogue", spec: "ComponentSpec", *, with_options: bool = False) -> dict[str, Any]:
+def _component_facts(
+    found: "Catalogue", spec: "ComponentSpec", *, with_options: bool = False
+) -> dict[str, Any]:
     from ufe_core.config import describe_options
 
     origin = found.provenance(spec)
@@ -159,7 +163,11 @@ def _print_table(found: "Catalogue", kind: str | None) -> None:
     for spec in found.all(kind):
         origin = found.provenance(spec)
         table.add_row(
-            spec.kind, spec.id, escape(spec.summary), spec.reference, f"{origin.distribution} {origin.version}"
+            spec.kind,
+            spec.id,
+            escape(spec.summary),
+            spec.reference,
+            f"{origin.distribution} {origin.version}",
         )
     console.print(table)
     for report in found.reports:
@@ -199,7 +207,10 @@ def _print_component(facts: dict[str, Any]) -> None:
     for option in facts["options"]:
         expected = f"{option['type']} {option['bounds']}".strip()
         options.add_row(
-            option["name"], escape(expected), escape(option["default"] or "required"), escape(option["description"])
+            option["name"],
+            escape(expected),
+            escape(option["default"] or "required"),
+            escape(option["description"]),
         )
     console.print(options)
     first = facts["options"][0]

@@ -9,9 +9,9 @@ import click
 def registry() -> None:
     """Show what is released, and check that it is true.
 
-    The registry (`registry.toml`) lists the subjects of each split, the released weights with their sha256 and the
-    command that made them, the benchmark suites, and the plugins known to exist. It is data: nothing is discovered
-    from it.
+    The registry (`registry.toml`) lists the subjects of each split, the released weights with their sha256
+    and the command that made them, the benchmark suites, and the plugins known to exist. It is data: nothing
+    is discovered from it.
 
     \b
     Examples:
@@ -26,9 +26,9 @@ def registry() -> None:
 def check(ctx: click.Context, as_json: bool) -> None:
     """Compare the registry with the files and with what is installed.
 
-    Checks that no subject is in both training and test and that the counts are right, that each weights file is
-    there with its size and sha256, that suites exist and can be read, and that the listed components are exactly
-    those that are registered. Exits with 1 if anything disagrees.
+    Checks that no subject is in both training and test and that the counts are right, that each weights file
+    is there with its size and sha256, that suites exist and can be read, and that the listed components are
+    exactly those that are registered. Exits with 1 if anything disagrees.
     """
     from ufe_core.plugins import catalogue
     from ufe_core.registry import check_registry, load_registry, registry_path
@@ -36,11 +36,16 @@ def check(ctx: click.Context, as_json: bool) -> None:
     found = load_registry()
     problems = check_registry(found, catalogue())
     if as_json:
-        click.echo(json.dumps({"registry": str(registry_path()), "problems": problems}, indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps({"registry": str(registry_path()), "problems": problems}, indent=2, ensure_ascii=False)
+        )
     elif problems:
         for problem in problems:
             click.echo(problem)
-        click.echo(f"{len(problems)} disagreement{'s' if len(problems) > 1 else ''} in '{registry_path()}'.", err=True)
+        click.echo(
+            f"{len(problems)} disagreement{'s' if len(problems) > 1 else ''} in '{registry_path()}'.",
+            err=True,
+        )
     else:
         click.echo(f"'{registry_path()}' agrees with the files and with what is installed.")
     if problems:
@@ -60,13 +65,17 @@ def show(as_json: bool) -> None:
     click.echo(f"Registry '{registry_path()}'")
     click.echo("\nSplits")
     for name, split in found.splits.items():
-        sizes = ", ".join(f"{len(split.part(p))} {p}" for p in ("train", "test", "subjects") if getattr(split, p))
+        sizes = ", ".join(
+            f"{len(split.part(p))} {p}" for p in ("train", "test", "subjects") if getattr(split, p)
+        )
         click.echo(f"  {name}: {sizes} subjects of source '{split.source}'")
         if split.test:
             click.echo(f"    test: {' '.join(split.test)}")
     click.echo("\nWeights")
     for weights in found.weights:
-        click.echo(f"  {weights.id}: {weights.bytes / 1e6:.1f} MB, budget {weights.budget}, {weights.license}")
+        click.echo(
+            f"  {weights.id}: {weights.bytes / 1e6:.1f} MB, budget {weights.budget}, {weights.license}"
+        )
         click.echo(f"    made by: {weights.command}")
     if not found.weights:
         click.echo("  none")

@@ -1,0 +1,159 @@
+"""The one place where averages are computed: frames to a subject, subjects to a table cell.
+
+The sampling unit is the person. Frames of one person are averaged first, persons are averaged next, and every
+interval is a bootstrap over persons, so that a person with many frames neither counts more nor makes an
+interval look narrower than it is.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
+
+from ufe_core.errors import DataError
+
+RESAMPLES = 10_000
+SEED = 20240703
+CONFIDENCE = 0.95
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class Summary(BaseModel):
+    """One metric over the subjects of a run, in the metric's own unit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    mean: float = Field(description="Mean over subjects of the subject means")
+    ci95: tuple[float, float] = Field(
+        description="95 % percentile bootstrap interval of the mean, over subjects"
+    )
+    median: float = Field(description="Median over subjects")
+    worst: float = Field(description="Value of the worst subject, by the metric's direction")
+    worst_subject: str = Field(description="Id of the worst subject; the first by id among equals")
+    subjects: int = Field(ge=1, description="How many subjects the numbers above stand on")
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Mean of `a - b` over the same subjects, with its 95 % bootstrap interval."""
+
+    mean: float
+    ci95: tuple[float, float]
+    subjects: int
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out zero; never with a single subject."""
+        return self.subjects > 1 and not self.ci95[0] <= 0.0 <= self.ci95[1]
+
+    def favours_first(self, *, higher_is_better: bool) -> bool:
+        """Whether `a` is clearly better than `b`."""
+        return self.is_clear and (self.mean > 0) == higher_is_better
+
+
+def subject_mean(frame_values: Iterable[float] | FloatArray) -> float:
+    """Average one subject's frames.
+
+    Raises:
+        DataError: There is no frame, or a value is NaN or infinite. Failed frames are counted, not averaged.
+    """
+    values = np.asarray(
+        frame_values if isinstance(frame_values, np.ndarray) else list(frame_values), dtype=np.float64
+    )
+    if values.size == 0:
+        raise DataError("No frame to average: a subject needs at least one.")
+    bad = np.flatnonzero(~np.isfinite(values.ravel()))
+    if bad.size:
+        raise DataError(
+            f"Frame values hold NaN or infinity at {bad[:10].tolist()}; count such frames as failed."
+        )
+    return float(values.mean())
+
+
+def summarise(subject_values: Mapping[str, float], *, higher_is_better: bool = False) -> Summary:
+    """Reduce subject means to a table cell. The order of `subject_values` does not matter.
+
+    Args:
+        subject_values: Subject id to subject mean; at least one, all finite.
+        higher_is_better: Which end is the worst subject.
+    """
+    subjects, values = _sorted_values(subject_values)
+    worst = int(values.argmin() if higher_is_better else values.argmax())
+    return Summary(
+        mean=float(values.mean()),
+        ci95=bootstrap_interval(values),
+        median=float(np.median(values)),
+        worst=float(values[worst]),
+        worst_subject=subjects[worst],
+        subjects=len(subjects),
+    )
+
+
+def summarise_all(subjects: Iterable[Any], metrics: Mapping[str, Any]) -> dict[str, Summary]:
+    """Summarise every metric over the subjects that have it; a metric that no subject has is left out.
+
+    Args:
+        subjects: `schema.SubjectResult`s.
+        metrics: Metric name to `schema.MetricInfo`.
+    """
+    rows = list(subjects)
+    values = {name: {row.id: row.metrics[name] for row in rows if name in row.metrics} for name in metrics}
+    return {
+        name: summarise(values[name], higher_is_better=metrics[name].higher_is_better)
+        for name in metrics
+        if values[name]
+    }
+
+
+def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> PairedDifference:
+    """Bootstrap the per-subject differences `a - b`.
+
+    Raises:
+        DataError: The two do not cover the same subjects.
+    """
+    if a.keys() != b.keys():
+        odd = sorted(a.keys() ^ b.keys())
+        raise DataError(
+            f"Paired comparison needs the same subjects on both sides; only one side has {odd[:5]}."
+        )
+    _, values = _sorted_values({subject: a[subject] - b[subject] for subject in a})
+    return PairedDifference(float(values.mean()), bootstrap_interval(values), len(values))
+
+
+def ratio(value: Summary, floor: Summary) -> float | None:
+    """Ratio of two means; None where the floor is zero or they stand on different numbers of subjects."""
+    if floor.mean == 0.0 or value.subjects != floor.subjects:
+        return None
+    return value.mean / floor.mean
+
+
+def bootstrap_interval(values: FloatArray) -> tuple[float, float]:
+    """95 % percentile interval of the mean of `values` [N] under resampling, the same on every machine."""
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    means = values[_resampled_indices(len(values))].mean(axis=1)  # [RESAMPLES]
+    low, high = np.percentile(means, [tail, 100.0 - tail])
+    return float(low), float(high)
+
+
+@lru_cache(maxsize=8)
+def _resampled_indices(count: int) -> npt.NDArray[np.intp]:
+    # NumPy keeps a bit generator's raw stream stable between releases, but not `Generator.integers`; a stored
+    # interval must still follow from its subjects years later. The bias of the modulo is below count / 2**64.
+    raw = np.random.PCG64(SEED).random_raw(RESAMPLES * count)
+    return (raw % np.uint64(count)).astype(np.intp).reshape(RESAMPLES, count)
+
+
+def _sorted_values(subject_values: Mapping[str, float]) -> tuple[list[str], FloatArray]:
+    subjects = sorted(subject_values)
+    if not subjects:
+        raise DataError("No subject to average: a summary needs at least one.")
+    values = np.array([subject_values[subject] for subject in subjects], dtype=np.float64)
+    bad = [subject for subject, finite in zip(subjects, np.isfinite(values), strict=True) if not finite]
+    if bad:
+        raise DataError(f"Subject values hold NaN or infinity for {bad[:5]}.")
+    return subjects, values

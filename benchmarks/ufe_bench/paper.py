@@ -1,0 +1,114 @@
+"""The paper's tables, and which of their rows stands beside which of ours.
+
+The numbers are facts of the paper named in `paper_tables.json`. They were measured on other data and on
+another avatar, so they are shown beside ours and never ranked with them.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+METRIC_NAMES: Mapping[str, str] = {
+    "photometric_l1": "photometric_l1",
+    "mesh_l2": "mesh_l2_mm",
+    "lf_mesh_l2": "lf_mesh_l2_mm",
+    "mouth_shape": "mouth_shape_l2_mm",
+    "gaze": "gaze_deg",
+    "latency_ms": "latency_ms",
+}
+"""Our metric names to the paper's."""
+
+CAVEAT = "paper: other data, other avatar"
+
+# (encoder, calibrator) of ours to (table, row) of the paper. `ufe/univ` with `ufe/none` has no row: the paper
+# never prints its encoder without calibration.
+_BESIDE: Mapping[tuple[str, str | None], tuple[str, str]] = {
+    ("ufe/univ", "ufe/late_fusion"): ("table1", "paper_no_ssl"),
+}
+
+
+@dataclass(frozen=True)
+class PaperRow:
+    """One row of a table of the paper; `values` by our metric names, None where the paper prints N/A."""
+
+    table: str
+    id: str
+    method: str
+    reference: str
+    input_type: str
+    values: Mapping[str, float | None]
+    note: str | None = None
+    hypothetical: bool = False
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """One table of the paper; `metrics` are our names, in its column order."""
+
+    id: str
+    title: str
+    metrics: tuple[str, ...]
+    rows: tuple[PaperRow, ...]
+
+
+@dataclass(frozen=True)
+class PaperMetric:
+    """A column of the paper's tables."""
+
+    label: str
+    unit: str | None
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The paper's tables and where they were printed."""
+
+    title: str
+    venue: str
+    doi: str
+    metrics: Mapping[str, PaperMetric]
+    tables: Mapping[str, PaperTable]
+
+
+@lru_cache(maxsize=1)
+def load_paper() -> Paper:
+    """Read the packaged tables."""
+    raw = json.loads((Path(__file__).parent / "paper_tables.json").read_text(encoding="utf-8"))
+    ours = {theirs: name for name, theirs in METRIC_NAMES.items()}
+    tables = {}
+    for table_id, table in raw["tables"].items():
+        rows = tuple(
+            PaperRow(
+                table=table_id,
+                id=row["id"],
+                method=row["method"],
+                reference=row.get("reference", "paper"),
+                input_type=row["input_type"],
+                values={ours[name]: value for name, value in row["values"].items()},
+                note=row.get("note"),
+                hypothetical=row.get("hypothetical", False),
+            )
+            for row in table["rows"]
+        )
+        metrics = tuple(ours[name] for name in table["metrics"])
+        tables[table_id] = PaperTable(id=table_id, title=table["title"], metrics=metrics, rows=rows)
+    return Paper(
+        title=raw["source"]["title"],
+        venue=raw["source"]["venue"],
+        doi=raw["source"]["doi"],
+        metrics={
+            ours[name]: PaperMetric(info["label"], info["unit"]) for name, info in raw["metrics"].items()
+        },
+        tables=tables,
+    )
+
+
+def paper_row(encoder: str, calibrator: str | None) -> PaperRow | None:
+    """The row of the paper that stands beside our `encoder` with `calibrator` (full ids), or None."""
+    place = _BESIDE.get((encoder, calibrator))
+    if place is None:
+        return None
+    table, row_id = place
+    return next(row for row in load_paper().tables[table].rows if row.id == row_id)

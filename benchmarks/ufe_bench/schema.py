@@ -1,0 +1,377 @@
+"""The result file, `ufe.result/1`: what one run measured, and what is needed to judge it and make it again.
+
+`key` holds every choice that can move a number. `run_id` is its hash, so a result names its own provenance,
+and running the same again overwrites the same file. Floats are stored in full and rounded only when printed.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ufe_bench.aggregate import Summary, summarise_all
+from ufe_core.errors import DataError
+from ufe_core.store import fingerprint, write_atomic
+
+SCHEMA: Literal["ufe.result/1"] = "ufe.result/1"
+# A summary is computed again at load; sums may differ in the last bits between machines, never more.
+SUMMARY_TOLERANCE = 1e-9
+
+ComponentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """Base of every part of a result: frozen, no unknown fields, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True)
+
+
+class Split(Record):
+    """The people a run is measured on."""
+
+    id: Name
+    sha256: str = Field(description="Hash of the subject list")
+    subjects: Positive = Field(
+        description="How many people the split has; fewer results make a run incomplete"
+    )
+
+
+class ComponentRecord(Record):
+    """A component as it was used: who made it, which version, with which resolved options."""
+
+    id: ComponentId
+    dist: str = Field(description="Distribution that provides it")
+    version: str
+    config: dict[str, Any] = Field(description="Every option with its value, defaults included")
+    code_sha256: str = Field(description="Hash of the component's source")
+
+
+class Components(Record):
+    """The parts that a run put together."""
+
+    source: ComponentRecord
+    decoder: ComponentRecord
+    encoder: ComponentRecord
+    calibrator: ComponentRecord | None
+    metrics: tuple[ComponentRecord, ...]
+
+
+class Budget(Record):
+    """How much work made the weights. Rows of different budgets never share a table."""
+
+    name: Literal["smoke", "cpu", "gpu", "paper", "none"] = Field(
+        description="'none': nothing is trained (floors)"
+    )
+    released: bool = Field(description="Whether the weights are those released with ufe")
+    people: Count = Field(description="Training people")
+    frames: Count = Field(description="Training frames of each person")
+    size: Count = Field(description="Side of an input image, px")
+    steps: Count = Field(description="Optimiser steps")
+    overrides: dict[str, Any] = Field(default_factory=dict, description="Budget fields set by hand")
+
+
+class Weights(Record):
+    """Where the encoder's weights come from."""
+
+    sha256: str | None
+    origin: Literal["released", "trained", "none"]
+    command: str | None = Field(description="Command that makes them, in its canonical form")
+
+
+class Data(Record):
+    """What was evaluated."""
+
+    fingerprint: str = Field(description="Hash of the packed captures")
+    frames: Positive = Field(description="Frames of each subject")
+    size: Positive = Field(description="Side of an image as read, px")
+
+
+class RunKey(Record):
+    """Every choice that can move a number, and nothing else."""
+
+    suite: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*@\d+$", description="Suite and its version, as 'main@1'")
+    split: Split
+    protocol: Positive = Field(description="Version of the measuring itself")
+    seed: int
+    components: Components
+    budget: Budget
+    weights: Weights
+    data: Data
+
+
+class SubjectResult(Record):
+    """One person: the mean over frames of each metric."""
+
+    id: Name
+    frames: Count = Field(description="Frames evaluated, failed ones included")
+    failed: Count = Field(description="Frames without a usable answer")
+    metrics: dict[str, float]
+    conditions: dict[str, Any] = Field(default_factory=dict, description="Donning, illumination, glasses …")
+
+
+class MetricInfo(Record):
+    """How to print a metric and which way is better."""
+
+    label: str
+    unit: str | None
+    higher_is_better: bool
+
+
+class Latency(Record):
+    """Time of one encoder call, ms."""
+
+    p50: NonNegative
+    p99: NonNegative
+    runs: Positive
+
+
+class Cost(Record):
+    """What a run costs. Unknown is None, never 0, and is never ranked."""
+
+    encode_ms: Latency | None = Field(description="Batch of 1, anchors cached, after warm-up")
+    enroll_ms: NonNegative | None = Field(description="Once per user")
+    parameters: Count | None
+    peak_memory_mb: NonNegative | None
+    device: str
+    threads: Positive
+    batch: Literal[1] = 1
+    anchors: Count = Field(description="Cached anchors M")
+    size: Count = Field(description="Side of an input image, px")
+
+
+class Environment(Record):
+    """The machine and the packages; may move a number only within tolerance."""
+
+    python: str
+    torch: str | None
+    ufe: str
+    platform: str
+    cpu: str
+    commit: str | None
+    dirty: bool | None
+
+
+class MissingFrames(Record):
+    """Frames or a whole subject without a number, and why."""
+
+    subject: Name
+    frames: Count
+    reason: str
+
+
+class TrainingRecord(Record):
+    """Who the weights were trained on, and how long."""
+
+    subjects: Count
+    subjects_sha256: str
+    seed: int
+    steps: Count
+    seconds: NonNegative
+    device: str
+
+
+class Result(Record):
+    """A result file."""
+
+    schema_version: Literal["ufe.result/1"] = Field(SCHEMA, alias="schema")
+    run_id: str = Field(pattern=r"^[0-9a-f]{12}$")
+    key: RunKey
+    subjects: tuple[SubjectResult, ...]
+    metrics: dict[Name, MetricInfo]
+    summary: dict[str, Summary]
+    cost: Cost
+    environment: Environment
+    complete: bool = Field(description="Every subject of the split has every metric and no failed frame")
+    missing: tuple[MissingFrames, ...]
+    training: TrainingRecord | None
+    created: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$", description="UTC")
+    seconds: NonNegative = Field(description="Wall time of the evaluation")
+    command: str = Field(description="Command that makes this file again")
+
+    def values(self, metric: str) -> dict[str, float]:
+        """Subject id to value, of the subjects that have `metric`."""
+        return {subject.id: subject.metrics[metric] for subject in self.subjects if metric in subject.metrics}
+
+
+def run_id_of(key: RunKey) -> str:
+    """First 12 hex digits of the SHA-256 of the key's canonical JSON."""
+    return str(fingerprint(key.model_dump(mode="json", by_alias=True))[:12])
+
+
+def make_result(
+    key: RunKey,
+    subjects: Sequence[SubjectResult],
+    *,
+    metrics: Mapping[str, MetricInfo],
+    cost: Cost,
+    environment: Environment,
+    created: str,
+    seconds: float,
+    command: str,
+    missing: Sequence[MissingFrames] = (),
+    training: TrainingRecord | None = None,
+) -> Result:
+    """Build a result; `run_id`, `summary` and `complete` are computed, subjects are put in order of id.
+
+    Raises:
+        DataError: The parts contradict each other, such as a subject twice or a metric without a description.
+    """
+    ordered = tuple(sorted(subjects, key=lambda subject: subject.id))
+    result = Result(
+        schema_version=SCHEMA,
+        run_id=run_id_of(key),
+        key=key,
+        subjects=ordered,
+        metrics=dict(metrics),
+        summary=summarise_all(ordered, metrics),
+        cost=cost,
+        environment=environment,
+        complete=not _holes(key.split.subjects, ordered, list(metrics)) and not missing,
+        missing=tuple(missing),
+        training=training,
+        created=created,
+        seconds=seconds,
+        command=command,
+    )
+    _require_consistent(result, "result")
+    return result
+
+
+def load_result(path: Path) -> Result:
+    """Read and check a result file.
+
+    Raises:
+        DataError: The file is unreadable, of another schema, or contradicts itself; names file and field.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = json.loads(text)
+    except OSError as error:
+        raise DataError(f"Result file '{path}' cannot be read: {error.strerror}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"Result file '{path}' is truncated or no JSON: {error}.") from error
+    found = raw.get("schema") if isinstance(raw, dict) else None
+    if found != SCHEMA:
+        raise DataError(
+            f"Result file '{path}', field 'schema': found {found!r}, this ufe reads '{SCHEMA}'. "
+            "Run its command again, or use the ufe release that wrote it."
+        )
+    for field in _non_finite(raw, ""):
+        raise DataError(
+            f"Result file '{path}', field '{field}': NaN or infinity; count the frame as failed instead."
+        )
+    try:
+        result = Result.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"Result file '{path}', field '{field}': {first['msg']}.") from error
+    _require_consistent(result, str(path))
+    return result
+
+
+def result_path(result: Result, folder: Path) -> Path:
+    """Where `write_result` puts it: `<folder>/<suite>/<owner>__<name>[__calibrator]/<run_id>.json`."""
+    components = result.key.components
+    method = components.encoder.id.replace("/", "__")
+    if components.calibrator is not None:
+        method += "__" + components.calibrator.id.split("/")[1]
+    return folder / result.key.suite / method / f"{result.run_id}.json"
+
+
+def write_result(result: Result, folder: Path) -> Path:
+    """Write a result atomically under `folder` and return its path; an equal run is overwritten."""
+    _require_consistent(result, "result")
+    path = result_path(result, folder)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = result.model_dump(mode="json", by_alias=True)
+    write_atomic(path, (json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    return path
+
+
+def incomplete_reason(result: Result) -> str | None:
+    """Why a run has no rank, in a short sentence; None where it is complete."""
+    if result.missing:
+        first = result.missing[0]
+        more = f" and {len(result.missing) - 1} more" if len(result.missing) > 1 else ""
+        return f"subject '{first.subject}' lacks {first.frames} frames ({first.reason}){more}"
+    holes = _holes(result.key.split.subjects, result.subjects, list(result.metrics))
+    return holes[0] if holes else None
+
+
+def _holes(expected: int, subjects: Sequence[SubjectResult], metrics: Sequence[str]) -> list[str]:
+    found = [f"{len(subjects)} of {expected} subjects"] if len(subjects) < expected else []
+    for subject in subjects:
+        if subject.failed:
+            found.append(f"subject '{subject.id}' failed on {subject.failed} of {subject.frames} frames")
+        found.extend(
+            f"subject '{subject.id}' has no {name}" for name in metrics if name not in subject.metrics
+        )
+    return found
+
+
+def _require_consistent(result: Result, where: str) -> None:
+    for field, problem in _contradictions(result):
+        raise DataError(f"Result file '{where}', field '{field}': {problem}.")
+
+
+def _contradictions(result: Result) -> Iterator[tuple[str, str]]:
+    """Yield (field, problem) for every statement of a result that another one refutes."""
+    expected_id = run_id_of(result.key)
+    if result.run_id != expected_id:
+        yield (
+            "run_id",
+            f"'{result.run_id}' is not the hash of 'key' ('{expected_id}'): one of them was changed",
+        )
+    seen: set[str] = set()
+    for index, subject in enumerate(result.subjects):
+        if subject.id in seen:
+            yield f"subjects.{index}.id", f"subject '{subject.id}' appears twice"
+        seen.add(subject.id)
+        if subject.failed > subject.frames:
+            yield f"subjects.{index}.failed", f"{subject.failed} failed of {subject.frames} frames"
+        for name in sorted(subject.metrics.keys() - result.metrics.keys()):
+            yield f"subjects.{index}.metrics.{name}", "the metric is not described in 'metrics'"
+    if len(result.subjects) > result.key.split.subjects:
+        yield "subjects", f"{len(result.subjects)} subjects in a split of {result.key.split.subjects}"
+    yield from _summary_contradictions(result)
+    holes = _holes(result.key.split.subjects, result.subjects, list(result.metrics))
+    if result.complete != (not holes and not result.missing):
+        yield "complete", f"is {result.complete}, but {incomplete_reason(result) or 'nothing is missing'}"
+
+
+def _summary_contradictions(result: Result) -> Iterator[tuple[str, str]]:
+    expected = summarise_all(result.subjects, result.metrics)
+    for name in sorted(expected.keys() ^ result.summary.keys()):
+        yield f"summary.{name}", "does not follow from 'subjects': one has the metric, the other does not"
+    for name in sorted(expected.keys() & result.summary.keys()):
+        for field, value in expected[name].model_dump().items():
+            found = getattr(result.summary[name], field)
+            if not _same(found, value):
+                yield (
+                    f"summary.{name}.{field}",
+                    f"{found!r} does not follow from 'subjects', which give {value!r}",
+                )
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, float):
+        return math.isclose(a, b, rel_tol=SUMMARY_TOLERANCE, abs_tol=SUMMARY_TOLERANCE)
+    return bool(a == b)
+
+
+def _non_finite(value: Any, field: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield field
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        yield from _non_finite(item, f"{field}.{key}" if field else str(key))

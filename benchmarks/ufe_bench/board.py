@@ -97,13 +97,18 @@ def _ground_key(key: RunKey) -> str:
     return canonical_json([key.suite, key.protocol, key.split.sha256, data, decoder])
 
 
-def _budget_key(budget: Budget) -> tuple[int, bool, str]:
-    return _BUDGET_ORDER.index(budget.name), not budget.released, canonical_json(budget.overrides)
+def _budget_key(budget: Budget) -> tuple[int, bool, int, str]:
+    return (
+        _BUDGET_ORDER.index(budget.name),
+        not budget.released,
+        len(budget.overrides),
+        canonical_json(budget.overrides),
+    )
 
 
 def _groups(members: Sequence[Result], ranked_by: str) -> tuple[Group, ...]:
     floors = [result for result in members if result.key.budget.name == "none"]
-    groups: dict[tuple[int, bool, str], list[Result]] = defaultdict(list)
+    groups: dict[tuple[int, bool, int, str], list[Result]] = defaultdict(list)
     for result in members:
         if result.key.budget.name != "none":
             groups[_budget_key(result.key.budget)].append(result)

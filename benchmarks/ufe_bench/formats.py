@@ -39,7 +39,7 @@ def count(value: int | None) -> str:
         return UNKNOWN
     for size, suffix in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
         if value >= size:
-            return f"{value / size:.1f} {suffix}"
+            return f"{value / size:.1f} {suffix}".replace(".0 ", " ")
     return str(value)
 
 

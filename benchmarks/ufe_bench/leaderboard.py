@@ -18,9 +18,9 @@ from ufe_core.store import default_root, write_atomic
 
 INTRO = (
     "How well each method drives an avatar from the cameras inside a headset, on people it was never trained "
-    "on. Every number is a mean over people, with a 95 % bootstrap interval over people; lower is better unless "
-    "marked ↑. Methods share a table only if they share the data, the people, the avatar and the training "
-    "budget."
+    "on. Every number is a mean over people, with a 95 % bootstrap interval over people; lower is better "
+    "unless marked ↑. Methods share a table only if they share the data, the people, the avatar and the "
+    "training budget."
 )
 PAPER_CAVEAT = (
     "Printed in the paper and given for orientation. They were measured on other data and on another avatar, "
@@ -213,7 +213,7 @@ def scatters(group: Group) -> list[tuple[str, str]]:
             continue
         summary = row.result.summary[group.ranked_by]
         name = f"{row.name} ({row.variant})" if row.variant else row.name
-        point = plots.Point(name, cost.encode_ms.p50, summary.mean, summary.ci95)
+        point = plots.Point(row.rank, name, cost.encode_ms.p50, summary.mean, summary.ci95)
         machines.setdefault(_machine(row), []).append(point)
     info = group.metrics[group.ranked_by]
     # A single point compares nothing.

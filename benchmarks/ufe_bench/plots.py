@@ -1,8 +1,8 @@
-"""Plots of the leaderboard, as SVG text without styling: colours, dark mode included, come from the page's CSS.
+"""Plots of the leaderboard, as SVG text without styling: colours, dark mode included, come from the page.
 
 Drawn by hand rather than by matplotlib, so that text stays text, a dot carries its tooltip, and equal numbers
-give equal bytes. Classes used: `axis grid dot point mean ci label value frontier`, and for groups `ranked floor
-beaten`.
+give equal bytes. Classes used: `axis grid dot point mean ci label value rank frontier`, and for groups
+`ranked floor beaten`.
 """
 
 import math
@@ -32,8 +32,9 @@ class DotRow:
 
 @dataclass(frozen=True)
 class Point:
-    """One method of a scatter plot."""
+    """One method of a scatter plot; its dot carries its rank, so that it is known even without its name."""
 
+    rank: int
     name: str
     latency_ms: float
     error: float
@@ -117,7 +118,7 @@ def scatter(points: Sequence[Point], *, label: str, unit: str | None) -> str:
         f"{'M' if i == 0 else 'L'}{_px(x(p.latency_ms))} {_px(y(p.error))}" for i, p in enumerate(frontier)
     )
     parts.append(f'<path class="frontier" d="{line}"/>')
-    taken = [(x(p.latency_ms) - 6, y(p.error) - 6, x(p.latency_ms) + 6, y(p.error) + 6) for p in points]
+    taken = [(x(p.latency_ms) - 9, y(p.error) - 9, x(p.latency_ms) + 9, y(p.error) + 9) for p in points]
     taken += [(x(p.latency_ms) - 2, y(p.ci95[1]), x(p.latency_ms) + 2, y(p.ci95[0])) for p in points]
     for point in sorted(points, key=lambda p: (p.error, p.latency_ms, p.name)):
         px, py = x(point.latency_ms), y(point.error)
@@ -125,7 +126,8 @@ def scatter(points: Sequence[Point], *, label: str, unit: str | None) -> str:
         kind = "ranked" if point in frontier else "beaten"
         parts.append(f'<g class="{kind}"><title>{title}</title>')
         parts.append(_line("ci", px, y(point.ci95[0]), px, y(point.ci95[1])))
-        parts.append(f'<circle class="point" cx="{_px(px)}" cy="{_px(py)}" r="5"/>')
+        parts.append(f'<circle class="point" cx="{_px(px)}" cy="{_px(py)}" r="9"/>')
+        parts.append(_text(px, py + 4, str(point.rank), "rank", anchor="middle"))
         where = _free_place(px, py, len(point.name) * _CHAR, taken, left)
         if where is not None:
             parts.append(_text(where[0], where[1], point.name, "label"))
@@ -146,9 +148,7 @@ def _free_place(
     x: float, y: float, width: float, taken: list[tuple[float, float, float, float]], left: float
 ) -> tuple[float, float] | None:
     """Where a label of `width` fits beside (x, y) without touching another; None where it nowhere does."""
-    spots = [
-        (at_x, y + 4 + lift) for lift in (0, -14, 14, -28, 28, -42, 42) for at_x in (x + 10, x - 10 - width)
-    ]
+    spots = [(at_x, y + 4 + lift) for lift in (0, -12, 12) for at_x in (x + 13, x - 13 - width)]
     for at_x, at_y in spots:
         box = (at_x, at_y - 10, at_x + width, at_y + 3)
         inside = box[0] >= left + 2 and box[2] <= WIDTH - 2 and box[1] >= 14 and box[3] <= 282

@@ -169,9 +169,7 @@ def _paper_line(paper: PaperRow, names: Sequence[str]) -> Line:
 
 def _footnotes(result: Result, paper: PaperRow | None, *, has_ratio: bool) -> list[str]:
     cost = result.cost
-    intervals = "Second line: 95 % interval over people." + (
-        " × : ratio to the 'mean' floor." if has_ratio else ""
-    )
+    intervals = "Intervals: 95 %, over people." + (" ×: ratio to the 'mean' floor." if has_ratio else "")
     threads = f"{cost.threads} thread" + ("s" if cost.threads > 1 else "")
     notes = [intervals, f"Latency: batch 1, {cost.anchors} anchors cached, {cost.device}, {threads}."]
     if paper is not None:

@@ -1,0 +1,340 @@
+"""The leaderboard: which rows may meet, who has a rank, and equal bytes from equal results."""
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from ufe_bench import formats, plots
+from ufe_bench.board import build_board
+from ufe_bench.cli import leaderboard
+from ufe_bench.leaderboard import build_leaderboard, collect, render_html, render_markdown
+from ufe_bench.paper import METRIC_NAMES, load_paper, paper_row
+from ufe_bench.schema import MetricInfo, load_result, run_id_of, write_result
+from ufe_bench.table import print_run, run_markdown
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+BETTER = (0.25, 0.5, 0.5, 0.75)
+FLOOR = (2.0, 2.0, 2.0, 2.0)
+
+
+@pytest.fixture
+def results(build_result):
+    """Two ranked methods, an incomplete one, and both floors."""
+    return [
+        build_result(),
+        build_result(calibrator="ufe/none", mesh=BETTER),
+        build_result("acme/half", None, failed=2),
+        build_result("ufe/mean", None, mesh=FLOOR, latency=None),
+        build_result("ufe/neutral", None, mesh=[v + 0.5 for v in FLOOR], latency=None),
+    ]
+
+
+def names(group):
+    return [(row.rank, row.name) for row in group.rows]
+
+
+def test_rows_are_ranked_with_floors_between_and_the_incomplete_last(results):
+    (ground,) = build_board(results)
+    (group,) = ground.groups
+    assert names(group) == [
+        (1, "univ + none"),
+        (2, "univ + late_fusion"),
+        (None, "mean"),
+        (None, "neutral"),
+        (None, "acme/half"),
+    ]
+    assert [row.unranked for row in group.rows][-1] == "subject 'S000' failed on 2 of 24 frames"
+    assert [row.is_floor for row in group.rows] == [False, False, True, True, False]
+    assert group.rows[0].ratios["mesh_l2"] == 0.25
+    assert group.rows[-1].ratios == {}
+
+
+def test_an_incomplete_run_has_no_rank_however_good(build_result):
+    ((group,),) = [
+        g.groups for g in build_board([build_result(), build_result("acme/x", None, mesh=[0.1], people=4)])
+    ]
+    assert names(group) == [(1, "univ + late_fusion"), (None, "acme/x")]
+
+
+def test_a_method_without_the_ranking_metric_is_unranked(build_result):
+    gaze = {"gaze": MetricInfo(label="Gaze", unit="deg", higher_is_better=False)}
+    blind = build_result("acme/gaze", None, metrics=gaze, values={"gaze": [1.0, 1.0, 1.0, 1.0]})
+    (ground,) = build_board([build_result(), blind])
+    assert [row.unranked for row in ground.groups[0].rows] == [None, "has no mesh_l2"]
+
+
+def test_budgets_never_share_a_table_and_floors_stand_in_each(build_result):
+    board = build_board(
+        [
+            build_result(budget="smoke"),
+            build_result(budget="cpu"),
+            build_result(budget="cpu", released=True),
+            build_result(budget="cpu", overrides={"steps": 10}),
+            build_result(budget="gpu", released=True),
+            build_result("ufe/mean", None, mesh=FLOOR),
+        ]
+    )
+    (ground,) = board
+    assert [group.title for group in ground.groups] == [
+        "Budget gpu, released weights",
+        "Budget cpu, released weights",
+        "Budget cpu, trained by the user",
+        "Budget cpu, trained by the user, with steps=10",
+        "Budget smoke, trained by the user",
+    ]
+    assert all([row.name for row in group.rows] == ["univ + late_fusion", "mean"] for group in ground.groups)
+
+
+@pytest.mark.parametrize("change", [{"data": "d1ff" * 16}, {"suite": "main@2"}, {"suite": "glasses@1"}])
+def test_other_data_or_suite_is_another_ground_and_gets_no_floor_from_this_one(build_result, change):
+    board = build_board([build_result(), build_result(**change), build_result("ufe/mean", None, mesh=FLOOR)])
+    assert len(board) == 2
+    assert sorted(len(ground.groups[0].rows) for ground in board) == [1, 2]
+
+
+def test_floors_alone_make_a_table_of_their_own(build_result):
+    (ground,) = build_board([build_result("ufe/mean", None, mesh=FLOOR)])
+    assert ground.groups[0].title == "Floors"
+
+
+def test_a_newer_run_of_the_same_method_replaces_the_older(build_result):
+    old = build_result(overrides={}, released=False)
+    key = old.key.model_copy(update={"weights": old.key.weights.model_copy(update={"sha256": "0" * 64})})
+    new = old.model_copy(update={"key": key, "run_id": run_id_of(key), "created": "2026-05-05T00:00:00Z"})
+    (ground,) = build_board([new, old])
+    (group,) = ground.groups
+    assert [row.result.run_id for row in group.rows] == [new.run_id]
+    assert [(row.result.run_id, row.replaced) for row in group.earlier] == [(old.run_id, True)]
+
+
+def test_rows_of_one_name_say_how_they_differ(build_result):
+    (ground,) = build_board([build_result(config={"width": w, "depth": 2}) for w in (1, 2)])
+    assert sorted(row.variant for row in ground.groups[0].rows) == ["width=1", "width=2"]
+
+
+def test_leading_marks_the_best_and_those_not_clearly_worse(build_result):
+    mesh = [1.0, 1.1, 0.9, 1.2, 1.0, 0.8, 1.1, 1.0]
+    tie = [v + (0.02 if i % 2 else -0.019) for i, v in enumerate(mesh)]
+    (ground,) = build_board(
+        [
+            build_result(mesh=mesh),
+            build_result("acme/tie", None, mesh=tie),
+            build_result("acme/worse", None, mesh=[v + 0.05 for v in mesh]),
+        ]
+    )
+    leading = {row.name: "mesh_l2" in row.leading for row in ground.groups[0].rows}
+    assert leading == {"univ + late_fusion": True, "acme/tie": True, "acme/worse": False}
+
+
+def test_direction_of_the_ranking_metric_is_respected(build_result):
+    up = {"score": MetricInfo(label="Score", unit=None, higher_is_better=True)}
+    low = build_result("acme/low", None, metrics=up, values={"score": [0.1, 0.2]})
+    high = build_result("acme/high", None, metrics=up, values={"score": [0.8, 0.9]})
+    (ground,) = build_board([low, high], ranked_by="score")
+    assert names(ground.groups[0]) == [(1, "acme/high"), (2, "acme/low")]
+    assert ground.groups[0].rows[0].leading == {"score"}
+    assert "Score ↑" in render_markdown([ground])
+
+
+def test_equal_results_give_equal_bytes_in_any_order(results, tmp_path):
+    for name, order in (("a", results), ("b", list(reversed(results)))):
+        for index, result in enumerate(order):
+            write_result(result, tmp_path / name / str(index))
+    a = build_leaderboard([tmp_path / "a"], tmp_path / "out-a")
+    b = build_leaderboard([tmp_path / "b"], tmp_path / "out-b")
+    assert a.markdown.read_bytes() == b.markdown.read_bytes()
+    assert a.html.read_bytes() == b.html.read_bytes()
+
+
+def test_duplicates_collapse_to_the_newest_and_broken_files_are_reported(build_result, tmp_path):
+    for folder, day in (("one", "01"), ("two", "02")):
+        write_result(build_result(created=f"2026-01-{day}T00:00:00Z"), tmp_path / folder)
+    (tmp_path / "two" / "bad.json").write_text('{"schema": "ufe.result/1"')
+    found = collect([tmp_path / "one", tmp_path / "two", tmp_path / "absent"])
+    assert [result.created for result in found.results] == ["2026-01-02T00:00:00Z"]
+    assert found.duplicates == 1
+    assert [item.path for item in found.broken] == ["bad.json"]
+    built = build_leaderboard([tmp_path / "two"], tmp_path / "out")
+    for page in (built.markdown, built.html):
+        assert "bad.json" in page.read_text()
+        assert str(tmp_path) not in page.read_text()
+
+
+def test_golden_results_give_the_golden_leaderboard(tmp_path):
+    built = build_leaderboard([GOLDEN / "results"], tmp_path)
+    assert (built.results, built.broken) == (3, ())
+    assert built.markdown.read_text() == (GOLDEN / "LEADERBOARD.md").read_text()
+
+
+class Page(HTMLParser):
+    """Collects what a page would fetch, its ids, its links into itself, and tags left open."""
+
+    VOID = frozenset({"meta", "link", "br", "img"})
+
+    def __init__(self):
+        super().__init__()
+        self.fetched, self.ids, self.links, self.open, self.away = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag != "a":
+            self.fetched += [
+                attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes
+            ]
+        elif attributes["href"].startswith("#"):
+            self.links.append(attributes["href"][1:])
+        else:
+            self.away.append(attributes["href"])
+        if "id" in attributes:
+            self.ids.append(attributes["id"])
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page(results):
+    html = render_html(build_board(results))
+    parser = Page()
+    parser.feed(html)
+    parser.html = html
+    return parser
+
+
+def test_page_fetches_nothing_and_leads_only_to_the_paper(page):
+    assert page.fetched == ["data:,"]
+    assert set(page.away) == {f"https://doi.org/{load_paper().doi}"}
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", page.html)
+
+
+def test_page_is_well_formed_and_its_links_arrive(page):
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.links) <= set(page.ids)
+
+
+def test_page_says_what_a_screen_reader_needs(page):
+    assert '<html lang="en">' in page.html
+    assert page.html.count('aria-sort="ascending"') == 1
+    assert 'role="img" aria-label="Mesh L2 of every subject, by method"' in page.html
+    assert "prefers-color-scheme: dark" in page.html
+    assert "not ranked: subject &#39;S000&#39; failed on 2 of 24 frames" in page.html
+
+
+def test_page_escapes_what_results_say(build_result):
+    html = render_html(build_board([build_result(device="<script>alert(1)</script>")]))
+    assert "<script>alert" not in html
+
+
+def test_unknown_cost_is_a_dash_and_never_zero(build_result):
+    text = render_markdown(build_board([build_result(latency=None, parameters=None)]))
+    row = next(line for line in text.splitlines() if "univ + late_fusion" in line)
+    assert [cell.strip() for cell in row.split("|")][-4:-2] == ["–", "–"]
+
+
+def test_empty_leaderboard_still_has_the_paper(tmp_path):
+    built = build_leaderboard([tmp_path], tmp_path / "out")
+    assert "No results yet" in built.markdown.read_text()
+    assert "Ours w/o SSL" in built.html.read_text()
+
+
+def test_paper_row_stands_beside_the_calibrated_encoder_only():
+    row = paper_row("ufe/univ", "ufe/late_fusion")
+    assert row is not None
+    assert (row.method, row.values["mesh_l2"], row.values["gaze"]) == ("Ours w/o SSL", 1.071, 5.25)
+    assert paper_row("ufe/univ", "ufe/none") is None
+    assert paper_row("acme/univ", None) is None
+    assert set(row.values) == set(METRIC_NAMES)
+
+
+def test_paper_tables_repeat_a_row_with_equal_numbers():
+    tables = load_paper().tables
+    first = {row.id: row.values for row in tables["table1"].rows}
+    for table, row_id, same in (
+        ("table3", "late_fusion", "paper_no_ssl"),
+        ("table4", "no_ssl", "paper_no_ssl"),
+    ):
+        row = next(row for row in tables[table].rows if row.id == row_id)
+        assert all(first[same][name] == value for name, value in row.values.items())
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_run_table_shows_every_number_at_any_width(results, width):
+    console = Console(width=width, record=True, file=None, force_terminal=False, quiet=False)
+    with console.capture() as capture:
+        print_run(console, results[0], floors=results[3:])
+    text = capture.get()
+    for expected in ("1.000", "2.000", "0.50 ×", "1.071", "Ours w/o SSL", "neutral", "4.00", "p99 6.00"):
+        assert expected in text
+    assert "…" not in text
+
+
+def test_run_markdown_names_the_reason_for_no_rank(results):
+    assert "Not ranked on 'main@1': subject 'S000' failed on 2 of 24 frames." in run_markdown(results[2])
+
+
+def test_ticks_are_round_and_cover_the_range():
+    assert plots.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    for low, high in ((0.0, 0.37), (0.91, 1.13), (0.0, 12345.0), (2.0, 2.0)):
+        marks = plots.ticks(low, high)
+        assert marks[0] <= low
+        assert marks[-1] >= high
+        assert len(marks) <= 8
+
+
+def test_pareto_front_drops_what_is_beaten_on_both():
+    a, b, c = (plots.Point(1, n, x, y, (y, y)) for n, x, y in (("a", 1, 3), ("b", 2, 2), ("c", 3, 2.5)))
+    assert plots.pareto([c, b, a]) == [a, b]
+
+
+def test_numbers_are_printed_as_in_the_paper():
+    assert [formats.number(1.0714), formats.number(5.254, "deg"), formats.number(None)] == [
+        "1.071",
+        "5.25",
+        "–",
+    ]
+    assert [formats.count(n) for n in (None, 0, 950, 1_518_406)] == ["–", "0", "950", "1.5 M"]
+    assert [formats.milliseconds(n) for n in (None, 4.984, 11.31, 250.4)] == ["–", "4.98", "11.3", "250"]
+
+
+def test_command_writes_both_files_and_says_where(build_result, tmp_path):
+    write_result(build_result(), tmp_path / "results")
+    (tmp_path / "results" / "bad.json").write_text("{")
+    arguments = ["--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+    outcome = CliRunner().invoke(leaderboard, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.split() == [str(tmp_path / "out" / n) for n in ("LEADERBOARD.md", "index.html")]
+    assert "bad.json" in outcome.stderr
+    told = json.loads(CliRunner().invoke(leaderboard, [*arguments, "--json"]).stdout)
+    assert (told["results"], [item["path"] for item in told["broken"]]) == (1, ["bad.json"])
+
+
+def test_command_reads_and_writes_below_ufe_home_by_default(build_result, tmp_path, monkeypatch):
+    monkeypatch.setenv("UFE_HOME", str(tmp_path))
+    write_result(build_result(), tmp_path / "results")
+    outcome = CliRunner().invoke(leaderboard, [])
+    assert outcome.exit_code == 0, outcome.output
+    assert (
+        load_result(next((tmp_path / "results").rglob("*.json"))).run_id
+        in (tmp_path / "leaderboard" / "LEADERBOARD.md").read_text()
+    )
+
+
+def test_importing_the_command_is_light():
+    code = (
+        "import sys, ufe_bench.cli; print({'torch', 'matplotlib', 'numpy', 'pydantic'} & sys.modules.keys())"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout == "set()\n"

@@ -166,7 +166,7 @@ def _print_table(found: "Catalogue", kind: str | None) -> None:
             spec.kind,
             spec.id,
             escape(spec.summary),
-            spec.reference,
+            escape(spec.reference),
             f"{origin.distribution} {origin.version}",
         )
     console.print(table)

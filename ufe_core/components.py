@@ -2,7 +2,8 @@
 
 import importlib
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ufe_core.config import ComponentConfig
@@ -30,6 +31,7 @@ class ComponentSpec:
         config: model of its options.
         summary: one line for listings.
         reference: where the method is described, e.g. `P§4.5`.
+        presets: options that a training budget (`smoke`, `cpu`, ...) sets other than the defaults.
         license: SPDX expression of the component's code.
     """
 
@@ -40,6 +42,7 @@ class ComponentSpec:
     config: type[ComponentConfig]
     summary: str
     reference: str = ""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     license: str = "Apache-2.0"
 
     def __post_init__(self) -> None:

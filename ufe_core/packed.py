@@ -6,7 +6,6 @@ all, carries the checksum of its data, and is keyed by what made it, so deleting
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ import numpy as np
 from ufe_core.errors import DataError
 from ufe_core.interfaces.source import Capture, HMCSource
 from ufe_core.store import Store, fingerprint
+from ufe_core.weights import sha256_file
 
 FORMAT = "ufe.packed/1"
 
@@ -140,7 +140,7 @@ def _write(capture: Capture, request: PackRequest, folder: Path) -> None:
     meta = {
         "format": FORMAT, "subject": capture.subject, "capture": capture.id, "request": asdict(request),
         "frames": frames, "anchors": anchors, "segments": [owner[index] for index in rows],
-        "conditions": dict(capture.conditions), "sha256": _sha256(data), "bytes": data.stat().st_size,
+        "conditions": dict(capture.conditions), "sha256": sha256_file(data), "bytes": data.stat().st_size,
     }  # fmt: skip
     (folder / "capture.json").write_text(json.dumps(meta, indent=1))
 
@@ -163,7 +163,7 @@ def open_packed(path: Path) -> PackedCapture:
     if not data.is_file() or data.stat().st_size != size:
         found = f"{data.stat().st_size} bytes" if data.is_file() else "no file"
         raise DataError(f"{data} is truncated or missing: {size} bytes expected, {found} found.")
-    if _sha256(data) != meta["sha256"]:
+    if sha256_file(data) != meta["sha256"]:
         raise DataError(f"{data} was altered: its checksum is not the one in capture.json.")
     arrays = _map_safetensors(data)
     if arrays["images"].shape != (rows + anchors, len(request["cameras"]), request["size"], request["size"]):
@@ -190,15 +190,3 @@ def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
             arrays[name] = np.frombuffer(raw, kinds[entry["dtype"]]).reshape(entry["shape"])
     return arrays
 
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:
-    """`hashlib.file_digest` for Python 3.10."""
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()

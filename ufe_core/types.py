@@ -242,7 +242,7 @@ class Calibration:
         from ufe_core.weights import save_weights
 
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.tensors.items()}
-        save_weights(path, tensors, {"kind": "calibration", "encoder": self.encoder})
+        save_weights(path, tensors, {"component": "ufe/calibration", "config": {}, "encoder": self.encoder})
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -254,8 +254,8 @@ class Calibration:
         from ufe_core.weights import load_weights
 
         tensors, spec = load_weights(path)
-        if spec.get("kind") != "calibration":
-            raise ArtifactError(f"{path} is no calibration but {spec.get('kind', 'something else')!r}.")
+        if spec["component"] != "ufe/calibration":
+            raise ArtifactError(f"{path} is no calibration but holds {spec['component']!r}.")
         return cls(str(spec["encoder"]), tensors)
 
 

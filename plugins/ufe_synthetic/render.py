@@ -119,7 +119,8 @@ def sense(radiance: np.ndarray, exposure: float, read_noise: float, rng: np.rand
 def pose(neutral: np.ndarray, actions: np.ndarray, expression: np.ndarray, gaze: np.ndarray, head: Head,
          ) -> np.ndarray:  # fmt: skip
     """Vertices float32 [N, V, 3] of one person in N expressions: blendshapes, then eyeballs turned by gaze."""
-    moved = neutral + (expression @ actions.reshape(len(actions), -1)).reshape(len(expression), -1, 3)
+    flat = actions.reshape(len(actions), -1)  # float64 and frame by frame: a frame's bits depend on no other frame
+    moved = np.stack([neutral + (code.astype(np.float64) @ flat).reshape(-1, 3) for code in expression])
     return rotate_eyeballs(moved.astype(np.float32), gaze, [
         (np.flatnonzero(head.part == EYE_LEFT), neutral[head.part == EYE_LEFT].mean(0)),
         (np.flatnonzero(head.part == EYE_RIGHT), neutral[head.part == EYE_RIGHT].mean(0)),

@@ -59,6 +59,11 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         return load_head()
 
     @cached_property
+    def actions(self) -> np.ndarray:
+        """The facial actions in float64, [52, V, 3] mm."""
+        return self.head.actions.astype(np.float64)
+
+    @cached_property
     def renderer(self) -> Renderer:
         """The renderer that all captures share."""
         return Renderer(self.head)
@@ -135,7 +140,7 @@ class SyntheticCapture(Capture):
     def vertices(self, indices: Sequence[int]) -> np.ndarray:
         """Exact geometry float32 [N, V, 3] of the frames, mm, head coordinates."""
         labels, head = self.labels(indices), self._source.head
-        return pose(self._source.geometry(self._number), head.actions, labels.expression, labels.gaze, head)
+        return pose(self._source.geometry(self._number), self._source.actions, labels.expression, labels.gaze, head)
 
     def camera_poses(self, index: int, size: int = 400) -> list:  # type: ignore[type-arg]
         """The eight cameras of one frame as the headset really sat, and the rigid motion that put them there."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -17,12 +17,16 @@ class Calibrator(nn.Module, ABC, Generic[ConfigT]):
 
     An encoder makes one calibrator for each region and runs its own remaining layers on the result, so `none` and
     every other calibrator share one backbone. Left and right images of a region arrive as separate rows, mirrored
-    into one orientation. A calibrator keeps the channel count and the map size.
+    into one orientation. A calibrator keeps the channel count and the map size. One that sets `uses_anchors = False`
+    is never given any, and a run with it loads none.
 
     Args:
         channels: K, channels of the feature maps.
         anchors: M, anchors of a user; 0 must work.
     """
+
+    uses_anchors: ClassVar[bool] = True
+    code_modules: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ConfigT, *, channels: int, anchors: int) -> None:
         super().__init__()

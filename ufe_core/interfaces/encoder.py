@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -37,15 +37,18 @@ class TrainingStatistics:
 class Encoder(nn.Module, ABC, Generic[ConfigT]):
     """Maps tracking-camera frames to the codes a decoder is driven with (P§4.1).
 
-    A plugin overrides `_encode`; one that calibrates also overrides `_enroll`, and one that learns from data sets
-    `trainable` and may override `fit_statistics`. Both `_` methods are differentiable: training calls them as
-    they are, and `enroll` / `encode` are the same code under inference mode with the result checked.
+    A plugin overrides `_encode`, and `_enroll` if it keeps something of the anchors. `learns` says what it needs of
+    the training subjects: nothing, their statistics alone (`fit_statistics`), or gradient steps too. One that sets
+    `calibrated` gets a keyword argument `calibrator`, a function (channels, anchors) -> Calibrator for one face
+    region. `_encode` and `_enroll` are differentiable: training runs them through `forward`, and `enroll` /
+    `encode` are the same code under inference mode with the result checked.
 
     Everything that an encoder keeps must be a parameter or a buffer, so that its weights file restores it.
     Axes: B frames, U users, M anchors, C cameras, D code size.
     """
 
-    trainable: ClassVar[bool] = False
+    learns: ClassVar[Literal["nothing", "statistics", "weights"]] = "nothing"
+    calibrated: ClassVar[bool] = False
     code_modules: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ConfigT, *, needs: EncoderNeeds, code_space: CodeSpace) -> None:
@@ -93,6 +96,10 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
         encoding = self._encode(frames, calibration)
         self._check(encoding, frames.images.shape[0])
         return encoding
+
+    def forward(self, frames: FrameBatch, anchors: AnchorSet) -> Encoding:
+        """Enrol and encode at once, differentiable: what training calls. Must equal `enroll` then `encode`."""
+        return self._encode(frames, Calibration(self.fingerprint, self._enroll(anchors)))
 
     @abstractmethod
     def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:

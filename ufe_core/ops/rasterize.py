@@ -7,7 +7,10 @@ vertex attributes and in the screen positions; visibility itself is not (silhoue
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -21,13 +24,25 @@ _DEPTH_TICKS_PER_MM = 1.0e5
 
 @cache
 def warp() -> Any:
-    """The initialised `warp` module; its start-up messages go to the log instead of the terminal."""
+    """The initialised `warp` module, silent: its greeting would end up in the output of `--json`."""
     import warp as wp
 
-    wp.config.quiet = True
-    logging.getLogger("warp").setLevel(logging.ERROR)
-    wp.init()
+    wp.config.log_level = logging.ERROR
+    with _native_stderr_closed():  # without a GPU its native code warns on file descriptor 2
+        wp.init()
     return wp
+
+
+@contextlib.contextmanager
+def _native_stderr_closed() -> Iterator[None]:
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 @cache

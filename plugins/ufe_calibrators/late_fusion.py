@@ -1,0 +1,44 @@
+"""Calibrator `late_fusion` (P§4.3): concatenate current and anchor feature maps by channel, then convolve."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ufe_calibrators.plugin import LateFusionConfig
+from ufe_core.interfaces.calibrator import Calibrator
+
+
+class LateFusion(Calibrator[LateFusionConfig]):
+    """A 1x1 convolution of the (M + 1) K concatenated channels to K; the encoder's remaining blocks follow.
+
+    The convolution is linear, so it is split by input: the anchors' share is one map per user, computed once at
+    enrolment, and a frame pays for its own K channels only, however many anchors there are. A missing anchor is
+    replaced by a learned feature (P§13.1, O8).
+
+    Weights start at the difference between the current features and the first anchor's (neutral), plus a little of
+    everything: the network sets out from "what has changed since rest" and learns the other anchors from there.
+    """
+
+    def __init__(self, config: LateFusionConfig, *, channels: int, anchors: int) -> None:
+        super().__init__(config, channels=channels, anchors=anchors)
+        self.current = nn.Conv2d(channels, channels, 1, bias=False)
+        self.cached = nn.ModuleList([nn.Conv2d(channels, channels, 1, bias=False) for _ in range(anchors)])
+        self.missing = nn.Parameter(torch.zeros(anchors, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        with torch.no_grad():
+            eye = torch.eye(channels)[..., None, None]
+            self.current.weight.mul_(0.1).add_(eye)
+            for k, convolution in enumerate(self.cached):  # start from the difference to the first anchor (neutral)
+                convolution.weight.mul_(0.1).sub_(eye if k == 0 else 0.0)
+
+    def precompute(self, features: Tensor, present: Tensor) -> dict[str, Tensor]:
+        users = features.shape[0]
+        total = self.bias.expand(users, -1, *features.shape[-2:]) if self.anchors else self.bias.expand(users, -1, 1, 1)
+        for m, convolution in enumerate(self.cached):
+            keep = present[:, m, None, None, None]
+            total = total + convolution(torch.where(keep, features[:, m], self.missing[m]))
+        return {"share": total}
+
+    def forward(self, features: Tensor, cached: dict[str, Tensor]) -> Tensor:
+        return self.current(features) + cached["share"]

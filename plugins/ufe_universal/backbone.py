@@ -1,0 +1,93 @@
+"""A timm backbone cut in two: phi_exp makes feature maps, phi_cal goes on from calibrated ones (P§4.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from ufe_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class SplitBackbone:
+    """`head` maps [B, 1, H, W] to [B, channels, h, w]; `tail` maps that to pooled features [B, features]."""
+
+    head: nn.Sequential
+    tail: nn.Sequential
+    channels: int
+    features: int
+
+
+def split_backbone(
+    name: str, *, stride: int, cells: int = 1, options: Mapping[str, Any] | None = None
+) -> SplitBackbone:
+    """Build a timm network without pretrained weights and cut it after its last stage of a stride.
+
+    Args:
+        name: a timm model of the MobileNetV3/EfficientNet family (stem, `blocks`, head) or of the ResNet family.
+        stride: pixels of the input per cell of the feature map at the cut; 16 is P§13.1, O2.
+        cells: side of the grid that the last feature map is averaged to; 1 is global pooling (P§13.1, O3).
+        options: keyword arguments for `timm.create_model`, e.g. `channels` of a ResNet.
+
+    Raises:
+        ConfigError: timm has no such model, or it is of a family that cannot be cut.
+    """
+    if name not in timm.list_models():
+        import difflib
+
+        near = difflib.get_close_matches(name, timm.list_models(), 3)
+        hint = f" Did you mean {', '.join(near)}?" if near else ""
+        raise ConfigError(f"timm has no model {name!r}.{hint}")
+    try:
+        network = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, **(options or {}))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"timm cannot build {name!r} with options {dict(options or {})}: {error}") from error
+    stages = _stages(network, cells)
+    if stages is None:
+        raise ConfigError(
+            f"Backbone {name!r} cannot be cut in two; use one of the MobileNetV3, EfficientNet or ResNet families."
+        )
+    cut, channels = _find_cut(stages, stride)
+    head, tail = nn.Sequential(*stages[:cut]), nn.Sequential(*stages[cut:])
+    tail.append(nn.Flatten(1))
+    with torch.no_grad():
+        features = tail.eval()(torch.zeros(1, channels, 4, 4)).shape[1]
+    return SplitBackbone(head, tail.train(), channels, features)
+
+
+def _stages(network: Any, cells: int) -> list[nn.Module] | None:
+    """The network as a list of modules in order, its last map averaged to `cells` x `cells`, classifier left out."""
+    if hasattr(network, "blocks") and hasattr(network, "conv_stem"):
+        norm_head = getattr(network, "norm_head", nn.Identity())
+        return [
+            nn.Sequential(network.conv_stem, network.bn1),
+            *network.blocks,
+            nn.Sequential(nn.AdaptiveAvgPool2d(cells), network.conv_head, norm_head, getattr(network, "act2", nn.Identity())),
+        ]
+    if hasattr(network, "layer4") and hasattr(network, "conv1"):
+        stem = nn.Sequential(network.conv1, network.bn1, network.act1, network.maxpool)
+        return [stem, network.layer1, network.layer2, network.layer3, nn.Sequential(network.layer4, nn.AdaptiveAvgPool2d(cells))]
+    return None
+
+
+@torch.no_grad()
+def _find_cut(stages: list[nn.Module], stride: int) -> tuple[int, int]:
+    """Number of stages before the cut and channels there: the last stage whose map is input / stride."""
+    x = torch.zeros(1, 1, 128, 128)
+    found: tuple[int, int] | None = None
+    seen: list[int] = []
+    for count, stage in enumerate(stages[:-1], 1):
+        x = stage.eval()(x)
+        seen.append(128 // x.shape[-1])
+        if seen[-1] == stride:
+            found = (count, x.shape[1])
+    for stage in stages:
+        stage.train()
+    if found is None:
+        raise ConfigError(f"This backbone has no stage of stride {stride}; it has {sorted(set(seen))}.")
+    return found

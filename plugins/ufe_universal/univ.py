@@ -1,0 +1,132 @@
+"""Encoder `univ` (P§4): upper and lower face networks, calibrated by anchors, fused into one code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ufe_core.errors import ConfigError
+from ufe_core.interfaces.calibrator import Calibrator
+from ufe_core.interfaces.encoder import Encoder, EncoderNeeds, TrainingStatistics
+from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBatch
+from ufe_universal.backbone import split_backbone
+from ufe_universal.plugin import UnivConfig
+
+REGIONS = ("upper", "lower")
+CalibratorFactory = Callable[[int, int], Calibrator]  # (channels, anchors) -> one region's calibrator
+
+
+class UnivEncoder(Encoder[UnivConfig]):
+    """z^P = phi_cal^P(phi_exp^P(x^P), phi_exp^P(y^P)), e = f_fuse(z^U, z^L), g = f_gaze(z^U) (P§4.2, eq. 7-9).
+
+    Cameras come as left eye, right eye, left mouth, right mouth. Right images are mirrored into the left ones'
+    orientation and share a network with them (P§2.3); the order of concatenation tells the sides apart.
+    """
+
+    learns = "weights"
+    calibrated = True
+    code_modules = ("ufe_universal.univ", "ufe_universal.backbone")
+
+    def __init__(
+        self, config: UnivConfig, *, needs: EncoderNeeds, code_space: CodeSpace, calibrator: CalibratorFactory
+    ) -> None:
+        super().__init__(config, needs=needs, code_space=code_space)
+        if len(needs.cameras) != 4:
+            raise ConfigError(f"'ufe/univ' needs 4 tracking cameras, this source has {len(needs.cameras)}.")
+        options = {"stride": config.stride, "cells": config.cells, "options": config.backbone_options}
+        split = {region: split_backbone(config.backbone, **options) for region in REGIONS}
+        self.extract = nn.ModuleDict({region: part.head for region, part in split.items()})
+        self.calibrate = nn.ModuleDict({r: calibrator(p.channels, len(needs.anchors)) for r, p in split.items()})
+        self.reduce = nn.ModuleDict({region: part.tail for region, part in split.items()})
+        features = split["upper"].features
+        self.fuse = _mlp(4 * features, config.fuse_width, code_space.size)
+        self.gaze = _mlp(2 * features, config.gaze_width, 6)
+        self.register_buffer("image_mean", torch.full((2,), 0.5))
+        self.register_buffer("image_std", torch.full((2,), 0.25))
+        self.register_buffer("code_mean", torch.zeros(code_space.size))
+        self.register_buffer("code_std", torch.ones(code_space.size))
+
+    def fit_statistics(self, statistics: TrainingStatistics) -> None:
+        """Input mean and deviation per region (P§13.1, O11); output mean and deviation per code entry."""
+        total, square, count = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), 0
+        for images in statistics.images:
+            regions = images.double().div(255).unflatten(1, (2, 2))
+            total += regions.mean((0, 2, 3, 4)).cpu() * len(images)
+            square += regions.square().mean((0, 2, 3, 4)).cpu() * len(images)
+            count += len(images)
+        mean = total / count
+        self.image_mean.copy_(mean)
+        self.image_std.copy_((square / count - mean**2).clamp_min(1e-6).sqrt())
+        self.code_mean.copy_(statistics.labels.expression.mean(0))
+        self.code_std.copy_(statistics.labels.expression.std(0).clamp_min(0.02))
+
+    def forward(self, frames: FrameBatch, anchors: AnchorSet) -> Encoding:
+        """Enrol and encode in one pass over the images, so that batch normalisation sees frames and anchors alike."""
+        count = anchors.images.flatten(0, 1).shape[0]
+        if count == 0:
+            return super().forward(frames, anchors)
+        maps = self._extract(torch.cat([anchors.images.flatten(0, 1), frames.images]))
+        cached = self._precompute([m[: 2 * count] for m in maps], anchors.present)
+        rows = Calibration(self.fingerprint, cached).rows(frames.users)
+        return self._fuse([m[2 * count :] for m in maps], rows)
+
+    def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
+        if anchors.images.shape[1] == 0:
+            return {}
+        return self._precompute(self._extract(anchors.images.flatten(0, 1)), anchors.present)
+
+    def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
+        return self._fuse(self._extract(frames.images), calibration.rows(frames.users))
+
+    def _extract(self, images: Tensor) -> list[Tensor]:
+        """phi_exp of both regions of images [B, 4, H, W]: feature maps [B 2, K, h, w] each, left then right."""
+        return [self.extract[r](x) for r, x in zip(REGIONS, self._regions(images), strict=True)]
+
+    def _precompute(self, maps: list[Tensor], present: Tensor) -> dict[str, Tensor]:
+        """The calibrators' caches [U, 2, ...] of anchor feature maps [U M 2, K, h, w]."""
+        users, count = present.shape
+        cached: dict[str, Tensor] = {}
+        for region, map_ in zip(REGIONS, maps, strict=True):
+            by_side = map_.unflatten(0, (users, count, 2)).transpose(1, 2).flatten(0, 1)  # [U 2, M, K, h, w]
+            made = self.calibrate[region].precompute(by_side, present.repeat_interleave(2, 0))
+            cached |= {f"{region}.{name}": value.unflatten(0, (users, 2)) for name, value in made.items()}
+        return cached
+
+    def _fuse(self, maps: list[Tensor], rows: dict[str, Tensor]) -> Encoding:
+        """From feature maps of frames to the code: phi_cal, then the two perceptrons."""
+        batch = maps[0].shape[0] // 2
+        pooled: list[Tensor] = []
+        for region, map_ in zip(REGIONS, maps, strict=True):
+            cached = {
+                name.removeprefix(f"{region}."): value.expand(batch, *value.shape[1:]).flatten(0, 1)
+                for name, value in rows.items()
+                if name.startswith(f"{region}.")
+            }
+            calibrated = self.calibrate[region](map_, cached)
+            pooled.append(self.reduce[region](calibrated).view(batch, -1))  # z^P: left and right in fixed order
+        upper, lower = pooled
+        expression = self.code_mean + self.code_std * self.fuse(torch.cat([upper, lower], 1)).float()
+        gaze = self.gaze(upper).float().view(batch, 2, 3) + expression.new_tensor([0.0, 0.0, 1.0])
+        return Encoding(expression, functional.normalize(gaze, dim=-1).flatten(1))
+
+    def _regions(self, images: Tensor) -> list[Tensor]:
+        """Upper and lower images, normalised, right ones mirrored: float32 [B 2, 1, H, W] each."""
+        pairs = images.unflatten(1, (2, 2))
+        out = []
+        for k in range(2):
+            left, right = pairs[:, k, 0], pairs[:, k, 1].flip(-1)
+            both = torch.stack([left, right], 1).flatten(0, 1)[:, None].float()
+            normal = (both / 255 - self.image_mean[k]) / self.image_std[k]
+            out.append(normal.contiguous(memory_format=torch.channels_last))
+        return out
+
+
+def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
+    """A 2-layer perceptron whose output starts near zero."""
+    last = nn.Linear(width, outputs)
+    nn.init.normal_(last.weight, std=0.01)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(inputs, width), nn.Hardswish(), last)

@@ -1,0 +1,172 @@
+"""A recipe: the components, options and budget that decide a trained encoder, and its key in the store."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ufe_core.budgets import TrainingConfig, budget_defaults
+from ufe_core.components import ComponentSpec
+from ufe_core.config import ComponentConfig, build_config
+from ufe_core.errors import ConfigError
+from ufe_core.plugins import Catalogue
+from ufe_core.store import code_fingerprint, fingerprint
+
+if TYPE_CHECKING:
+    from ufe_core.interfaces.decoder import Decoder
+    from ufe_core.interfaces.encoder import Encoder, EncoderNeeds
+    from ufe_core.interfaces.source import HMCSource
+    from ufe_core.types import CodeSpace
+
+#: P§13.2, O13; the order is fixed across subjects.
+DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puff", "brows_lowered")
+
+_TRAINING_CODE = (
+    "ufe_core.training.augment", "ufe_core.training.data", "ufe_core.training.losses", "ufe_core.training.loop"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A component with its resolved options and where it comes from."""
+
+    spec: ComponentSpec
+    config: ComponentConfig
+    distribution: str
+    version: str
+
+    @property
+    def code(self) -> str:
+        """Fingerprint of the source code that decides what the component computes."""
+        factory = self.spec.load()
+        own = self.spec.target.partition(":")[0]
+        return code_fingerprint(*sorted({own, *getattr(factory, "code_modules", ())}))
+
+    def describe(self) -> dict[str, Any]:
+        """What a key and a result file say of the component."""
+        return {
+            "id": self.spec.id, "dist": self.distribution, "version": self.version,
+            "config": self.config.model_dump(mode="json"), "code": self.code,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a trained encoder, but the training subjects."""
+
+    source: Chosen
+    decoder: Chosen
+    encoder: Chosen
+    calibrator: Chosen | None
+    anchors: tuple[str, ...]
+    budget: str
+    training: TrainingConfig
+    overrides: Mapping[str, Any]
+
+    def describe(self) -> dict[str, Any]:
+        """What decides the weights, as JSON values."""
+        return {
+            "decoder": self.decoder.describe(), "encoder": self.encoder.describe(),
+            "calibrator": self.calibrator.describe() if self.calibrator else None,
+            "source": self.source.describe(), "anchors": list(self.anchors),
+            "training": self.training.model_dump(mode="json"), "code": code_fingerprint(*_TRAINING_CODE),
+        }  # fmt: skip
+
+    def key(self, source: HMCSource[Any], subjects: Sequence[str]) -> str:
+        """Store key of the weights that this recipe gives on these subjects."""
+        return fingerprint({**self.describe(), "data": source.fingerprint, "subjects": list(subjects)})
+
+    def make_source(self) -> HMCSource[Any]:
+        """The source."""
+        source: HMCSource[Any] = self.source.spec.load()(self.source.config)
+        return source
+
+    def make_decoder(self) -> Decoder[Any]:
+        """The decoder."""
+        decoder: Decoder[Any] = self.decoder.spec.load()(self.decoder.config)
+        return decoder.eval().requires_grad_(False)
+
+    def make_encoder(self, cameras: tuple[str, ...], code_space: CodeSpace) -> Encoder[Any]:
+        """The encoder, untrained; its initial weights depend on the recipe's seed alone.
+
+        Raises:
+            ConfigError: the encoder takes no calibrator but one was chosen, or the other way round.
+        """
+        import torch
+
+        torch.manual_seed(self.training.seed)
+        factory = self.encoder.spec.load()
+        context: dict[str, Any] = {"needs": self.needs(cameras), "code_space": code_space}
+        if factory.calibrated:
+            if self.calibrator is None:
+                raise ConfigError(f"Encoder '{self.encoder.spec.id}' needs a calibrator: give --calibrator.")
+            build = self.calibrator.spec.load()
+            context["calibrator"] = functools.partial(_build_calibrator, build, self.calibrator.config)
+        encoder: Encoder[Any] = factory(self.encoder.config, **context)
+        return encoder
+
+    def needs(self, cameras: tuple[str, ...]) -> EncoderNeeds:
+        """What the encoder is given under this recipe."""
+        from ufe_core.interfaces.encoder import EncoderNeeds
+
+        return EncoderNeeds(cameras, self.training.size, self.anchors)
+
+
+def _build_calibrator(factory: Any, config: ComponentConfig, channels: int, anchors: int) -> Any:
+    return factory(config, channels=channels, anchors=anchors)
+
+
+def tracking_cameras(source: HMCSource[Any], subject: str) -> tuple[str, ...]:
+    """Names of the tracking cameras, in order; the only ones an encoder may see."""
+    capture = source.captures([subject])[0]
+    return tuple(camera.name for camera in capture.cameras if camera.role == "tracking")
+
+
+def choose(catalogue: Catalogue, kind: str, name: str, budget: str, overrides: Mapping[str, Any]) -> Chosen:
+    """Resolve a component's options: defaults, then the budget's presets, then overrides."""
+    spec = catalogue.get(kind, name)
+    config = build_config(spec.config, {**spec.presets.get(budget, {}), **overrides}, owner=spec.id)
+    origin = catalogue.provenance(spec)
+    return Chosen(spec, config, origin.distribution, origin.version)
+
+
+def resolve_recipe(
+    catalogue: Catalogue, *, source: str = "synthetic", decoder: str = "blendshape", encoder: str = "univ",
+    calibrator: str | None = None, anchors: Sequence[str] = DEFAULT_ANCHORS, budget: str = "cpu",
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Recipe:  # fmt: skip
+    """Turn names and `--set` overrides into a recipe; `calibrator=None` means the encoder's usual one.
+
+    Raises:
+        UnknownComponentError: a name is not registered.
+        ConfigError: an option is unknown or its value not allowed, or names a component that is not in the recipe.
+    """
+    extra = dict(overrides or {})
+    kinds = ("source", "decoder", "encoder", "calibrator")
+    unknown = sorted(set(extra) - {*kinds, "training"})
+    if unknown:
+        raise ConfigError(f"--set knows {', '.join((*kinds, 'training'))}; not {unknown[0]!r}.")
+    chosen = {
+        kind: choose(catalogue, kind, name, budget, extra.get(kind, {}))
+        for kind, name in (("source", source), ("decoder", decoder), ("encoder", encoder))
+    }
+    factory = chosen["encoder"].spec.load()
+    fusion: Chosen | None = None
+    if factory.calibrated:
+        fusion = choose(catalogue, "calibrator", calibrator or "late_fusion", budget, extra.get("calibrator", {}))
+    elif calibrator is not None or "calibrator" in extra:
+        raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no calibrator: leave --calibrator out.")
+    given = tuple(anchors) if fusion is not None and fusion.spec.load().uses_anchors else ()
+    changed = dict(extra.get("training", {}))
+    training = build_config(TrainingConfig, {**budget_defaults(budget), **changed}, owner="training")
+    return Recipe(
+        chosen["source"], chosen["decoder"], chosen["encoder"], fusion, given, budget, training, changed
+    )
+
+
+def subjects_digest(subjects: Sequence[str]) -> str:
+    """sha256 of a list of subjects, one a line."""
+    return hashlib.sha256("\n".join(subjects).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Training of encoders through a decoder (P§5)."""

@@ -1,0 +1,117 @@
+"""Training batches from packed captures: each batch a few subjects, their anchors once, a few frames of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ufe_core.budgets import TrainingConfig
+from ufe_core.errors import DataError
+from ufe_core.interfaces.encoder import TrainingStatistics
+from ufe_core.packed import PackedCapture
+from ufe_core.training.augment import Augmentation
+from ufe_core.types import AnchorSet, FrameBatch, Labels
+
+_STATISTICS_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input: `subjects` [U] are rows of the training set; `frames.users` indexes U."""
+
+    frames: FrameBatch
+    anchors: AnchorSet
+    labels: Labels
+    subjects: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        labels = Labels(self.labels.expression.to(device), self.labels.gaze.to(device))
+        return Batch(self.frames.to(device), self.anchors.to(device), labels, self.subjects.to(device))
+
+
+class TrainingData:
+    """Labelled captures of the training subjects, and the batches drawn from them.
+
+    A batch is a function of the seed and the step alone, so a run that resumes draws what it would have drawn.
+
+    Raises:
+        DataError: a capture has no labels, no neutral face, or too few frames for a batch.
+    """
+
+    def __init__(
+        self, captures: Sequence[PackedCapture], cameras: tuple[str, ...], anchors: tuple[str, ...],
+        config: TrainingConfig,
+    ) -> None:  # fmt: skip
+        for capture in captures:
+            if not len(capture.expression) or not len(capture.geometry):
+                raise DataError(f"Capture {capture.capture!r} has no labels or no neutral face: it cannot train.")
+        self.captures = captures
+        self.cameras = cameras
+        self.anchor_names = anchors
+        self.config = config
+        self.users = min(config.users, len(captures))
+        self.frames_per_user = min(config.frames_per_user, config.frames)
+
+    def neutrals(self) -> tuple[Tensor, Tensor]:
+        """Neutral textures float32 [S, 3, T, T] in [0, 1] and geometries float32 [S, V, 3] of all subjects."""
+        textures = torch.from_numpy(np.stack([c.texture for c in self.captures])).float() / 255
+        return textures, torch.from_numpy(np.stack([c.geometry for c in self.captures]))
+
+    def statistics(self) -> TrainingStatistics:
+        """Labels of every frame, and a few images of each subject."""
+        expression = np.concatenate([c.expression[c.frame_rows] for c in self.captures])
+        gaze = np.concatenate([c.gaze[c.frame_rows] for c in self.captures])
+        labels = Labels(torch.from_numpy(expression), torch.from_numpy(gaze))
+        return TrainingStatistics(labels, self._sample_images())
+
+    def _sample_images(self) -> Iterator[Tensor]:
+        for capture in self.captures:
+            rows = np.linspace(0, len(capture.frame_rows) - 1, _STATISTICS_FRAMES).astype(int)
+            yield torch.from_numpy(capture.images[capture.frame_rows[rows]])
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        config = self.config
+        rng = np.random.default_rng([config.seed, 1, step])
+        subjects = rng.choice(len(self.captures), self.users, replace=False)
+        frames, anchors, expression, gaze = [], [], [], []
+        for row in subjects:
+            capture = self.captures[row]
+            chosen = rng.choice(capture.frame_rows, self.frames_per_user, replace=False)
+            frames.append(capture.images[chosen])
+            anchors.append(capture.images[capture.anchor_rows])
+            expression.append(capture.expression[chosen])
+            gaze.append(capture.gaze[chosen])
+        augment = Augmentation.draw(config, self.users, len(self.cameras), rng)
+        images = augment.mix(augment.apply(np.stack(frames)), rng)
+        present = rng.uniform(size=(self.users, len(self.anchor_names))) >= config.anchor_dropout
+        users = torch.arange(self.users).repeat_interleave(self.frames_per_user)
+        return Batch(
+            FrameBatch(torch.from_numpy(images.reshape(-1, *images.shape[2:])), self.cameras, users),
+            AnchorSet(
+                torch.from_numpy(augment.apply(np.stack(anchors))), self.anchor_names, self.cameras,
+                torch.from_numpy(present),
+            ),
+            Labels(torch.from_numpy(np.concatenate(expression)), torch.from_numpy(np.concatenate(gaze))),
+            torch.from_numpy(subjects.astype(np.int64)),
+        )  # fmt: skip
+
+    def batches(self, start: int, stop: int, ahead: int = 3) -> Iterator[tuple[int, Batch]]:
+        """Batches of steps `start` to `stop`, prepared by a thread a few steps ahead."""
+        with ThreadPoolExecutor(1) as pool:
+            pending = [pool.submit(self.batch, step) for step in range(start, min(start + ahead, stop))]
+            try:
+                for step in range(start, stop):
+                    ready = pending.pop(0).result()
+                    if step + ahead < stop:
+                        pending.append(pool.submit(self.batch, step + ahead))
+                    yield step, ready
+            finally:
+                for future in pending:
+                    future.cancel()

@@ -1,0 +1,87 @@
+"""The losses that compare what two codes decode to (P§5.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ufe_core.budgets import TrainingConfig
+from ufe_core.interfaces.decoder import Decoder
+from ufe_core.types import Avatar, Encoding, Identity, Labels
+
+
+def gaze_angles(gaze: Tensor) -> Tensor:
+    """Azimuth and altitude in radians [B, 2 eyes, 2] of unit vectors [B, 6] (delta of P§5.3)."""
+    x, y, z = gaze.view(-1, 2, 3).unbind(-1)
+    return torch.stack([torch.atan2(x, z), torch.asin((-y).clamp(-1 + 1e-6, 1 - 1e-6))], -1)
+
+
+def gaze_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    """L_gaze (eq. 14): squared angle differences summed over both eyes, mean over frames, radians squared."""
+    return (gaze_angles(predicted) - gaze_angles(truth)).square().sum((1, 2)).mean()
+
+
+def geometry_loss(predicted: Tensor, truth: Tensor, weights: Tensor) -> Tensor:
+    """L_geo (eq. 13): L1 distance of vertices [B, V, 3] under W2 [V], mean over its non-zero entries, mm."""
+    difference = (predicted - truth).abs().sum(-1)
+    return (difference * weights).sum(1).div((weights > 0).sum()).mean()
+
+
+def photometric_loss(predicted: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
+    """L_photo (eq. 12): L1 of images [B, 3, H, W] inside W1 [H, W], 0..255 scale, mean over its pixels."""
+    difference = (predicted - truth).abs().mean(1) * mask
+    return 255 * difference.sum((1, 2)).div(mask.sum()).mean()
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The terms of eq. 16 before weighting, and their weighted sum."""
+
+    photometric: Tensor
+    geometry: Tensor
+    gaze: Tensor
+    total: Tensor
+
+    def values(self) -> dict[str, float]:
+        """Each term as a number."""
+        return {name: float(value.detach()) for name, value in vars(self).items()}
+
+
+class DecoderLoss:
+    """Compares encodings through a frozen decoder, seen from the front.
+
+    Only `render_frames` frames of a batch are rendered, the first ones: a batch is a random draw already.
+    """
+
+    def __init__(self, decoder: Decoder, config: TrainingConfig, device: torch.device) -> None:
+        self.decoder = decoder
+        self.config = config
+        self.camera = decoder.frontal_camera(config.render_size)
+        self.mask = decoder.face_mask(config.render_size).to(device).float()
+        self.weights = torch.from_numpy(decoder.topology.weights).to(device)
+
+    def __call__(self, encoding: Encoding, labels: Labels, identity: Identity) -> LossTerms:
+        """Loss of B encodings against their labels; `identity` has a row for each frame."""
+        config = self.config
+        predicted = self.decoder.decode(encoding.expression, encoding.gaze, identity)
+        with torch.no_grad():
+            truth = self.decoder.decode(labels.expression, labels.gaze, identity)
+        geometry = geometry_loss(predicted.geometry, truth.geometry, self.weights)
+        gaze = gaze_loss(encoding.gaze, labels.gaze)
+        photometric = geometry.new_zeros(())
+        count = min(config.render_frames, len(labels.gaze))
+        if config.photometric > 0 and count:
+            with torch.no_grad():
+                target = self.decoder.render(_first(truth, count), self.camera)
+            image = self.decoder.render(_first(predicted, count), self.camera)
+            photometric = photometric_loss(image, target, self.mask)
+        total = config.photometric * photometric + config.geometry * geometry + config.gaze * gaze
+        return LossTerms(photometric, geometry, gaze, total)
+
+
+def _first(avatar: Avatar, count: int) -> Avatar:
+    slabs = None if avatar.slabs is None else {name: value[:count] for name, value in avatar.slabs.items()}
+    texture = None if avatar.texture is None else avatar.texture[:count]
+    return Avatar(avatar.geometry[:count], texture, slabs)

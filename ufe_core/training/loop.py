@@ -35,12 +35,17 @@ _LOG_COLUMNS = ("step", "learning_rate", "total", "photometric", "geometry", "ga
 
 @dataclass(frozen=True)
 class Progress:
-    """What a training run tells while it works: `stage` is `data` or `train`; `losses` are running means."""
+    """What a training run tells while it works.
+
+    `stage` is `data` or `train`; `losses` are running means; `resumed_at` is the step that a run that goes on from a
+    checkpoint began with.
+    """
 
     stage: str
     done: int
     total: int
     losses: dict[str, float]
+    resumed_at: int = 0
 
 
 Listener = Callable[[Progress], None]
@@ -238,7 +243,7 @@ class _Run:
                     )
                 self.optimizer.step()
                 self._record(step, rate, terms.values(), running)
-                self.tell(Progress("train", step + 1, config.steps, dict(running)))
+                self.tell(Progress("train", step + 1, config.steps, dict(running), self._step))
                 now = time.monotonic()
                 if now - saved > _CHECKPOINT_EVERY_S and step + 1 < config.steps:
                     self.seconds = before + now - started

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from ufe_bench.bench_cli import bench as bench
+
 
 @click.group(invoke_without_command=True)
 @click.option(

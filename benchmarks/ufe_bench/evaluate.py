@@ -1,0 +1,147 @@
+"""Drive each test person's avatar with an encoder's codes and measure how far it is from the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ufe_bench.schema import Cost, Latency, MissingFrames, SubjectResult
+from ufe_core.errors import UfeError
+from ufe_core.interfaces.decoder import Decoder
+from ufe_core.interfaces.encoder import Encoder
+from ufe_core.interfaces.metric import Driven, Metric
+from ufe_core.packed import PackedCapture
+from ufe_core.types import AnchorSet, Calibration, CameraSpec, FrameBatch, Identity
+
+_BATCH = 64
+_WARM_UP, _LATENCY_RUNS = 50, 500
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the subjects gave: numbers of those that worked, the cause for those that did not."""
+
+    subjects: list[SubjectResult]
+    missing: list[MissingFrames]
+
+
+class Stage:
+    """The avatars of the test people in front of the frontal camera."""
+
+    def __init__(self, decoder: Decoder[Any], metrics: dict[str, Metric[Any]], camera: CameraSpec, device: torch.device) -> None:
+        self.decoder, self.metrics, self.camera, self.device = decoder, metrics, camera, device
+        self.renders = any("image" in metric.needs for metric in metrics.values())
+
+    def identity(self, capture: PackedCapture) -> Identity:
+        """A person's identity bias, one row."""
+        texture = torch.from_numpy(np.array(capture.texture)).float()[None] / 255
+        geometry = torch.from_numpy(np.array(capture.geometry))[None]
+        return self.decoder.identity(texture.to(self.device), geometry.to(self.device))
+
+    @torch.inference_mode()
+    def drive(self, identity: Identity, expression: Tensor, gaze: Tensor) -> Driven:
+        """The avatar of one person in B codes."""
+        rows = identity.rows(torch.zeros(len(gaze), dtype=torch.int64, device=self.device))
+        avatar = self.decoder.decode(expression, gaze, rows)
+        image = self.decoder.render(avatar, self.camera) if self.renders else None
+        return Driven(avatar.geometry, gaze, image)
+
+
+def evaluate(
+    encoder: Encoder[Any], stage: Stage, captures: Sequence[PackedCapture], *,
+    progress: Callable[[str], None] | None = None,
+) -> Evaluation:  # fmt: skip
+    """Measure an encoder on every capture, one person after the other.
+
+    A person on whom the encoder fails is recorded as missing, with the cause; the others go on.
+    """
+    subjects: list[SubjectResult] = []
+    missing: list[MissingFrames] = []
+    for capture in captures:
+        count = len(capture.frame_rows)
+        try:
+            values = _measure(encoder, stage, capture)
+            subjects.append(
+                SubjectResult(id=capture.subject, frames=count, failed=0, metrics=values, conditions=capture.conditions)
+            )
+        except UfeError as error:
+            missing.append(MissingFrames(subject=capture.subject, frames=count, reason=str(error)))
+        if progress:
+            progress(capture.subject)
+    return Evaluation(subjects, missing)
+
+
+def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture) -> dict[str, float]:
+    calibration = enroll(encoder, capture, stage.device)
+    identity = stage.identity(capture)
+    for metric in stage.metrics.values():
+        metric.reset()
+    rows = capture.frame_rows
+    for start in range(0, len(rows), _BATCH):
+        block = rows[start : start + _BATCH]
+        frames = FrameBatch.single_user(torch.from_numpy(capture.images[block]), encoder.needs.cameras)
+        encoding = encoder.encode(frames.to(stage.device), calibration)
+        predicted = stage.drive(identity, encoding.expression, encoding.gaze)
+        truth = stage.drive(
+            identity,
+            torch.from_numpy(capture.expression[block]).to(stage.device),
+            torch.from_numpy(capture.gaze[block]).to(stage.device),
+        )
+        for metric in stage.metrics.values():
+            metric.update(predicted, truth)
+    return {name: float(metric.compute()) for name, metric in stage.metrics.items()}
+
+
+def enroll(encoder: Encoder[Any], capture: PackedCapture, device: torch.device) -> Calibration:
+    """Enrol the wearer of a capture with its anchors."""
+    wanted = encoder.needs.anchors
+    images = torch.from_numpy(capture.images[capture.anchor_rows[: len(wanted)]])[None]
+    return encoder.enroll(AnchorSet.complete(images, wanted, encoder.needs.cameras).to(device))
+
+
+def measure_cost(encoder: Encoder[Any], capture: PackedCapture, device: torch.device) -> Cost:
+    """Latency of one instant (4 images, batch 1) with cached anchors, and of one enrolment (P§13.6, O55)."""
+    calibration = enroll(encoder, capture, device)
+    frames = FrameBatch.single_user(torch.from_numpy(capture.images[:1]), encoder.needs.cameras).to(device)
+    times = _time(lambda: encoder.encode(frames, calibration), _WARM_UP, _LATENCY_RUNS, device)
+    enrolment = _time(lambda: enroll(encoder, capture, device), 3, 11, device)
+    return Cost(
+        encode_ms=Latency(p50=float(np.median(times)), p99=float(np.quantile(times, 0.99)), runs=len(times)),
+        enroll_ms=float(np.median(enrolment)),
+        parameters=sum(p.numel() for p in encoder.parameters()),
+        peak_memory_mb=peak_memory_mb(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        anchors=len(encoder.needs.anchors),
+        size=encoder.needs.size,
+    )
+
+
+def _time(call: Callable[[], object], warm_up: int, runs: int, device: torch.device) -> list[float]:
+    times = []
+    for run in range(warm_up + runs):
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        if run >= warm_up:
+            times.append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def peak_memory_mb() -> float | None:
+    """Largest resident size of this process so far; None where the system does not tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return None
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)

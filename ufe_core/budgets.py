@@ -47,7 +47,7 @@ _BUDGETS: dict[str, dict[str, Any]] = {
         "render_size": 32, "render_frames": 4, "rotation_deg": 5.0, "scale": 1.05, "cutmix_patches": 1,
     },
     "cpu": {
-        "people": 234, "frames": 36, "size": 64, "steps": 2000, "users": 8, "frames_per_user": 8, "warmup": 50,
+        "people": 234, "frames": 36, "size": 64, "steps": 1500, "users": 8, "frames_per_user": 8, "warmup": 50,
         "learning_rate": 2e-3, "render_size": 64, "render_frames": 8, "rotation_deg": 4.0, "scale": 1.04,
         "shift": 0.02, "gain": 0.1, "cutmix_patches": 0, "anchor_dropout": 0.05,
     },

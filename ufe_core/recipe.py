@@ -159,7 +159,8 @@ def resolve_recipe(
         fusion = choose(catalogue, "calibrator", calibrator or "late_fusion", budget, extra.get("calibrator", {}))
     elif calibrator is not None or "calibrator" in extra:
         raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no calibrator: leave --calibrator out.")
-    given = tuple(anchors) if fusion is not None and fusion.spec.load().uses_anchors else ()
+    uses_anchors = fusion.spec.load().uses_anchors if fusion is not None else factory.uses_anchors
+    given = tuple(anchors) if uses_anchors else ()
     changed = dict(extra.get("training", {}))
     training = build_config(TrainingConfig, {**budget_defaults(budget), **changed}, owner="training")
     return Recipe(

@@ -32,17 +32,15 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
     code_modules = ("ufe_avatar.blendshape", "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp")
     actions: Tensor
     faces: Tensor
-    corner_uv: Tensor
-    eye_direction: Tensor
-    uv_owner: Tensor
     uv_faces: Tensor
+    painted: Tensor  # [1, T, 5]: direction in the eyeball's own frame (zero off the eyes), UV
 
     def __init__(self, config: BlendshapeConfig) -> None:
         super().__init__(config)
         head = load_head()
         self.code_space = CodeSpace("arkit-52", len(ACTIONS), ACTIONS)
         self.topology = head.topology
-        owner = np.zeros(len(head.uv), np.int64)  # the vertex of each UV point: drawing by UV point keeps seams apart
+        owner = np.zeros(len(head.uv), np.int64)  # the vertex of each UV point
         owner[head.uv_faces.reshape(-1)] = head.faces.reshape(-1)
         direction = np.zeros_like(head.template)
         self._eye_rows = []
@@ -53,11 +51,9 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
             self._eye_rows.append(torch.from_numpy(rows))
         for name, value in {
             "actions": head.actions.reshape(len(ACTIONS), -1),
-            "faces": head.faces,
-            "uv_owner": owner,
+            "faces": head.faces.astype(np.int32),
             "uv_faces": head.uv_faces.astype(np.int32),
-            "corner_uv": head.uv,
-            "eye_direction": direction,
+            "painted": np.concatenate([direction[owner], head.uv], 1)[None],
         }.items():
             self.register_buffer(name, torch.from_numpy(np.ascontiguousarray(value)), persistent=False)
 
@@ -80,15 +76,11 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
         if avatar.texture is None:
             raise ValueError("The blendshape decoder renders avatars that it decoded; this one has no texture.")
         vertices = avatar.geometry
-        screen = project(vertices, camera)[:, self.uv_owner]
-        ids = rasterize(screen, self.uv_faces, height=camera.height, width=camera.width)
-        normals = self._normals(vertices)
-        batch = len(vertices)
-        attributes = torch.cat([normals[:, self.uv_owner],
-                                self.eye_direction[self.uv_owner].expand(batch, -1, -1),
-                                self.corner_uv.expand(batch, -1, -1)], -1)  # fmt: skip
-        pixels = interpolate(screen, attributes, self.uv_faces, ids)
-        normal, axis, uv = pixels.split([3, 3, 2], -1)
+        screen = project(vertices, camera)
+        ids = rasterize(screen, self.faces, height=camera.height, width=camera.width)
+        normal = interpolate(screen, self._normals(vertices), self.faces, ids)
+        fixed = interpolate(screen, self.painted, self.faces, ids, attribute_faces=self.uv_faces)
+        axis, uv = fixed.split([3, 2], -1)
         albedo = functional.grid_sample(avatar.texture, uv * 2 - 1, align_corners=False, padding_mode="border")
         albedo = _paint_eyes(albedo.permute(0, 2, 3, 1), axis)
         towards = torch.as_tensor(-camera.rotation[2], dtype=normal.dtype, device=normal.device)
@@ -107,16 +99,15 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
         inside[np.isin(head.part, [EYE_LEFT, EYE_RIGHT])] = 1
         vertices = torch.from_numpy(head.template)[None].to(self.actions.device)
         screen = project(vertices, self.frontal_camera(size))
-        faces = self.faces.to(torch.int32)
-        ids = rasterize(screen, faces, height=size, width=size)
-        marked = interpolate(screen, torch.from_numpy(inside)[None, :, None].to(screen), faces, ids)[0, ..., 0] > 0.5
+        ids = rasterize(screen, self.faces, height=size, width=size)
+        marked = interpolate(screen, torch.from_numpy(inside)[None, :, None].to(screen), self.faces, ids)[0, ..., 0] > 0.5
         reach = max(1, round(0.02 * size))
         grown = functional.max_pool2d(marked[None, None].float(), 2 * reach + 1, 1, reach)
         return grown[0, 0] > 0
 
     def _normals(self, vertices: Tensor) -> Tensor:
-        corners = vertices[:, self.faces]  # [B, F, 3, 3]
-        normal = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+        a, b, c = (vertices.index_select(1, self.faces[:, k]) for k in range(3))
+        normal = torch.linalg.cross(b - a, c - a)
         total = torch.zeros_like(vertices)
         for k in range(3):
             total = total.index_add(1, self.faces[:, k], normal)

@@ -87,50 +87,54 @@ def rasterize(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: b
 
 class _Interpolate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, screen: Tensor, attributes: Tensor, faces: Tensor, ids: Tensor) -> Tensor:
-        wp, module = warp(), kernels()
+    def forward(
+        ctx: Any, screen: Tensor, attributes: Tensor, faces: Tensor, attribute_faces: Tensor, ids: Tensor
+    ) -> Tensor:
         screen, attributes = screen.contiguous(), attributes.contiguous()
-        batch, height, width = ids.shape
-        out = attributes.new_zeros(batch, height, width, attributes.shape[-1])
-        with wp.ScopedDevice(wp.device_from_torch(screen.device)):
-            wp.launch(
-                module.interpolate, dim=(batch, height, width),
-                inputs=[
-                    wp.from_torch(screen.detach(), dtype=wp.vec3), wp.from_torch(attributes.detach()),
-                    wp.from_torch(faces, dtype=wp.vec3i), wp.from_torch(ids), wp.from_torch(out),
-                ],
-            )  # fmt: skip
-        ctx.save_for_backward(screen, attributes, faces, ids)
+        out = attributes.new_zeros(*ids.shape, attributes.shape[-1])
+        _launch("interpolate", screen, attributes, faces, attribute_faces, ids, out)
+        ctx.save_for_backward(screen, attributes, faces, attribute_faces, ids)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        wp, module = warp(), kernels()
-        screen, attributes, faces, ids = ctx.saved_tensors
+        screen, attributes = ctx.saved_tensors[:2]
         screen_grad, attribute_grad = torch.zeros_like(screen), torch.zeros_like(attributes)
-        with wp.ScopedDevice(wp.device_from_torch(screen.device)):
-            wp.launch(
-                module.interpolate_backward, dim=tuple(ids.shape),
-                inputs=[
-                    wp.from_torch(screen.detach(), dtype=wp.vec3), wp.from_torch(attributes.detach()),
-                    wp.from_torch(faces, dtype=wp.vec3i), wp.from_torch(ids), wp.from_torch(grads[0].contiguous()),
-                    wp.from_torch(screen_grad, dtype=wp.vec3), wp.from_torch(attribute_grad),
-                ],
-            )  # fmt: skip
-        return screen_grad, attribute_grad, None, None
+        _launch("interpolate_backward", *ctx.saved_tensors, grads[0].contiguous(), screen_grad, attribute_grad)
+        return screen_grad, attribute_grad, None, None, None
 
 
-def interpolate(screen: Tensor, attributes: Tensor, faces: Tensor, ids: Tensor) -> Tensor:
-    """Perspective-correct vertex attributes at each pixel; zero where there is no face.
+def _launch(name: str, screen: Tensor, attributes: Tensor, faces: Tensor, attribute_faces: Tensor, ids: Tensor,
+            out: Tensor, screen_grad: Tensor | None = None, attribute_grad: Tensor | None = None) -> None:  # fmt: skip
+    """Run an interpolation kernel over every pixel of `ids`."""
+    wp = warp()
+    inputs = [
+        wp.from_torch(screen.detach(), dtype=wp.vec3), wp.from_torch(attributes.detach()),
+        wp.from_torch(faces, dtype=wp.vec3i), wp.from_torch(attribute_faces, dtype=wp.vec3i), wp.from_torch(ids),
+        wp.from_torch(out),
+    ]  # fmt: skip
+    if screen_grad is not None:
+        inputs += [wp.from_torch(screen_grad, dtype=wp.vec3), wp.from_torch(attribute_grad)]
+    with wp.ScopedDevice(wp.device_from_torch(screen.device)):
+        wp.launch(getattr(kernels(), name), dim=tuple(ids.shape), inputs=inputs)
+
+
+def interpolate(
+    screen: Tensor, attributes: Tensor, faces: Tensor, ids: Tensor, *, attribute_faces: Tensor | None = None
+) -> Tensor:
+    """Perspective-correct attributes at each pixel; zero where there is no face.
 
     Args:
         screen: float32 [B, V, 3] as for `rasterize`.
-        attributes: float32 [B, V, K].
-        faces: int32 [F, 3].
+        attributes: float32 [B, N, K], or [1, N, K] where all views share them.
+        faces: int32 [F, 3], into `screen`.
         ids: int32 [B, H, W] from `rasterize`.
+        attribute_faces: int32 [F, 3], into `attributes`, where their indices differ from the vertices' (UV seams).
 
     Returns:
         float32 [B, H, W, K], differentiable in `screen` and `attributes`.
     """
-    result: Tensor = _Interpolate.apply(screen, attributes, faces.contiguous(), ids.contiguous())
+    faces = faces.contiguous()
+    corners = faces if attribute_faces is None else attribute_faces.contiguous()
+    result: Tensor = _Interpolate.apply(screen, attributes, faces, corners, ids.contiguous())
     return result

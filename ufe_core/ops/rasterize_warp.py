@@ -78,6 +78,7 @@ def interpolate(
     screen: wp.array2d(dtype=wp.vec3),
     attributes: wp.array3d(dtype=float),
     faces: wp.array(dtype=wp.vec3i),
+    attribute_faces: wp.array(dtype=wp.vec3i),
     ids: wp.array3d(dtype=int),
     out: wp.array4d(dtype=float),
 ):
@@ -90,9 +91,11 @@ def interpolate(
     b = screen[view, f[1]]
     c = screen[view, f[2]]
     w = perspective(corner_weights(a, b, c, float(j) + 0.5, float(i) + 0.5), a, b, c)
+    t = attribute_faces[k]
+    row = wp.min(view, attributes.shape[0] - 1)
     for n in range(attributes.shape[2]):
         out[view, i, j, n] = (
-            w[0] * attributes[view, f[0], n] + w[1] * attributes[view, f[1], n] + w[2] * attributes[view, f[2], n]
+            w[0] * attributes[row, t[0], n] + w[1] * attributes[row, t[1], n] + w[2] * attributes[row, t[2], n]
         )
 
 
@@ -101,6 +104,7 @@ def interpolate_backward(
     screen: wp.array2d(dtype=wp.vec3),
     attributes: wp.array3d(dtype=float),
     faces: wp.array(dtype=wp.vec3i),
+    attribute_faces: wp.array(dtype=wp.vec3i),
     ids: wp.array3d(dtype=int),
     out_grad: wp.array4d(dtype=float),
     screen_grad: wp.array2d(dtype=wp.vec3),
@@ -117,14 +121,16 @@ def interpolate_backward(
     flat = corner_weights(a, b, c, float(j) + 0.5, float(i) + 0.5)
     w = perspective(flat, a, b, c)
     w_grad = wp.vec3(0.0, 0.0, 0.0)
+    t = attribute_faces[k]
+    row = wp.min(view, attributes.shape[0] - 1)
     for n in range(attributes.shape[2]):
         g = out_grad[view, i, j, n]
         w_grad = w_grad + g * wp.vec3(
-            attributes[view, f[0], n], attributes[view, f[1], n], attributes[view, f[2], n]
+            attributes[row, t[0], n], attributes[row, t[1], n], attributes[row, t[2], n]
         )
-        wp.atomic_add(attribute_grad, view, f[0], n, g * w[0])
-        wp.atomic_add(attribute_grad, view, f[1], n, g * w[1])
-        wp.atomic_add(attribute_grad, view, f[2], n, g * w[2])
+        wp.atomic_add(attribute_grad, row, t[0], n, g * w[0])
+        wp.atomic_add(attribute_grad, row, t[1], n, g * w[1])
+        wp.atomic_add(attribute_grad, row, t[2], n, g * w[2])
     # w = p / sum(p) with p = flat / depth
     total = flat[0] / a[2] + flat[1] / b[2] + flat[2] / c[2]
     mean = wp.dot(w, w_grad)

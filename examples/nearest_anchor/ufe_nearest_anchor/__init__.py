@@ -1,0 +1,1 @@
+"""An example plugin: an encoder in one file."""

@@ -29,9 +29,7 @@ class Summary(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     mean: float = Field(description="Mean over subjects of the subject means")
-    ci95: tuple[float, float] = Field(
-        description="95 % percentile bootstrap interval of the mean, over subjects"
-    )
+    ci95: tuple[float, float] = Field(description="95 % percentile bootstrap interval of the mean, over subjects")
     median: float = Field(description="Median over subjects")
     worst: float = Field(description="Value of the worst subject, by the metric's direction")
     worst_subject: str = Field(description="Id of the worst subject; the first by id among equals")
@@ -62,16 +60,12 @@ def subject_mean(frame_values: Iterable[float] | FloatArray) -> float:
     Raises:
         DataError: There is no frame, or a value is NaN or infinite. Failed frames are counted, not averaged.
     """
-    values = np.asarray(
-        frame_values if isinstance(frame_values, np.ndarray) else list(frame_values), dtype=np.float64
-    )
+    values = np.asarray(frame_values if isinstance(frame_values, np.ndarray) else list(frame_values), dtype=np.float64)
     if values.size == 0:
         raise DataError("No frame to average: a subject needs at least one.")
     bad = np.flatnonzero(~np.isfinite(values.ravel()))
     if bad.size:
-        raise DataError(
-            f"Frame values hold NaN or infinity at {bad[:10].tolist()}; count such frames as failed."
-        )
+        raise DataError(f"Frame values hold NaN or infinity at {bad[:10].tolist()}; count such frames as failed.")
     return float(values.mean())
 
 
@@ -118,9 +112,7 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> PairedD
     """
     if a.keys() != b.keys():
         odd = sorted(a.keys() ^ b.keys())
-        raise DataError(
-            f"Paired comparison needs the same subjects on both sides; only one side has {odd[:5]}."
-        )
+        raise DataError(f"Paired comparison needs the same subjects on both sides; only one side has {odd[:5]}.")
     _, values = _sorted_values({subject: a[subject] - b[subject] for subject in a})
     return PairedDifference(float(values.mean()), bootstrap_interval(values), len(values))
 

@@ -11,7 +11,7 @@ import click
 
 @click.command()
 @click.option("--encoder", default="univ", show_default=True, help="Encoder, e.g. univ, mean, neutral.")
-@click.option("--calibrator", help="How anchors are used: late_fusion, none. [default: late_fusion, where one is taken]")
+@click.option("--calibrator", help="How anchors are used: late_fusion, none. [default: late_fusion]")
 @click.option("--decoder", default="blendshape", show_default=True, help="Avatar that is driven and measured.")
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--suite", default="main", show_default=True, help="What is measured, and on whom.")
@@ -79,4 +79,3 @@ def bench(as_json: bool, assignments: tuple[str, ...], anchors: str | None, devi
         for item in outcome.result.missing:
             click.echo(f"ufe: subject {item.subject!r} failed: {item.reason}", err=True)
         raise SystemExit(1)
-

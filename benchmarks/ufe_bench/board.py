@@ -114,9 +114,7 @@ def _groups(members: Sequence[Result], ranked_by: str) -> tuple[Group, ...]:
             groups[_budget_key(result.key.budget)].append(result)
     if not groups:
         return (_group(floors, floors[0].key.budget, ranked_by),)
-    return tuple(
-        _group([*groups[key], *floors], groups[key][0].key.budget, ranked_by) for key in sorted(groups)
-    )
+    return tuple(_group([*groups[key], *floors], groups[key][0].key.budget, ranked_by) for key in sorted(groups))
 
 
 def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
@@ -201,9 +199,7 @@ def _leaders(contenders: Sequence[Result], metric: str, info: MetricInfo) -> fro
         if result is best
         or (
             (values := result.values(metric)).keys() == best_values.keys()
-            and not paired_difference(best_values, values).favours_first(
-                higher_is_better=info.higher_is_better
-            )
+            and not paired_difference(best_values, values).favours_first(higher_is_better=info.higher_is_better)
         )
     )
 

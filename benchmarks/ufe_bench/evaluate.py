@@ -34,8 +34,11 @@ class Evaluation:
 class Stage:
     """The avatars of the test people in front of the frontal camera."""
 
-    def __init__(self, decoder: Decoder[Any], metrics: dict[str, Metric[Any]], camera: CameraSpec, device: torch.device) -> None:
-        self.decoder, self.metrics, self.camera, self.device = decoder, metrics, camera, device
+    def __init__(
+        self, decoder: Decoder[Any], metrics: dict[str, Metric[Any]], camera: CameraSpec, device: torch.device
+    ) -> None:
+        self.decoder, self.camera, self.device = decoder, camera, device
+        self.metrics = {name: metric.to(device) for name, metric in metrics.items()}
         self.renders = any("image" in metric.needs for metric in metrics.values())
 
     def identity(self, capture: PackedCapture) -> Identity:
@@ -55,7 +58,7 @@ class Stage:
 
 def evaluate(
     encoder: Encoder[Any], stage: Stage, captures: Sequence[PackedCapture], *,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Measure an encoder on every capture, one person after the other.
 
@@ -73,7 +76,7 @@ def evaluate(
         except UfeError as error:
             missing.append(MissingFrames(subject=capture.subject, frames=count, reason=str(error)))
         if progress:
-            progress(capture.subject)
+            progress(len(subjects) + len(missing))
     return Evaluation(subjects, missing)
 
 

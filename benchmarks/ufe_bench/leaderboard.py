@@ -258,11 +258,7 @@ def _group_markdown(group: Group) -> str:
         heads.append(formats.with_unit(info.label, info.unit) + (" ↑" if info.higher_is_better else ""))
     heads += ["× mean", "Latency (ms)", "Parameters", "Run"]
     rows = [_row_markdown(group, row) for row in group.rows]
-    note = (
-        f"Ranked by {group.metrics[group.ranked_by].label}"
-        if group.ranked_by in group.metrics
-        else "Not ranked"
-    )
+    note = f"Ranked by {group.metrics[group.ranked_by].label}" if group.ranked_by in group.metrics else "Not ranked"
     return (
         markdown_table(heads, rows, left=2)
         + f"\n{note}. {budget_words(group)} "
@@ -283,11 +279,7 @@ def _row_markdown(group: Group, row: Row) -> list[str]:
     name = f"{row.name} ({row.variant})" if row.variant else row.name
     latency = row.result.cost.encode_ms
     return [
-        str(row.rank)
-        if row.rank is not None
-        else "floor"
-        if row.is_floor and not row.unranked
-        else formats.UNKNOWN,
+        str(row.rank) if row.rank is not None else "floor" if row.is_floor and not row.unranked else formats.UNKNOWN,
         name,
         *cells,
         formats.ratio(row.ratios.get(group.ranked_by)),

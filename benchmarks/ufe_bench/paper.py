@@ -98,9 +98,7 @@ def load_paper() -> Paper:
         title=raw["source"]["title"],
         venue=raw["source"]["venue"],
         doi=raw["source"]["doi"],
-        metrics={
-            ours[name]: PaperMetric(info["label"], info["unit"]) for name, info in raw["metrics"].items()
-        },
+        metrics={ours[name]: PaperMetric(info["label"], info["unit"]) for name, info in raw["metrics"].items()},
         tables=tables,
     )
 

@@ -110,13 +110,9 @@ def scatter(points: Sequence[Point], *, label: str, unit: str | None) -> str:
         parts.append(_line("grid", left, y(mark), WIDTH - _RIGHT, y(mark)))
         parts.append(_text(left - 6, y(mark) + 4, _tick_text(mark, up), "axis", anchor="end"))
     parts += [_vertical(x(mark), 18, bottom) for mark in across]
-    parts += _bottom_axis(
-        across, x, bottom, "Latency p50 (ms)", y_title=f"{label} ({unit})" if unit else label
-    )
+    parts += _bottom_axis(across, x, bottom, "Latency p50 (ms)", y_title=f"{label} ({unit})" if unit else label)
     frontier = pareto(points)
-    line = " ".join(
-        f"{'M' if i == 0 else 'L'}{_px(x(p.latency_ms))} {_px(y(p.error))}" for i, p in enumerate(frontier)
-    )
+    line = " ".join(f"{'M' if i == 0 else 'L'}{_px(x(p.latency_ms))} {_px(y(p.error))}" for i, p in enumerate(frontier))
     parts.append(f'<path class="frontier" d="{line}"/>')
     taken = [(x(p.latency_ms) - 9, y(p.error) - 9, x(p.latency_ms) + 9, y(p.error) + 9) for p in points]
     taken += [(x(p.latency_ms) - 2, y(p.ci95[1]), x(p.latency_ms) + 2, y(p.ci95[0])) for p in points]
@@ -152,9 +148,7 @@ def _free_place(
     for at_x, at_y in spots:
         box = (at_x, at_y - 10, at_x + width, at_y + 3)
         inside = box[0] >= left + 2 and box[2] <= WIDTH - 2 and box[1] >= 14 and box[3] <= 282
-        if inside and not any(
-            box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken
-        ):
+        if inside and not any(box[0] < b[2] and b[0] < box[2] and box[1] < b[3] and b[1] < box[3] for b in taken):
             taken.append(box)
             return at_x, at_y
     return None

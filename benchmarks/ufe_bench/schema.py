@@ -38,9 +38,7 @@ class Split(Record):
 
     id: Name
     sha256: str = Field(description="Hash of the subject list")
-    subjects: Positive = Field(
-        description="How many people the split has; fewer results make a run incomplete"
-    )
+    subjects: Positive = Field(description="How many people the split has; fewer results make a run incomplete")
 
 
 class ComponentRecord(Record):
@@ -66,9 +64,7 @@ class Components(Record):
 class Budget(Record):
     """How much work made the weights. Rows of different budgets never share a table."""
 
-    name: Literal["smoke", "cpu", "gpu", "paper", "none"] = Field(
-        description="'none': nothing is trained (floors)"
-    )
+    name: Literal["smoke", "cpu", "gpu", "paper", "none"] = Field(description="'none': nothing is trained (floors)")
     released: bool = Field(description="Whether the weights are those released with ufe")
     people: Count = Field(description="Training people")
     frames: Count = Field(description="Training frames of each person")
@@ -264,9 +260,7 @@ def load_result(path: Path) -> Result:
             "Run its command again, or use the ufe release that wrote it."
         )
     for field in _non_finite(raw, ""):
-        raise DataError(
-            f"Result file '{path}', field '{field}': NaN or infinity; count the frame as failed instead."
-        )
+        raise DataError(f"Result file '{path}', field '{field}': NaN or infinity; count the frame as failed instead.")
     try:
         result = Result.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -311,9 +305,7 @@ def _holes(expected: int, subjects: Sequence[SubjectResult], metrics: Sequence[s
     for subject in subjects:
         if subject.failed:
             found.append(f"subject '{subject.id}' failed on {subject.failed} of {subject.frames} frames")
-        found.extend(
-            f"subject '{subject.id}' has no {name}" for name in metrics if name not in subject.metrics
-        )
+        found.extend(f"subject '{subject.id}' has no {name}" for name in metrics if name not in subject.metrics)
     return found
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 from pydantic import Field, ValidationError
 
 from ufe_core.config import ComponentConfig, did_you_mean
 from ufe_core.errors import RegistryError
 from ufe_core.registry import load_registry, packaged_file
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:  # Python 3.10
+else:
     import tomli as tomllib
 
 
@@ -50,4 +52,6 @@ def load_suite(name: str) -> Suite:
         raise RegistryError(f"Suite file '{path}' cannot be read: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise RegistryError(f"Suite file '{path}', field {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+        raise RegistryError(
+            f"Suite file '{path}', field {'.'.join(map(str, first['loc']))}: {first['msg']}."
+        ) from error

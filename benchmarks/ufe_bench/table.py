@@ -60,9 +60,7 @@ def run_grid(result: Result, *, floors: Sequence[Result] = ()) -> Grid:
     paper = paper_row(components.encoder.id, components.calibrator.id if components.calibrator else None)
     names = list(result.metrics)
     lines = [_line(result, names, mean_floor, note=formats.budget_title(result.key.budget))]
-    lines += [
-        _line(floor, names, mean_floor, note="floor") for floor in floors if floor.run_id != result.run_id
-    ]
+    lines += [_line(floor, names, mean_floor, note="floor") for floor in floors if floor.run_id != result.run_id]
     if paper is not None:
         lines.append(_paper_line(paper, names))
     return Grid(
@@ -77,9 +75,7 @@ def run_table(result: Result, *, floors: Sequence[Result] = (), width: int = WID
     """The terminal table; methods are rows from `WIDE` characters on, columns below that."""
     grid = run_grid(result, floors=floors)
     wide = width >= WIDE
-    table = Table(
-        title=grid.title, caption="\n".join(grid.footnotes), title_justify="left", caption_justify="left"
-    )
+    table = Table(title=grid.title, caption="\n".join(grid.footnotes), title_justify="left", caption_justify="left")
     heads = [_method_text(line) for line in grid.lines]
     if wide:
         table.add_column("Method", no_wrap=False)
@@ -104,9 +100,7 @@ def print_run(console: Console, result: Result, *, floors: Sequence[Result] = ()
 def run_markdown(result: Result, *, floors: Sequence[Result] = ()) -> str:
     """The same table as Markdown, with a newline at its end."""
     grid = run_grid(result, floors=floors)
-    rows = [
-        [f"{line.name} ({line.note})", *(_cell_markdown(cell) for cell in line.cells)] for line in grid.lines
-    ]
+    rows = [[f"{line.name} ({line.note})", *(_cell_markdown(cell) for cell in line.cells)] for line in grid.lines]
     text = f"### {grid.title}\n\n" + markdown_table(["Method", *grid.columns], rows, left=1)
     return text + "".join(f"\n{note}\n" for note in grid.footnotes)
 
@@ -117,9 +111,7 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: 
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
-        padded = [
-            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
+        padded = [c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         return "| " + " | ".join(padded) + " |\n"
 
     rule = ["-" * w if i < left else "-" * (w - 1) + ":" for i, w in enumerate(widths)]
@@ -160,9 +152,7 @@ def _line(result: Result, names: Sequence[str], mean_floor: Result | None, *, no
 
 def _paper_line(paper: PaperRow, names: Sequence[str]) -> Line:
     metrics = load_paper().metrics
-    cells = [
-        Cell(formats.number(paper.values.get(n), metrics[n].unit if n in metrics else None)) for n in names
-    ]
+    cells = [Cell(formats.number(paper.values.get(n), metrics[n].unit if n in metrics else None)) for n in names]
     latency = Cell(formats.milliseconds(paper.values.get("latency_ms")), "RTX 3090")
     return Line(name=paper.method, note=CAVEAT, cells=(*cells, latency))
 

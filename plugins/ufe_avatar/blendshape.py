@@ -29,7 +29,7 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
     Identity tensors: `geometry` [U, V, 3], `texture` [U, 3, T, T], `eyes` [U, 2, 3] eyeball centres.
     """
 
-    code_modules = ("ufe_avatar.blendshape", "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp")
+    code_modules = ("ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp")
     actions: Tensor
     faces: Tensor
     uv_faces: Tensor
@@ -100,7 +100,9 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
         vertices = torch.from_numpy(head.template)[None].to(self.actions.device)
         screen = project(vertices, self.frontal_camera(size))
         ids = rasterize(screen, self.faces, height=size, width=size)
-        marked = interpolate(screen, torch.from_numpy(inside)[None, :, None].to(screen), self.faces, ids)[0, ..., 0] > 0.5
+        marked = (
+            interpolate(screen, torch.from_numpy(inside)[None, :, None].to(screen), self.faces, ids)[0, ..., 0] > 0.5
+        )
         reach = max(1, round(0.02 * size))
         grown = functional.max_pool2d(marked[None, None].float(), 2 * reach + 1, 1, reach)
         return grown[0, 0] > 0
@@ -149,6 +151,4 @@ def _frontal(size: int) -> CameraSpec:
     position = _FRONTAL_CENTRE + np.array([0.0, 0.0, _FRONTAL_DISTANCE_MM])
     focal = size * _FRONTAL_DISTANCE_MM / _FRONTAL_HEIGHT_MM
     intrinsics = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
-    return CameraSpec(
-        "frontal", "centre", "whole", "augmented", size, size, intrinsics, rotation, -rotation @ position
-    )
+    return CameraSpec("frontal", "centre", "whole", "augmented", size, size, intrinsics, rotation, -rotation @ position)

@@ -40,8 +40,9 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     A plugin overrides `_encode`, and `_enroll` if it keeps something of the anchors. `learns` says what it needs of
     the training subjects: nothing, their statistics alone (`fit_statistics`), or gradient steps too. One that sets
     `calibrated` gets a keyword argument `calibrator`, a function (channels, anchors) -> Calibrator for one face
-    region; one that uses anchors in its own way sets `uses_anchors`. `_encode` and `_enroll` are differentiable: training runs them through `forward`, and `enroll` /
-    `encode` are the same code under inference mode with the result checked.
+    region; one that uses anchors in its own way sets `uses_anchors`. `_encode` and `_enroll` are differentiable:
+    training runs them through `forward`, and `enroll` / `encode` are the same code under inference mode with the
+    result checked.
 
     Everything that an encoder keeps must be a parameter or a buffer, so that its weights file restores it.
     Axes: B frames, U users, M anchors, C cameras, D code size.

@@ -98,9 +98,12 @@ class _Interpolate(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        screen, attributes = ctx.saved_tensors[:2]
+        screen, attributes, faces, attribute_faces, ids = ctx.saved_tensors
         screen_grad, attribute_grad = torch.zeros_like(screen), torch.zeros_like(attributes)
-        _launch("interpolate_backward", *ctx.saved_tensors, grads[0].contiguous(), screen_grad, attribute_grad)
+        _launch(
+            "interpolate_backward", screen, attributes, faces, attribute_faces, ids, grads[0].contiguous(),
+            screen_grad, attribute_grad,
+        )  # fmt: skip
         return screen_grad, attribute_grad, None, None, None
 
 

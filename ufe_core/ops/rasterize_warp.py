@@ -125,9 +125,7 @@ def interpolate_backward(
     row = wp.min(view, attributes.shape[0] - 1)
     for n in range(attributes.shape[2]):
         g = out_grad[view, i, j, n]
-        w_grad = w_grad + g * wp.vec3(
-            attributes[row, t[0], n], attributes[row, t[1], n], attributes[row, t[2], n]
-        )
+        w_grad = w_grad + g * wp.vec3(attributes[row, t[0], n], attributes[row, t[1], n], attributes[row, t[2], n])
         wp.atomic_add(attribute_grad, row, t[0], n, g * w[0])
         wp.atomic_add(attribute_grad, row, t[1], n, g * w[1])
         wp.atomic_add(attribute_grad, row, t[2], n, g * w[2])

@@ -1,0 +1,191 @@
+"""The main job on a few people: components, data, weights, numbers, result, and how it fails."""
+
+import json
+
+import pytest
+import torch
+
+from ufe_bench import harness as harness_module
+from ufe_bench.harness import Harness, Request
+from ufe_bench.schema import load_result
+from ufe_bench.suite import Suite, load_suite
+from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError, UnknownComponentError
+from ufe_core.plugins import catalogue
+from ufe_core.registry import Registry, load_registry
+from ufe_core.store import Store
+
+PEOPLE = 3
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def suite():
+    return load_suite("main").model_copy(update={"frames": 6, "render_size": 48})
+
+
+@pytest.fixture
+def few_people(monkeypatch):
+    """The registry with three test people; training people stay as they are."""
+    registry = load_registry()
+    split = registry.splits["synthetic"].model_copy(
+        update={"test": registry.splits["synthetic"].test[:PEOPLE], "counts": {}}
+    )
+    few = registry.model_copy(update={"splits": {"synthetic": split}})
+    monkeypatch.setattr(harness_module, "load_registry", lambda: few)
+    return few
+
+
+@pytest.fixture
+def run(few_people, suite, store, tmp_path):
+    def go(floors=False, results=tmp_path, **asked):
+        request = Request(suite=suite, budget="smoke", **asked)
+        return Harness(catalogue(), store, results, device=torch.device("cpu")).run(request, floors=floors)
+
+    return go
+
+
+def test_the_default_method_is_measured_beside_the_floors(run, tmp_path):
+    outcome = run(floors=True, calibrator="late_fusion")
+    result = outcome.result
+    assert result.complete and len(result.subjects) == PEOPLE
+    assert set(result.summary) == {"photometric_l1", "mesh_l2", "lf_mesh_l2", "mouth_shape", "gaze"}
+    assert [floor.key.components.encoder.id for floor in outcome.floors] == ["ufe/neutral", "ufe/mean"]
+    assert load_result(outcome.path) == result
+    assert result.key.budget.name == "smoke" and not result.key.budget.released
+    assert result.cost.anchors == 6 and result.cost.encode_ms.p50 > 0
+    assert result.key.components.calibrator.id == "ufe/late_fusion"
+    assert len(list(tmp_path.rglob("*.json"))) == 3
+
+
+def test_the_same_command_gives_the_same_numbers(run, tmp_path):
+    first, second = run(results=tmp_path / "a").result, run(results=tmp_path / "b").result
+    assert first.run_id == second.run_id
+    assert first.subjects == second.subjects and first.summary == second.summary
+
+
+def test_the_truth_scores_zero(run, monkeypatch):
+    """Drive the avatars with the labels themselves: every error vanishes."""
+    from ufe_bench import evaluate
+
+    def perfect(encoder, capture, device):
+        truth = {"e": torch.from_numpy(capture.expression), "g": torch.from_numpy(capture.gaze)}
+        encoder.position = 0
+
+        def encode(frames, calibration):
+            from ufe_core.types import Encoding
+
+            rows = slice(encoder.position, encoder.position + len(frames.images))
+            encoder.position = rows.stop
+            return Encoding(truth["e"][rows], truth["g"][rows])
+
+        object.__setattr__(encoder, "encode", encode)
+
+    monkeypatch.setattr(evaluate, "enroll", perfect)
+    monkeypatch.setattr(harness_module, "measure_cost", lambda *a: run_cost)
+    run_cost = _cost()
+    result = run(encoder="neutral").result
+    for name, summary in result.summary.items():
+        assert summary.worst == pytest.approx(0, abs=1e-4), name
+
+
+def test_a_person_the_encoder_fails_on_is_recorded_and_the_others_go_on(run, monkeypatch):
+    from ufe_bench import evaluate
+
+    original = evaluate._measure
+
+    def fails_once(encoder, stage, capture):
+        if capture.subject == load_registry().splits["synthetic"].test[1]:
+            raise ContractError("NaN in rows [3].")
+        return original(encoder, stage, capture)
+
+    monkeypatch.setattr(evaluate, "_measure", fails_once)
+    result = run(encoder="neutral").result
+    assert not result.complete and len(result.subjects) == PEOPLE - 1
+    assert result.missing[0].reason == "NaN in rows [3]."
+
+
+def test_floors_are_measured_once(run, tmp_path, monkeypatch):
+    run(floors=True, encoder="neutral")
+    calls = []
+    original = harness_module.evaluate
+    monkeypatch.setattr(harness_module, "evaluate", lambda *a, **k: calls.append(1) or original(*a, **k))
+    run(floors=True, encoder="mean")
+    assert calls == []
+
+
+def test_a_wrong_request_is_refused_before_any_work(run):
+    with pytest.raises(UnknownComponentError, match="univ"):
+        run(encoder="unvi")
+    with pytest.raises(ConfigError, match="backbone"):
+        run(overrides={"encoder": {"bakbone": "resnet18"}})
+    with pytest.raises(ConfigError, match="leave --calibrator out"):
+        run(encoder="mean", calibrator="late_fusion")
+    with pytest.raises(DataError, match="jaw_opn.*jaw_open"):
+        run(anchors=("neutral", "jaw_opn"))
+
+
+def test_damaged_released_weights_are_named_and_refused(run, few_people, monkeypatch, tmp_path):
+    damaged = tmp_path / "weights.safetensors"
+    damaged.write_bytes(b"\x10\x00\x00")
+    table = {
+        "id": "ufe/univ.test", "component": "ufe/univ", "calibrator": "ufe/late_fusion", "decoder": "ufe/blendshape",
+        "budget": "smoke", "file": "ufe_universal/weights/x.safetensors", "sha256": "0" * 64, "bytes": 3,
+        "license": "Apache-2.0", "command": "ufe train",
+    }  # fmt: skip
+    released = Registry.model_validate({"schema": 1, "weights": [table]}).weights
+    few = few_people.model_copy(update={"weights": released})
+    monkeypatch.setattr(harness_module, "load_registry", lambda: few)
+    monkeypatch.setattr(harness_module, "packaged_file", lambda reference: damaged)
+    with pytest.raises(ArtifactError, match=r"ufe/univ\.test.*weights\.safetensors.*--train"):
+        run(calibrator="late_fusion")
+    assert run(calibrator="late_fusion", train=True).result.key.weights.origin == "trained"
+
+
+def test_the_recorded_command_asks_for_the_same_again(suite):
+    request = Request(
+        suite=suite, calibrator="none", budget="smoke", anchors=("neutral", "jaw_open"), train=True,
+        overrides={"training": {"steps": 5}, "encoder": {"stride": 8}},
+    )  # fmt: skip
+    assert request.command() == (
+        "ufe bench --encoder univ --calibrator none --budget smoke --anchors neutral,jaw_open "
+        "--set encoder.stride=8 --set training.steps=5 --train"
+    )
+    assert request.command("train").endswith("--set training.steps=5")
+
+
+def test_the_command_line_prints_json_and_one_line_errors(monkeypatch, capsys, few_people, suite, tmp_path):
+    from ufe_bench import suite as suite_module
+    from ufe_core.cli.main import main
+
+    monkeypatch.setenv("UFE_HOME", str(tmp_path))
+    monkeypatch.setattr(suite_module, "load_suite", lambda name: suite)
+    with pytest.raises(SystemExit) as done:
+        main(["bench", "--encoder", "neutral", "--budget", "smoke", "--no-floors", "--json"])
+    assert done.value.code == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["schema"] == "ufe.result/1" and len(printed["subjects"]) == PEOPLE
+    with pytest.raises(SystemExit) as done:
+        main(["bench", "--set", "encoder.bakbone=resnet18"])
+    assert done.value.code == 1
+    message = capsys.readouterr().err.strip()
+    assert "bakbone" in message and "backbone" in message and "\n" not in message
+
+
+def test_an_unknown_suite_names_the_known_ones():
+    from ufe_core.errors import RegistryError
+
+    with pytest.raises(RegistryError, match=r"'mian'.*main"):
+        load_suite("mian")
+    assert isinstance(load_suite("main"), Suite)
+
+
+def _cost():
+    from ufe_bench.schema import Cost
+
+    return Cost(
+        encode_ms=None, enroll_ms=None, parameters=None, peak_memory_mb=None, device="cpu", threads=1, anchors=0, size=64
+    )

@@ -13,7 +13,7 @@ BudgetName = Literal["smoke", "cpu", "gpu", "paper"]
 
 
 class TrainingConfig(ComponentConfig):
-    """How an encoder is trained (P§5, P§7.5-7.6). A budget sets the defaults; `--set training.FIELD=` overrides."""
+    """How an encoder is trained (P§5, P§7.5-7.6): a budget sets defaults, `--set training.FIELD=` overrides."""
 
     people: int = Field(234, ge=1, description="Training subjects, the first of the split's list")
     frames: int = Field(36, ge=1, description="Frames of each training subject")
@@ -47,13 +47,13 @@ _BUDGETS: dict[str, dict[str, Any]] = {
         "render_size": 32, "render_frames": 4, "rotation_deg": 5.0, "scale": 1.05, "cutmix_patches": 1,
     },
     "cpu": {
-        "people": 234, "frames": 36, "size": 64, "steps": 1500, "users": 8, "frames_per_user": 8, "warmup": 50,
-        "learning_rate": 2e-3, "render_size": 64, "render_frames": 8, "rotation_deg": 4.0, "scale": 1.04,
+        "people": 234, "frames": 36, "size": 64, "steps": 1500, "users": 8, "frames_per_user": 8,
+        "warmup": 50, "learning_rate": 2e-3, "render_size": 64, "render_frames": 8, "rotation_deg": 4.0, "scale": 1.04,
         "shift": 0.02, "gain": 0.1, "cutmix_patches": 0, "anchor_dropout": 0.05,
     },
     "gpu": {
-        "people": 234, "frames": 512, "size": 192, "steps": 12_000, "users": 16, "frames_per_user": 8, "warmup": 500,
-        "render_size": 128, "render_frames": 32, "shift": 0.02, "gain": 0.1,
+        "people": 234, "frames": 512, "size": 192, "steps": 12_000, "users": 16, "frames_per_user": 8,
+        "warmup": 500, "render_size": 128, "render_frames": 32, "shift": 0.02, "gain": 0.1,
     },
     "paper": {"people": 234, "frames": 1008},
 }  # fmt: skip
@@ -82,6 +82,5 @@ def budget_defaults(name: str) -> dict[str, Any]:
 def describe_budget(name: str) -> str:
     """One line: what a budget is for and its sizes."""
     config = TrainingConfig(**budget_defaults(name))
-    return (
-        f"{_SUMMARY[name]}; {config.people} people x {config.frames} frames, {config.size} px, {config.steps:,} steps"
-    )
+    sizes = f"{config.people} people x {config.frames} frames, {config.size} px, {config.steps:,} steps"
+    return f"{_SUMMARY[name]}; {sizes}"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puff", "brows_lowered")
 
 _TRAINING_CODE = (
-    "ufe_core.training.augment", "ufe_core.training.data", "ufe_core.training.losses", "ufe_core.training.loop"
+    "ufe_core.training.augment", "ufe_core.training.data", "ufe_core.training.loop", "ufe_core.training.losses",
 )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def resolve_recipe(
 
     Raises:
         UnknownComponentError: a name is not registered.
-        ConfigError: an option is unknown or its value not allowed, or names a component that is not in the recipe.
+        ConfigError: an option is unknown, its value not allowed, or its component not in the recipe.
     """
     extra = dict(overrides or {})
     kinds = ("source", "decoder", "encoder", "calibrator")
@@ -163,9 +163,7 @@ def resolve_recipe(
     given = tuple(anchors) if uses_anchors else ()
     changed = dict(extra.get("training", {}))
     training = build_config(TrainingConfig, {**budget_defaults(budget), **changed}, owner="training")
-    return Recipe(
-        chosen["source"], chosen["decoder"], chosen["encoder"], fusion, given, budget, training, changed
-    )
+    return Recipe(chosen["source"], chosen["decoder"], chosen["encoder"], fusion, given, budget, training, changed)
 
 
 def subjects_digest(subjects: Sequence[str]) -> str:

@@ -46,6 +46,7 @@ class MeanEncoder(Encoder[MeanConfig]):
         self.register_buffer("gaze", torch.tensor([0.0, 0.0, 1.0] * 2))
 
     def fit_statistics(self, statistics: TrainingStatistics) -> None:
+        """The means of labels; images are left alone."""
         self.code.copy_(statistics.labels.expression.mean(0))
         mean = statistics.labels.gaze.mean(0).view(2, 3)
         self.gaze.copy_(functional.normalize(mean, dim=-1).flatten())

@@ -14,7 +14,9 @@ class NoCalibration(Calibrator[NoneConfig]):
     uses_anchors = False
 
     def precompute(self, features: Tensor, present: Tensor) -> dict[str, Tensor]:
+        """Nothing."""
         return {}
 
     def forward(self, features: Tensor, cached: dict[str, Tensor]) -> Tensor:
+        """The features as they are."""
         return features

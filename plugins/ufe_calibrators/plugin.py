@@ -34,7 +34,7 @@ def register_components(register: Callable[[ComponentSpec], None]) -> None:
             id="ufe/late_fusion",
             target="ufe_calibrators.late_fusion:LateFusion",
             config=LateFusionConfig,
-            summary="Concatenate current and anchor features, then convolve; anchors' share cached (the paper's choice)",
+            summary="Current and anchor features concatenated, then convolved (the paper's choice)",
             reference="P§4.3, P§4.5, Table 3",
         )
     )

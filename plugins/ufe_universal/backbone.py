@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
@@ -29,7 +28,7 @@ def split_backbone(
     """Build a timm network without pretrained weights and cut it after its last stage of a stride.
 
     Args:
-        name: a timm model of the MobileNetV3/EfficientNet family (stem, `blocks`, head) or of the ResNet family.
+        name: a timm model of the MobileNetV3 or EfficientNet family (stem, `blocks`, head) or a ResNet.
         stride: pixels of the input per cell of the feature map at the cut; 16 is P§13.1, O2.
         cells: side of the grid that the last feature map is averaged to; 1 is global pooling (P§13.1, O3).
         options: keyword arguments for `timm.create_model`, e.g. `channels` of a ResNet.
@@ -37,6 +36,8 @@ def split_backbone(
     Raises:
         ConfigError: timm has no such model, or it is of a family that cannot be cut.
     """
+    import timm
+
     if name not in timm.list_models():
         import difflib
 
@@ -49,9 +50,7 @@ def split_backbone(
         raise ConfigError(f"timm cannot build {name!r} with options {dict(options or {})}: {error}") from error
     stages = _stages(network, cells)
     if stages is None:
-        raise ConfigError(
-            f"Backbone {name!r} cannot be cut in two; use one of the MobileNetV3, EfficientNet or ResNet families."
-        )
+        raise ConfigError(f"Backbone {name!r} cannot be cut in two; use a MobileNetV3, an EfficientNet or a ResNet.")
     cut, channels = _find_cut(stages, stride)
     head, tail = nn.Sequential(*stages[:cut]), nn.Sequential(*stages[cut:])
     tail.append(nn.Flatten(1))
@@ -61,17 +60,19 @@ def split_backbone(
 
 
 def _stages(network: Any, cells: int) -> list[nn.Module] | None:
-    """The network as a list of modules in order, its last map averaged to `cells` x `cells`, classifier left out."""
+    """The network as modules in order, the last map averaged to `cells` x `cells`; no classifier."""
+    pool = nn.AdaptiveAvgPool2d(cells)
     if hasattr(network, "blocks") and hasattr(network, "conv_stem"):
-        norm_head = getattr(network, "norm_head", nn.Identity())
-        return [
-            nn.Sequential(network.conv_stem, network.bn1),
-            *network.blocks,
-            nn.Sequential(nn.AdaptiveAvgPool2d(cells), network.conv_head, norm_head, getattr(network, "act2", nn.Identity())),
-        ]
+        stem = nn.Sequential(network.conv_stem, network.bn1)
+        if hasattr(network, "bn2"):  # EfficientNet: the last convolution comes before pooling, MobileNetV3: after
+            return [stem, *network.blocks, nn.Sequential(network.conv_head, network.bn2, pool)]
+        norm = getattr(network, "norm_head", nn.Identity())
+        act = getattr(network, "act2", nn.Identity())
+        return [stem, *network.blocks, nn.Sequential(pool, network.conv_head, norm, act)]
     if hasattr(network, "layer4") and hasattr(network, "conv1"):
         stem = nn.Sequential(network.conv1, network.bn1, network.act1, network.maxpool)
-        return [stem, network.layer1, network.layer2, network.layer3, nn.Sequential(network.layer4, nn.AdaptiveAvgPool2d(cells))]
+        last = nn.Sequential(network.layer4, pool)
+        return [stem, network.layer1, network.layer2, network.layer3, last]
     return None
 
 

@@ -12,7 +12,8 @@ class UnivConfig(ComponentConfig):
     """Options of the universal encoder."""
 
     backbone: str = Field(
-        "mobilenetv3_large_100", description="timm model of each face region, cut in two; the paper's is MobileNetV3"
+        "mobilenetv3_large_100",
+        description="timm model of each face region, cut in two; the paper's is MobileNetV3",
     )
     backbone_options: dict[str, Any] = Field(
         {}, description="Keyword arguments for timm.create_model, such as channel counts"
@@ -28,7 +29,8 @@ def register_components(register: Callable[[ComponentSpec], None]) -> None:
     """Announce the universal encoder."""
     # On a CPU a plain narrow ResNet learns several times more a second than a MobileNetV3's depthwise layers.
     narrow = {
-        "backbone": "resnet10t", "backbone_options": {"channels": [24, 48, 96, 192], "stem_width": 16}, "cells": 2,
+        "backbone": "resnet10t", "cells": 2,
+        "backbone_options": {"channels": [24, 48, 96, 192], "stem_width": 16},
     }  # fmt: skip
     register(
         ComponentSpec(
@@ -37,7 +39,7 @@ def register_components(register: Callable[[ComponentSpec], None]) -> None:
             id="ufe/univ",
             target="ufe_universal.univ:UnivEncoder",
             config=UnivConfig,
-            summary="The universal encoder: one network per face region, calibrated by anchors (the paper's method)",
+            summary="One network per face region, calibrated by anchor expressions (the paper's method)",
             reference="P§4",
             presets={"smoke": {"backbone": "mobilenetv3_small_050"}, "cpu": narrow},
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,19 +17,23 @@ from ufe_universal.backbone import split_backbone
 from ufe_universal.plugin import UnivConfig
 
 REGIONS = ("upper", "lower")
-CalibratorFactory = Callable[[int, int], Calibrator]  # (channels, anchors) -> one region's calibrator
+CalibratorFactory = Callable[[int, int], Calibrator[Any]]  # (channels, anchors) -> one region's calibrator
 
 
 class UnivEncoder(Encoder[UnivConfig]):
-    """z^P = phi_cal^P(phi_exp^P(x^P), phi_exp^P(y^P)), e = f_fuse(z^U, z^L), g = f_gaze(z^U) (P§4.2, eq. 7-9).
+    """z^P = phi_cal^P(phi_exp^P(x^P), phi_exp^P(y^P)), e = f_fuse(z^U, z^L), g = f_gaze(z^U) (eq. 7-9).
 
-    Cameras come as left eye, right eye, left mouth, right mouth. Right images are mirrored into the left ones'
-    orientation and share a network with them (P§2.3); the order of concatenation tells the sides apart.
+    Cameras come as left eye, right eye, left mouth, right mouth. Right images are mirrored into the left
+    ones' orientation and share a network with them (P§2.3); the order of concatenation tells the sides apart.
     """
 
     learns = "weights"
     calibrated = True
     code_modules = ("ufe_universal.univ", "ufe_universal.backbone")
+    image_mean: Tensor
+    image_std: Tensor
+    code_mean: Tensor
+    code_std: Tensor
 
     def __init__(
         self, config: UnivConfig, *, needs: EncoderNeeds, code_space: CodeSpace, calibrator: CalibratorFactory
@@ -36,8 +41,12 @@ class UnivEncoder(Encoder[UnivConfig]):
         super().__init__(config, needs=needs, code_space=code_space)
         if len(needs.cameras) != 4:
             raise ConfigError(f"'ufe/univ' needs 4 tracking cameras, this source has {len(needs.cameras)}.")
-        options = {"stride": config.stride, "cells": config.cells, "options": config.backbone_options}
-        split = {region: split_backbone(config.backbone, **options) for region in REGIONS}
+        split = {
+            region: split_backbone(
+                config.backbone, stride=config.stride, cells=config.cells, options=config.backbone_options
+            )
+            for region in REGIONS
+        }
         self.extract = nn.ModuleDict({region: part.head for region, part in split.items()})
         self.calibrate = nn.ModuleDict({r: calibrator(p.channels, len(needs.anchors)) for r, p in split.items()})
         self.reduce = nn.ModuleDict({region: part.tail for region, part in split.items()})
@@ -64,7 +73,7 @@ class UnivEncoder(Encoder[UnivConfig]):
         self.code_std.copy_(statistics.labels.expression.std(0).clamp_min(0.02))
 
     def forward(self, frames: FrameBatch, anchors: AnchorSet) -> Encoding:
-        """Enrol and encode in one pass over the images, so that batch normalisation sees frames and anchors alike."""
+        """Enrol and encode in one pass, so that batch normalisation sees frames and anchors alike."""
         count = anchors.images.flatten(0, 1).shape[0]
         if count == 0:
             return super().forward(frames, anchors)
@@ -82,7 +91,7 @@ class UnivEncoder(Encoder[UnivConfig]):
         return self._fuse(self._extract(frames.images), calibration.rows(frames.users))
 
     def _extract(self, images: Tensor) -> list[Tensor]:
-        """phi_exp of both regions of images [B, 4, H, W]: feature maps [B 2, K, h, w] each, left then right."""
+        """phi_exp of both regions of images [B, 4, H, W]: maps [B 2, K, h, w] each, left then right."""
         return [self.extract[r](x) for r, x in zip(REGIONS, self._regions(images), strict=True)]
 
     def _precompute(self, maps: list[Tensor], present: Tensor) -> dict[str, Tensor]:
@@ -91,7 +100,8 @@ class UnivEncoder(Encoder[UnivConfig]):
         cached: dict[str, Tensor] = {}
         for region, map_ in zip(REGIONS, maps, strict=True):
             by_side = map_.unflatten(0, (users, count, 2)).transpose(1, 2).flatten(0, 1)  # [U 2, M, K, h, w]
-            made = self.calibrate[region].precompute(by_side, present.repeat_interleave(2, 0))
+            calibrator = cast("Calibrator[Any]", self.calibrate[region])
+            made = calibrator.precompute(by_side, present.repeat_interleave(2, 0))
             cached |= {f"{region}.{name}": value.unflatten(0, (users, 2)) for name, value in made.items()}
         return cached
 

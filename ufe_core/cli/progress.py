@@ -77,9 +77,7 @@ class TrainingDisplay:
         losses = _losses_text(progress.losses)
         if progress.stage not in self._tasks:
             title, start = self._titles.get(progress.stage, progress.stage), progress.resumed_at
-            self._tasks[progress.stage] = bars.add_task(
-                title, total=progress.total, completed=start, losses=losses
-            )
+            self._tasks[progress.stage] = bars.add_task(title, total=progress.total, completed=start, losses=losses)
         bars.update(self._tasks[progress.stage], completed=progress.done, total=progress.total, losses=losses)
 
     def _show_line(self, progress: Progress) -> None:

@@ -14,7 +14,7 @@ from ufe_core.budgets import TrainingConfig
 class Augmentation:
     """A drawn augmentation: `affine` float64 [U, C, 2, 3] about the image centre in units of the half side,
     `gain` [U, C], and the number of CutMix patches.
-    """  # noqa: D205
+    """
 
     affine: np.ndarray
     gain: np.ndarray
@@ -28,9 +28,7 @@ class Augmentation:
         scale = np.exp(rng.uniform(-1, 1, shape) * np.log(config.scale))
         shift = rng.uniform(-2 * config.shift, 2 * config.shift, (*shape, 2))
         cos, sin = scale * np.cos(angle), scale * np.sin(angle)
-        affine = np.stack(
-            [np.stack([cos, -sin, shift[..., 0]], -1), np.stack([sin, cos, shift[..., 1]], -1)], -2
-        )
+        affine = np.stack([np.stack([cos, -sin, shift[..., 0]], -1), np.stack([sin, cos, shift[..., 1]], -1)], -2)
         gain = np.exp(rng.normal(0, 1, shape) * config.gain)
         return cls(affine, gain, config.cutmix_patches)
 
@@ -51,7 +49,7 @@ class Augmentation:
         return out
 
     def mix(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """CutMix (O29): paste patches of another subject's same camera; at most a quarter of the area in all."""
+        """CutMix (O29): paste patches of another subject's same camera, at most a quarter of the area."""
         users, count, cameras, side, _ = images.shape
         if not self.patches or users < 2:
             return images

@@ -1,8 +1,8 @@
-"""Training batches from packed captures: each batch a few subjects, their anchors once, a few frames of each."""
+"""Training batches from packed captures: a few subjects, the anchors of each once, a few frames of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ class Batch:
 class TrainingData:
     """Labelled captures of the training subjects, and the batches drawn from them.
 
-    A batch is a function of the seed and the step alone, so a run that resumes draws what it would have drawn.
+    A batch is a function of the seed and the step alone: a resumed run draws what it would have drawn.
 
     Raises:
         DataError: a capture has no labels, no neutral face, or too few frames for a batch.
@@ -59,7 +59,7 @@ class TrainingData:
         self.frames_per_user = min(config.frames_per_user, config.frames)
 
     def neutrals(self) -> tuple[Tensor, Tensor]:
-        """Neutral textures float32 [S, 3, T, T] in [0, 1] and geometries float32 [S, V, 3] of all subjects."""
+        """Neutral textures float32 [S, 3, T, T] in [0, 1], geometries float32 [S, V, 3]; S subjects."""
         textures = torch.from_numpy(np.stack([c.texture for c in self.captures])).float() / 255
         return textures, torch.from_numpy(np.stack([c.geometry for c in self.captures]))
 
@@ -102,7 +102,7 @@ class TrainingData:
             torch.from_numpy(subjects.astype(np.int64)),
         )  # fmt: skip
 
-    def batches(self, start: int, stop: int, ahead: int = 3) -> Iterator[tuple[int, Batch]]:
+    def batches(self, start: int, stop: int, ahead: int = 3) -> Generator[tuple[int, Batch], None, None]:
         """Batches of steps `start` to `stop`, prepared by a thread a few steps ahead."""
         with ThreadPoolExecutor(1) as pool:
             pending = [pool.submit(self.batch, step) for step in range(start, min(start + ahead, stop))]

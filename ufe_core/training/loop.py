@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
+import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,8 +32,9 @@ from ufe_core.training.losses import DecoderLoss
 from ufe_core.types import Encoding, Labels
 from ufe_core.weights import load_weights, save_weights, sha256_file
 
-_CHECKPOINT_EVERY_S = 30.0
-_LOG_EVERY = 20
+CHECKPOINT_EVERY_S = 30.0
+_LOG_ROWS = 200
+_TIMING = "timing.json"
 _LOG_COLUMNS = ("step", "learning_rate", "total", "photometric", "geometry", "gaze")
 
 
@@ -37,8 +42,8 @@ _LOG_COLUMNS = ("step", "learning_rate", "total", "photometric", "geometry", "ga
 class Progress:
     """What a training run tells while it works.
 
-    `stage` is `data` or `train`; `losses` are running means; `resumed_at` is the step that a run that goes on from a
-    checkpoint began with.
+    `stage` is `data` or `train`; `losses` are running means; `resumed_at` is where a run that goes on from a
+    checkpoint began.
     """
 
     stage: str
@@ -53,7 +58,10 @@ Listener = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class TrainedEncoder:
-    """An encoder ready to use, and where its weights came from."""
+    """An encoder ready to use, and where its weights came from.
+
+    `record` says how it was trained: budget, options, subjects, device, and `seconds`, 0 where nothing tells.
+    """
 
     encoder: Encoder[Any]
     sha256: str | None
@@ -80,7 +88,7 @@ def uses_bfloat16(config: TrainingConfig, device: torch.device) -> bool:
         return config.precision == "bfloat16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and "avx512_bf16" in _cpu_flags()
+    return "avx512_bf16" in _cpu_flags() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _cpu_flags() -> str:
@@ -92,19 +100,24 @@ def _cpu_flags() -> str:
 
 def trained(
     recipe: Recipe, subjects: Sequence[str], *, store: Store, device: torch.device, fresh: bool = False,
-    listener: Listener | None = None,
+    listener: Listener | None = None, checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> TrainedEncoder:  # fmt: skip
-    """The encoder of a recipe: from the store if it was trained before, else trained now, resuming where it stopped.
+    """The encoder of a recipe: from the store if it was trained before, else trained now or trained on.
+
+    A run that was killed goes on from its last checkpoint and ends with the weights it would have had. Ctrl-C
+    writes a checkpoint after the step that is under way; a second one leaves at once.
 
     Args:
         recipe: what to train.
         subjects: the training subjects; `recipe.training.people` of them, the first ones, are used.
         store: where captures, checkpoints and weights are kept.
         device: where to compute.
-        fresh: train again even if weights are there.
+        fresh: train again from the first step, even if weights or a checkpoint are there.
         listener: told of progress.
+        checkpoint_every_s: seconds between checkpoints.
 
     Raises:
+        ArtifactError: the weights in the store are damaged, or it cannot be written.
         DataError: a subject is held out by the registry, or a capture cannot train.
     """
     source = recipe.make_source()
@@ -112,23 +125,23 @@ def trained(
     refuse_held_out(recipe.source.spec.id, subjects)
     decoder = recipe.make_decoder().to(device)
     cameras = tracking_cameras(source, subjects[0])
-    encoder = recipe.make_encoder(cameras, decoder.code_space).to(device, memory_format=torch.channels_last)
+    encoder = _place(recipe.make_encoder(cameras, decoder.code_space), device)
     if encoder.learns == "nothing":
         encoder.fingerprint = recipe.encoder.code
         return TrainedEncoder(encoder.eval(), None, None, {})
     key = recipe.key(source, subjects)
-    if fresh:
-        store.remove("weights", key)
-        store.remove("training", key)
     file = store.path("weights", key) / "weights.safetensors"
-    with store.lock("weights", key):
-        if not file.is_file():
+    with store.lock("weights", key, on_wait=_tell_wait):
+        if fresh:
+            store.remove("training", key)
+        if fresh or not file.is_file():
+            store.remove("weights", key)  # a folder without its file would keep the new one out
             if encoder.learns == "statistics":
                 encoder.fit_statistics(label_statistics(source, subjects, recipe.training))
                 _save(recipe, encoder, subjects, store, key, seconds=0.0, device=device, log=[])
             else:
                 run = _Run(recipe, encoder, decoder, store, key, device, listener)
-                run.train(source, subjects)
+                run.train(source, subjects, checkpoint_every_s)
     return load_trained(recipe, file, cameras, decoder.code_space, device)
 
 
@@ -145,16 +158,36 @@ def load_trained(recipe: Recipe, file: Path, cameras: tuple[str, ...], code_spac
     for name, value in expected.items():
         if spec.get(name) != value:
             raise ArtifactError(
-                f"{file} was made with another {name}: {spec.get(name)!r}, not {value!r}. Use the options it was "
-                "made with, or train anew."
+                f"{file} was made with another {name}: {spec.get(name)!r}, not {value!r}. Use the options it "
+                "was made with, or train anew."
             )
     try:
-        encoder.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in tensors.items()})
+        encoder.load_state_dict(
+            {name: value.float() if value.is_floating_point() else value for name, value in tensors.items()}
+        )
     except RuntimeError as error:
         raise ArtifactError(f"{file} does not fit {recipe.encoder.spec.id!r}: {str(error).splitlines()[-1]}") from error
     encoder.fingerprint = digest = sha256_file(file)
-    encoder = encoder.to(device, memory_format=torch.channels_last).eval()
-    return TrainedEncoder(encoder, digest, file, dict(spec.get("training", {})))
+    _place(encoder, device).eval()
+    record = {"seconds": _seconds_beside(file), **spec.get("training", {})}
+    return TrainedEncoder(encoder, digest, file, record)
+
+
+def _place(encoder: Encoder[Any], device: torch.device) -> Encoder[Any]:
+    encoder.to(device).to(memory_format=torch.channels_last)
+    return encoder
+
+
+def _tell_wait(holder: str) -> None:
+    logging.getLogger("ufe").warning("The same training is under way in %s; waiting for it.", holder)
+
+
+def _seconds_beside(file: Path) -> float:
+    """How long training took; kept beside the weights, whose bytes must not depend on it."""
+    try:
+        return float(json.loads((file.parent / _TIMING).read_text())["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
@@ -163,10 +196,12 @@ def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
     return {
         "component": recipe.encoder.spec.id,
         "config": recipe.encoder.config.model_dump(mode="json"),
-        "calibrator": {"id": calibrator.spec.id, "config": calibrator.config.model_dump(mode="json")} if calibrator else None,
+        "calibrator": calibrator
+        and {"id": calibrator.spec.id, "config": calibrator.config.model_dump(mode="json")},
         "decoder": recipe.decoder.spec.id,
         "code_space": {"name": encoder.code_space.name, "size": encoder.code_space.size},
-        "cameras": list(encoder.needs.cameras), "size": encoder.needs.size, "anchors": list(encoder.needs.anchors),
+        "cameras": list(encoder.needs.cameras), "size": encoder.needs.size,
+        "anchors": list(encoder.needs.anchors),
     }  # fmt: skip
 
 
@@ -207,9 +242,10 @@ class _Run:
         groups = encoder.parameter_groups(self.config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.98))
         self.log: list[list[float]] = []
+        self.running: dict[str, float] = {}
         self.seconds = 0.0
 
-    def train(self, source: HMCSource[Any], subjects: Sequence[str]) -> None:
+    def train(self, source: HMCSource[Any], subjects: Sequence[str], checkpoint_every_s: float) -> None:
         """Pack the data, restore the checkpoint if there is one, take the remaining steps, save."""
         config, device = self.config, self.device
         data = self._data(source, subjects)
@@ -220,13 +256,12 @@ class _Run:
             self.encoder.fit_statistics(data.statistics())
         bfloat16 = uses_bfloat16(config, device)
         self.encoder.train()
-        running: dict[str, float] = {}
         started = saved = time.monotonic()
         before = self.seconds
-        with contextlib.closing(data.batches(self._step, config.steps)) as batches:
+        with contextlib.closing(data.batches(self._step, config.steps)) as batches, _Interrupt() as interrupt:
             for step, cpu_batch in batches:
                 batch = cpu_batch.to(device)
-                torch.manual_seed(hash((config.seed, step)) & 0x7FFFFFFF)
+                torch.manual_seed((config.seed * config.steps + step) % 2**63)
                 rate = learning_rate(config, step)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
@@ -242,34 +277,48 @@ class _Run:
                         "Try --set training.learning_rate= with a smaller value."
                     )
                 self.optimizer.step()
-                self._record(step, rate, terms.values(), running)
-                self.tell(Progress("train", step + 1, config.steps, dict(running), self._step))
+                self._record(step, rate, terms.values())
+                self.tell(Progress("train", step + 1, config.steps, dict(self.running), self._step))
                 now = time.monotonic()
-                if now - saved > _CHECKPOINT_EVERY_S and step + 1 < config.steps:
+                last = step + 1 == config.steps
+                if (interrupt.asked or now - saved >= checkpoint_every_s) and not last:
                     self.seconds = before + now - started
                     self._save_checkpoint(step + 1)
                     saved = now
+                if interrupt.asked and not last:
+                    raise KeyboardInterrupt
         self.seconds = before + time.monotonic() - started
-        _save(self.recipe, self.encoder, subjects, self.store, self.key, seconds=self.seconds, device=device, log=self.log)
+        _save(
+            self.recipe,
+            self.encoder,
+            subjects,
+            self.store,
+            self.key,
+            seconds=self.seconds,
+            device=device,
+            log=self.log,
+        )
         self.store.remove("training", self.key)
 
     def _data(self, source: HMCSource[Any], subjects: Sequence[str]) -> TrainingData:
         cameras, anchors = self.encoder.needs.cameras, self.encoder.needs.anchors
         request = PackRequest(self.config.frames, self.config.size, cameras, anchors)
-        ready = 0
+        ready: list[str] = []
+        lock = threading.Lock()
 
         def count(subject: str) -> None:
-            nonlocal ready
-            ready += 1
-            self.tell(Progress("data", ready, len(subjects), {}))
+            with lock:
+                ready.append(subject)
+                self.tell(Progress("data", len(ready), len(subjects), {}))
 
         captures = pack(source, subjects, request, store=self.store, progress=count)
         return TrainingData(captures, cameras, anchors, self.config)
 
-    def _record(self, step: int, rate: float, values: dict[str, float], running: dict[str, float]) -> None:
+    def _record(self, step: int, rate: float, values: dict[str, float]) -> None:
+        running, steps = self.running, self.config.steps
         for name, value in values.items():
             running[name] = value if name not in running else 0.95 * running[name] + 0.05 * value
-        if (step + 1) % _LOG_EVERY == 0 or step + 1 == self.config.steps:
+        if (step + 1) % max(1, steps // _LOG_ROWS) == 0 or step + 1 == steps:
             self.log.append([step + 1, rate, *(running[name] for name in _LOG_COLUMNS[2:])])
 
     def _save_checkpoint(self, step: int) -> None:
@@ -278,7 +327,7 @@ class _Run:
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         spec = {
             "component": self.recipe.encoder.spec.id, "config": {}, "step": step, "log": self.log,
-            "seconds": self.seconds,
+            "running": self.running, "seconds": self.seconds,
         }  # fmt: skip
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         save_weights(self.checkpoint, tensors, spec)
@@ -291,19 +340,48 @@ class _Run:
         try:
             tensors, spec = load_weights(self.checkpoint)
         except ArtifactError as error:
-            import logging
-
             logging.getLogger("ufe").warning("%s Training starts from the beginning.", error)
             return False
-        self.encoder.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        self.encoder.load_state_dict(model)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             if name.startswith("optimizer."):
                 _, index, field = name.split(".")
-                state.setdefault(int(index), {})[field] = value
+                parameter = parameters[int(index)]
+                # The moments must lie in memory as their parameter does: another order may round otherwise.
+                placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                state.setdefault(int(index), {})[field] = placed
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self._step, self.log, self.seconds = int(spec["step"]), [list(row) for row in spec["log"]], float(spec["seconds"])
+        self._step, self.seconds = int(spec["step"]), float(spec["seconds"])
+        self.log, self.running = [list(row) for row in spec["log"]], dict(spec["running"])
         return True
+
+
+class _Interrupt:
+    """Holds Ctrl-C back until the step is done, so that no checkpoint has half of one; a second goes through.
+
+    Only the main thread is told of Ctrl-C, so in any other this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 def learning_rate(config: TrainingConfig, step: int) -> float:
@@ -314,12 +392,12 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     return config.final_rate + (config.learning_rate - config.final_rate) * 0.5 * (1 + math.cos(math.pi * part))
 
 
-def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store: Store, key: str, *, seconds: float,
-          device: torch.device, log: list[list[float]]) -> None:  # fmt: skip
+def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store: Store, key: str, *,
+          seconds: float, device: torch.device, log: list[list[float]]) -> None:  # fmt: skip
     record = {
         "budget": recipe.budget, "config": recipe.training.model_dump(mode="json"), "subjects": len(subjects),
         "subjects_sha256": subjects_digest(subjects), "source": recipe.source.spec.id,
-        "seconds": round(seconds, 1), "device": device.type, "torch": torch.__version__,
+        "device": device.type, "torch": torch.__version__,
     }  # fmt: skip
     spec = {**weights_spec(recipe, encoder), "training": record}
     with store.building("weights", key) as folder:
@@ -327,3 +405,4 @@ def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store:
         text = io.StringIO()
         csv.writer(text).writerows([_LOG_COLUMNS, *log])
         write_atomic(folder / "log.csv", text.getvalue().encode())
+        write_atomic(folder / _TIMING, json.dumps({"seconds": round(seconds, 1)}).encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class DecoderLoss:
     Only `render_frames` frames of a batch are rendered, the first ones: a batch is a random draw already.
     """
 
-    def __init__(self, decoder: Decoder, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(self, decoder: Decoder[Any], config: TrainingConfig, device: torch.device) -> None:
         self.decoder = decoder
         self.config = config
         self.camera = decoder.frontal_camera(config.render_size)

@@ -24,9 +24,7 @@ def gaze_rotation(gaze: np.ndarray) -> np.ndarray:
     return np.moveaxis(np.array(rows), (0, 1), (-2, -1))
 
 
-def rotate_eyeballs(
-    vertices: np.ndarray, gaze: np.ndarray, eyes: list[tuple[np.ndarray, np.ndarray]]
-) -> np.ndarray:
+def rotate_eyeballs(vertices: np.ndarray, gaze: np.ndarray, eyes: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Turn each eyeball about its centre, in place.
 
     Args:

@@ -241,9 +241,7 @@ def _boundary_ring(faces: np.ndarray, inside: np.ndarray) -> np.ndarray:
     return np.intersect1d(faces[inside], faces[~inside])
 
 
-def _regions(
-    template: np.ndarray, actions: np.ndarray, faces: np.ndarray, part: np.ndarray
-) -> dict[str, np.ndarray]:
+def _regions(template: np.ndarray, actions: np.ndarray, faces: np.ndarray, part: np.ndarray) -> dict[str, np.ndarray]:
     """Named vertex sets, from the topology and the actions alone (P§8.2-8.4).
 
     The face is the skin that the face's muscles move, in front of the ears; the lower face is its part below the

@@ -119,7 +119,8 @@ def _write(capture: Capture, request: PackRequest, folder: Path) -> None:
     missing = [name for name in request.anchors if name not in capture.anchors]
     if missing:
         raise DataError(
-            f"Capture {capture.id!r} has no anchor {', '.join(map(repr, missing))}; it has {', '.join(capture.anchors)}."
+            f"Capture {capture.id!r} has no anchor {', '.join(map(repr, missing))}; "
+            f"it has {', '.join(capture.anchors)}."
         )
     frames = capture.spread(request.frames, seed=request.seed)
     anchors = [capture.anchors[name] for name in request.anchors]
@@ -189,4 +190,3 @@ def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
             raw = mapped[start:stop]
             arrays[name] = np.frombuffer(raw, kinds[entry["dtype"]]).reshape(entry["shape"])
     return arrays
-

@@ -215,9 +215,7 @@ class AnchorSet:
 
     def to(self, device: torch.device) -> AnchorSet:
         """The same anchors on another device."""
-        return AnchorSet(
-            self.images.to(device, non_blocking=True), self.names, self.cameras, self.present.to(device)
-        )
+        return AnchorSet(self.images.to(device, non_blocking=True), self.names, self.cameras, self.present.to(device))
 
 
 @dataclass(frozen=True)

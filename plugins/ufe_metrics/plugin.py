@@ -10,7 +10,12 @@ class MetricConfig(ComponentConfig):
 
 
 _METRICS = (
-    ("photometric_l1", "errors:PhotometricL1", "Mean pixel error of the frontal rendering inside the face mask", "P§8.1"),
+    (
+        "photometric_l1",
+        "errors:PhotometricL1",
+        "Mean pixel error of the frontal rendering inside the face mask",
+        "P§8.1",
+    ),
     ("mesh_l2", "errors:MeshL2", "Mean vertex distance over the face", "P§8.2"),
     ("lf_mesh_l2", "errors:LowerFaceMeshL2", "Mean vertex distance over the lower face", "P§8.3"),
     ("mouth_shape", "errors:MouthShape", "Error of the mouth's width plus error of its opening", "P§8.4"),

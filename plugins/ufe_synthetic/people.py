@@ -13,7 +13,18 @@ import numpy as np
 from ufe_core.head import ACTIONS, EYE_LEFT, EYE_RIGHT, MOUTH_CAVITY, SKIN, TONGUE, Head, anny_model, to_head_mm
 
 _PEOPLE_SEED = 20240728
-_SHAPE_PREFIXES = ("cheek-", "chin-", "ear-", "eyebrows-", "eye-", "forehead-", "head-", "mouth-", "nose-", "neck-double")
+_SHAPE_PREFIXES = (
+    "cheek-",
+    "chin-",
+    "ear-",
+    "eyebrows-",
+    "eye-",
+    "forehead-",
+    "head-",
+    "mouth-",
+    "nose-",
+    "neck-double",
+)
 _NOT_SHAPE = ("head-trans", "eye-trans-up", "mouth-trans-out", "nose-trans-out", "head-age", "head-fat")
 _TEXTURE_SIZE = 256
 
@@ -123,11 +134,11 @@ def paint(subject: int, head: Head, layout: TexelLayout) -> np.ndarray:
     tone = rng.uniform(0.0, 1.0)
     skin = (1 - tone) * np.array([0.78, 0.56, 0.46]) + tone * np.array([0.42, 0.24, 0.17])
     position, part = layout.position, layout.part
-    mottling = sum(
-        (0.05 / 1.6**octave) * np.cos(position @ rng.normal(0, 0.05 * 1.9**octave, 3) + rng.uniform(0, 6.28))
-        for octave in range(5)
-        for _ in range(3)
-    )
+    mottling = np.zeros(position.shape[:2])
+    for octave in range(5):
+        for _ in range(3):
+            wave = np.cos(position @ rng.normal(0, 0.05 * 1.9**octave, 3) + rng.uniform(0, 6.28))
+            mottling += (0.05 / 1.6**octave) * wave
     colour = skin * (1 + mottling)[..., None]
     for _ in range(rng.integers(3, 14)):  # moles and spots
         centre = position[rng.integers(layout.face_rows), rng.integers(position.shape[1])]
@@ -139,7 +150,7 @@ def paint(subject: int, head: Head, layout: TexelLayout) -> np.ndarray:
     colour = colour * (1 - 0.75 * brow)
     if rng.uniform() < 0.35:  # stubble or beard on the lower face
         strength = rng.uniform(0.1, 0.6)
-        x, y, z = np.moveaxis(position, -1, 0)
+        _, y, z = np.moveaxis(position, -1, 0)
         area = 1 / (1 + np.exp(-(y - 52) / 4)) * (z > -45) * (1 - layout.masks[..., 0])
         grain = 0.75 + 0.25 * rng.standard_normal(area.shape)
         colour = colour * (1 - strength * np.clip(area * grain, 0, 1))[..., None]

@@ -95,7 +95,9 @@ def perform(subject: int, movement: Movement, session: int) -> Performance:
     for k in range(_FREE_SEGMENTS):
         speech = k % 2 == 0
         intents.append(_speech(rng) if speech else _free(rng))
-        segments.append(_segment(f"{'speech' if speech else 'free'}_{k:02d}", len(segments), "speech" if speech else "free"))
+        segments.append(
+            _segment(f"{'speech' if speech else 'free'}_{k:02d}", len(segments), "speech" if speech else "free")
+        )
     meant = np.concatenate(intents)
     count = len(meant)
     gaze_deg = _gaze_deg(rng, count)
@@ -170,9 +172,7 @@ def _gaze_deg(rng: np.random.Generator, count: int) -> np.ndarray:
 def _unit(gaze_deg: np.ndarray) -> np.ndarray:
     """Azimuth and altitude in degrees [N, 2, 2] to unit vectors float32 [N, 6]."""
     azimuth, altitude = np.radians(gaze_deg[..., 0]), np.radians(gaze_deg[..., 1])
-    vector = np.stack(
-        [np.sin(azimuth) * np.cos(altitude), -np.sin(altitude), np.cos(azimuth) * np.cos(altitude)], -1
-    )
+    vector = np.stack([np.sin(azimuth) * np.cos(altitude), -np.sin(altitude), np.cos(azimuth) * np.cos(altitude)], -1)
     return vector.reshape(len(gaze_deg), 6).astype(np.float32)
 
 

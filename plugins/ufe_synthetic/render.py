@@ -60,8 +60,8 @@ class Renderer:
         return torch.from_numpy(direction)
 
     def radiance(
-        self, vertices: torch.Tensor, cameras: list[list[CameraSpec]], headset_pose: list[tuple[np.ndarray, np.ndarray]],
-        look: Look, light: Light,
+        self, vertices: torch.Tensor, cameras: list[list[CameraSpec]],
+        headset_pose: list[tuple[np.ndarray, np.ndarray]], look: Look, light: Light,
     ) -> torch.Tensor:  # fmt: skip
         """Linear light float32 [N, C, H, W] of posed heads `vertices` float32 [N, V, 3].
 

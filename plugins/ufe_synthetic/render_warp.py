@@ -85,7 +85,7 @@ def shade(
     t = uv_faces[k]
     albedo = texel(texture, w[0] * uv[t[0]] + w[1] * uv[t[1]] + w[2] * uv[t[2]])
     d = w[0] * eye_direction[f[0]] + w[1] * eye_direction[f[1]] + w[2] * eye_direction[f[2]]
-    is_eye = float(0.0)
+    is_eye = float(0.0)  # noqa: UP018 (a bare number would be a constant to warp)
     if wp.length(d) > 0.5:
         along = d[2] / wp.length(d)
         inside = ramp(along, iris[1] - 0.012, iris[1] + 0.006)
@@ -96,12 +96,12 @@ def shade(
     to_camera = wp.normalize(eye[view] - p)
     total = albedo * ambient
     for m in range(emitter_power.shape[0]):
-        l = emitters[view, m] - p
-        r2 = wp.dot(l, l)
-        l = l / wp.sqrt(r2)
-        facing = wp.dot(n, l)
+        to_light = emitters[view, m] - p
+        r2 = wp.dot(to_light, to_light)
+        to_light = to_light / wp.sqrt(r2)
+        facing = wp.dot(n, to_light)
         if facing > 0.0:
-            half = wp.normalize(l + to_camera)
+            half = wp.normalize(to_light + to_camera)
             shine = wp.max(wp.dot(n, half), 0.0)
             if is_eye > 0.0:
                 shine = 1.2 * wp.pow(shine, 220.0)  # cornea

@@ -13,9 +13,10 @@ from ufe_core.errors import DataError
 from ufe_core.head import Head, asset_key, load_head
 from ufe_core.interfaces.source import Capture, FrameLabels, HMCSource, Neutral
 from ufe_core.store import Store, code_fingerprint, fingerprint
+from ufe_core.types import CameraSpec
 from ufe_synthetic.headset import default_headset
-from ufe_synthetic.people import movement_of, neutral_geometry, paint, rng_of, texel_layout
-from ufe_synthetic.performance import perform, sensing_of
+from ufe_synthetic.people import TexelLayout, movement_of, neutral_geometry, paint, rng_of, texel_layout
+from ufe_synthetic.performance import Performance, perform, sensing_of
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.render import Light, Look, Renderer, headset_pose, pose, sense
 
@@ -69,7 +70,7 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         return Renderer(self.head)
 
     @cached_property
-    def _texels(self):  # type: ignore[no-untyped-def]
+    def _texels(self) -> TexelLayout:
         return texel_layout(self.head)
 
     def texture(self, number: int) -> np.ndarray:
@@ -120,7 +121,7 @@ class SyntheticCapture(Capture):
         }
 
     @cached_property
-    def _performance(self):  # type: ignore[no-untyped-def]
+    def _performance(self) -> Performance:
         return perform(self._number, movement_of(self._number), self._session)
 
     @cached_property
@@ -142,11 +143,11 @@ class SyntheticCapture(Capture):
         labels, head = self.labels(indices), self._source.head
         return pose(self._source.geometry(self._number), self._source.actions, labels.expression, labels.gaze, head)
 
-    def camera_poses(self, index: int, size: int = 400) -> list:  # type: ignore[type-arg]
+    def camera_poses(self, index: int, size: int = 400) -> tuple[list[CameraSpec], tuple[np.ndarray, np.ndarray]]:
         """The eight cameras of one frame as the headset really sat, and the rigid motion that put them there."""
         slip = self._performance.slip[index]
         motion = headset_pose(self._sensing.rotation_deg + slip[:3], self._sensing.translation_mm + slip[3:])
-        return [[camera.resized(size, size).moved(*motion) for camera in self.cameras], motion]
+        return [camera.resized(size, size).moved(*motion) for camera in self.cameras], motion
 
     def frames(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:
         rows = self._check(indices)
@@ -173,5 +174,3 @@ class SyntheticCapture(Capture):
         if bad:
             raise DataError(f"Capture {self.id!r} has frames 0 to {self.frame_count - 1}; {bad[0]} was asked for.")
         return rows
-
-

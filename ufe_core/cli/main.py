@@ -52,9 +52,7 @@ class CommandGroup(click.Group):
         Raises:
             PluginError: it cannot be imported, or two distributions have one of that name.
         """
-        entries = sorted(
-            importlib.metadata.entry_points(group=GROUP, name=cmd_name), key=lambda entry: entry.value
-        )
+        entries = sorted(importlib.metadata.entry_points(group=GROUP, name=cmd_name), key=lambda entry: entry.value)
         if not entries:
             return None
         if len(entries) > 1:
@@ -64,8 +62,7 @@ class CommandGroup(click.Group):
             command = entries[0].load()
         except (Exception, SystemExit) as error:
             raise PluginError(
-                f"Command {cmd_name!r} cannot be loaded from '{entries[0].value}': "
-                f"{type(error).__name__}: {error}"
+                f"Command {cmd_name!r} cannot be loaded from '{entries[0].value}': {type(error).__name__}: {error}"
             ) from error
         if not isinstance(command, click.Command):
             raise PluginError(f"Command {cmd_name!r}: '{entries[0].value}' is not a click command.")
@@ -123,9 +120,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo(
-            "ufe: interrupted; finished work is kept, run the same command again to continue", err=True
-        )
+        click.echo("ufe: interrupted; finished work is kept, run the same command again to continue", err=True)
         return 130
     except BrokenPipeError:
         raise

@@ -52,9 +52,7 @@ def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, w
 
 @plugins.command()
 @click.argument("name")
-@click.option(
-    "--kind", type=click.Choice(_KINDS), help="Kind of the component, where the name alone is not enough."
-)
+@click.option("--kind", type=click.Choice(_KINDS), help="Kind of the component, where the name alone is not enough.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Show one component: what it is, where it comes from, and its options.
@@ -77,9 +75,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
         _print_component(_component_facts(found, spec, with_options=True))
 
 
-def _component_facts(
-    found: "Catalogue", spec: "ComponentSpec", *, with_options: bool = False
-) -> dict[str, Any]:
+def _component_facts(found: "Catalogue", spec: "ComponentSpec", *, with_options: bool = False) -> dict[str, Any]:
     from ufe_core.config import describe_options
 
     origin = found.provenance(spec)

@@ -36,9 +36,7 @@ def check(ctx: click.Context, as_json: bool) -> None:
     found = load_registry()
     problems = check_registry(found, catalogue())
     if as_json:
-        click.echo(
-            json.dumps({"registry": str(registry_path()), "problems": problems}, indent=2, ensure_ascii=False)
-        )
+        click.echo(json.dumps({"registry": str(registry_path()), "problems": problems}, indent=2, ensure_ascii=False))
     elif problems:
         for problem in problems:
             click.echo(problem)
@@ -65,17 +63,13 @@ def show(as_json: bool) -> None:
     click.echo(f"Registry '{registry_path()}'")
     click.echo("\nSplits")
     for name, split in found.splits.items():
-        sizes = ", ".join(
-            f"{len(split.part(p))} {p}" for p in ("train", "test", "subjects") if getattr(split, p)
-        )
+        sizes = ", ".join(f"{len(split.part(p))} {p}" for p in ("train", "test", "subjects") if getattr(split, p))
         click.echo(f"  {name}: {sizes} subjects of source '{split.source}'")
         if split.test:
             click.echo(f"    test: {' '.join(split.test)}")
     click.echo("\nWeights")
     for weights in found.weights:
-        click.echo(
-            f"  {weights.id}: {weights.bytes / 1e6:.1f} MB, budget {weights.budget}, {weights.license}"
-        )
+        click.echo(f"  {weights.id}: {weights.bytes / 1e6:.1f} MB, budget {weights.budget}, {weights.license}")
         click.echo(f"    made by: {weights.command}")
     if not found.weights:
         click.echo("  none")

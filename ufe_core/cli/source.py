@@ -73,23 +73,15 @@ def info(name: str, assignments: "Sequence[str]", as_json: bool) -> None:
 
 @source.command()
 @_which_source
-@click.option(
-    "--subject", "subjects", multiple=True, metavar="ID", help="A subject to show; may be repeated."
-)
+@click.option("--subject", "subjects", multiple=True, metavar="ID", help="A subject to show; may be repeated.")
 @click.option("--count", default=4, show_default=True, type=click.IntRange(1), help="Subjects, unless named.")
-@click.option(
-    "--seed", type=click.IntRange(0), help="Draw the subjects at random; without it the first ones."
-)
-@click.option(
-    "--anchors", help="Anchors, separated by commas, or 'all'.  [default: the six of a calibration]"
-)
+@click.option("--seed", type=click.IntRange(0), help="Draw the subjects at random; without it the first ones.")
+@click.option("--anchors", help="Anchors, separated by commas, or 'all'.  [default: the six of a calibration]")
 @click.option(
     "--cameras", default="tracking", show_default=True,
     help="'tracking', 'augmented', 'all', or names separated by commas.",
 )  # fmt: skip
-@click.option(
-    "--size", default=128, show_default=True, type=click.IntRange(16, 1024), help="Pixels of a tile."
-)
+@click.option("--size", default=128, show_default=True, type=click.IntRange(16, 1024), help="Pixels of a tile.")
 @click.option(
     "--out",
     default=Path("preview.png"),
@@ -128,14 +120,10 @@ def preview(
             planes = []
             for anchor in _choose_anchors(capture, ",".join(wanted_anchors)):
                 index = capture.anchors[anchor]
-                planes.append(
-                    capture.frames([index], cameras=[camera.name for camera in wanted], size=size)[0]
-                )
+                planes.append(capture.frames([index], cameras=[camera.name for camera in wanted], size=size)[0])
                 bar.update(task, advance=1, description=f"rendering {subject}")
             rows.append(SheetRow(subject, _notes(spec, capture), _stack(planes)))
-    caption = (
-        f"{spec.id}: {len(rows)} subjects x {len(wanted)} cameras x {len(wanted_anchors)} anchors, {size} px"
-    )
+    caption = f"{spec.id}: {len(rows)} subjects x {len(wanted)} cameras x {len(wanted_anchors)} anchors, {size} px"
     data = draw_sheet(rows, wanted, wanted_anchors, caption=caption)
     _write(out, data)
     click.echo(f"{out}  {width} x {height} pixels, {len(data) / 1e3:.0f} kB ({caption})")
@@ -222,9 +210,7 @@ def _facts(spec: "ComponentSpec", opened: "HMCSource[Any]") -> dict[str, Any]:
         "anchors": list(capture.anchors),
         "conditions": dict(capture.conditions),
         "labels": labels is not None,
-        "label_sizes": {"expression": labels.expression.shape[1], "gaze": labels.gaze.shape[1]}
-        if labels
-        else None,
+        "label_sizes": {"expression": labels.expression.shape[1], "gaze": labels.gaze.shape[1]} if labels else None,
         "capture": capture.id,
     }
 
@@ -309,9 +295,7 @@ def _choose_subjects(
     held_out = set(splits.get("test", ()))
     pool = [subject for subject in known if subject not in held_out]
     if count > len(pool):
-        raise ConfigError(
-            f"--count {count} is more than the {len(pool)} subjects of '{spec.id}' not held out."
-        )
+        raise ConfigError(f"--count {count} is more than the {len(pool)} subjects of '{spec.id}' not held out.")
     if seed is None:
         return pool[:count]
     import random
@@ -325,9 +309,7 @@ def _choose_anchors(capture: "Capture", text: str | None) -> list[str]:
     known = list(capture.anchors)
     if text == "all":
         return known
-    wanted = (
-        _names(text) if text is not None else [name for name in DEFAULT_ANCHORS if name in known] or known
-    )
+    wanted = _names(text) if text is not None else [name for name in DEFAULT_ANCHORS if name in known] or known
     return _all_known(f"Capture {capture.id!r}", "anchor", wanted, known)
 
 

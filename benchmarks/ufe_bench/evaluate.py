@@ -111,7 +111,7 @@ def enroll(encoder: Encoder[Any], capture: PackedCapture, device: torch.device) 
 def measure_cost(encoder: Encoder[Any], capture: PackedCapture, device: torch.device) -> Cost:
     """Latency of one instant (4 images, batch 1) with cached anchors, and of one enrolment (P§13.6, O55)."""
     calibration = enroll(encoder, capture, device)
-    frames = FrameBatch.single_user(torch.from_numpy(capture.images[:1]), encoder.needs.cameras).to(device)
+    frames = FrameBatch.single_user(torch.from_numpy(np.array(capture.images[:1])), encoder.needs.cameras).to(device)
     times = _time(lambda: encoder.encode(frames, calibration), _WARM_UP, _LATENCY_RUNS, device)
     enrolment = _time(lambda: enroll(encoder, capture, device), 3, 11, device)
     return Cost(

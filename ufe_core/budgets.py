@@ -38,7 +38,7 @@ class TrainingConfig(ComponentConfig):
     cutmix_patches: int = Field(3, ge=0, le=16, description="Augmentation: patches pasted from another subject")
     anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out")
     seed: int = Field(0, ge=0, description="Fixes initial weights, batches and augmentation")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 on a GPU")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
 
 
 _BUDGETS: dict[str, dict[str, Any]] = {

@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 from rich.progress import Progress as Bars
+from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -55,8 +56,10 @@ class TrainingDisplay:
     def __enter__(self) -> Callable[[Progress], None]:
         if self._console.is_terminal:
             self._bars = Bars(
-                TextColumn("{task.description:>10}"), BarColumn(20), MofNCompleteColumn(), _RateColumn(),
-                TextColumn("eta"), TimeRemainingColumn(compact=True), TextColumn("{task.fields[losses]}"),
+                TextColumn("{task.description:>10}"), BarColumn(20, table_column=Column(no_wrap=True)),
+                MofNCompleteColumn(table_column=Column(no_wrap=True)), _RateColumn(Column(no_wrap=True)),
+                TextColumn("eta"), TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+                TextColumn("{task.fields[losses]}", table_column=Column(overflow="ellipsis", max_width=45)),
                 console=self._console, speed_estimate_period=60,
             )  # fmt: skip
             self._bars.start()
@@ -110,7 +113,8 @@ class _RateColumn(ProgressColumn):
 
 
 def _losses_text(losses: Mapping[str, float]) -> str:
-    return "  ".join(f"{_LOSSES.get(name, name)} {value:.3g}" for name, value in losses.items())
+    first = sorted(losses, key=lambda name: name != "total")
+    return "  ".join(f"{_LOSSES.get(name, name)} {losses[name]:.3g}" for name in first)
 
 
 def _clock(seconds: float) -> str:

@@ -73,13 +73,16 @@ def pick_device(name: str = "auto") -> torch.device:
     """The named device, or a GPU if there is one.
 
     Raises:
-        UfeError: the device is not there.
+        UfeError: the device is not there, or there is none of that name.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UfeError("No GPU is usable here (torch.cuda.is_available() is false). Use --device cpu.")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UfeError(f"There is no device {name!r}. Use auto, cpu, cuda or cuda:N.") from error
 
 
 def uses_bfloat16(config: TrainingConfig, device: torch.device) -> bool:

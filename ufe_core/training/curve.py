@@ -1,0 +1,68 @@
+"""A picture of a training run: its losses against the step, from the log that lies beside the weights."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from ufe_core.errors import ArtifactError
+from ufe_core.store import write_atomic
+
+_TERMS = {
+    "total": ("all, weighted", "#222222"),
+    "photometric": ("photometric, of 255", "#0072b2"),
+    "geometry": ("geometry, mm", "#d55e00"),
+    "gaze": ("gaze, rad²", "#009e73"),
+}
+_LOG_BELOW = 0.5  # a loss that falls below this share of its maximum is clearer on a log scale
+
+
+def draw_curve(log: Path, picture: Path) -> bool:
+    """Draw `log.csv` as a PNG, one line for each loss term.
+
+    Returns:
+        False, and draws nothing, where the log has fewer than two rows or every loss in it is zero.
+
+    Raises:
+        ArtifactError: the log cannot be read.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(log.read_text())))
+        steps = [int(float(row["step"])) for row in rows]
+        lines = {name: [float(row[name]) for row in rows] for name in _TERMS}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"Training log '{log}' cannot be read ({type(error).__name__}: {error}).") from error
+    lines = {name: values for name, values in lines.items() if any(value > 0 for value in values)}
+    if len(steps) < 2 or not lines:
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    figure = Figure(figsize=(2.7 * len(lines), 2.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, values) in zip(figure.subplots(1, len(lines), squeeze=False)[0], lines.items(), strict=True):
+        title, colour = _TERMS[name]
+        axes.plot(steps, values, color=colour, linewidth=1.2)
+        if 0 < min(values) < _LOG_BELOW * max(values):
+            axes.set_yscale("log")
+            if min(values) > 0.05 * max(values):  # less than a decade or so: plain numbers on the finer ticks too
+                axes.yaxis.set_minor_formatter(ScalarFormatter())
+                axes.tick_params(axis="y", which="minor", labelsize=6)
+            else:
+                axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.yaxis.set_major_formatter(ScalarFormatter())
+        else:
+            axes.set_ylim(0, None)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.set_xlabel("step", fontsize=8)
+        axes.set_xlim(0, steps[-1])
+        axes.tick_params(labelsize=7)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(f"{values[-1]:.3g}", fontsize=9, loc="right", color=colour)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    write_atomic(picture, data.getvalue())
+    return True

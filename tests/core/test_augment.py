@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from ufe_core.budgets import TrainingConfig
+from ufe_core.training.augment import Augmentation
+
+SIDE = 16
+NONE = {"rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "cutmix_patches": 0}
+
+
+def images(users=3, count=2, cameras=4, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (users, count, cameras, SIDE, SIDE), dtype=np.uint8)
+
+
+def single(affine, gain=1.0, patches=0):
+    return Augmentation(np.array(affine, np.float64).reshape(1, 1, 2, 3), np.full((1, 1), gain), patches)
+
+
+def test_nothing_changes_when_every_option_is_off():
+    rng = np.random.default_rng(0)
+    augment = Augmentation.draw(TrainingConfig(**NONE), 3, 4, rng)
+    before = images()
+    after = augment.mix(augment.apply(before), rng)
+    assert np.array_equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("affine", "moved_to"),
+    [
+        ([[0, -1, 0], [1, 0, 0]], (12, 12)),  # a quarter turn about the centre: +x goes to +y
+        ([[-1, 0, 0], [0, -1, 0]], (12, 3)),
+        ([[1, 0, 0.25], [0, 1, -0.125]], (2, 14)),  # shifts are in half sides: 2 px right, 1 px up
+    ],
+)
+def test_a_known_transform_moves_a_known_pixel(affine, moved_to):
+    image = np.zeros((1, 1, 1, SIDE, SIDE), np.uint8)
+    image[0, 0, 0, 3, 12] = 200
+    out = single(affine).apply(image)[0, 0, 0]
+    assert out[moved_to] == 200 and int(out.astype(int).sum()) == 200
+
+
+def test_scaling_keeps_the_centre_and_spreads_from_it():
+    image = np.zeros((1, 1, 1, SIDE, SIDE), np.uint8)
+    image[..., 6:10, 6:10] = 100
+    out = single([[2, 0, 0], [0, 2, 0]]).apply(image)[0, 0, 0].astype(float)
+    assert np.array_equal(out, out[::-1]) and np.array_equal(out, out[:, ::-1])
+    assert out.sum() == pytest.approx(4 * image.sum(), rel=0.01)
+
+
+def test_gain_multiplies_and_saturates():
+    image = np.array([0, 10, 100, 200], np.uint8).reshape(1, 1, 1, 2, 2)
+    assert single([[1, 0, 0], [0, 1, 0]], gain=1.5).apply(image).flatten().tolist() == [0, 15, 150, 255]
+
+
+def test_draws_stay_within_the_options():
+    config = TrainingConfig(rotation_deg=15, scale=1.1, shift=0.02, gain=0.0)
+    affine = Augmentation.draw(config, 200, 4, np.random.default_rng(3)).affine
+    scale = np.sqrt(np.abs(np.linalg.det(affine[..., :2])))
+    angle = np.degrees(np.arctan2(affine[..., 1, 0], affine[..., 0, 0]))
+    assert 1.08 < scale.max() <= 1.1 + 1e-9 and 1 / 1.1 - 1e-9 <= scale.min() < 0.92
+    assert 14 < angle.max() <= 15 and -15 <= angle.min() < -14
+    assert 0.038 < np.abs(affine[..., 2]).max() <= 0.04  # two hundredths of the side are four of the half side
+
+
+def test_each_subject_and_camera_has_its_own_transform_and_frames_share_it():
+    augment = Augmentation.draw(TrainingConfig(), 3, 4, np.random.default_rng(1))
+    same = np.broadcast_to(images(1, 1, 1), (3, 2, 4, SIDE, SIDE))
+    out = augment.apply(same)
+    assert np.array_equal(out[:, 0], out[:, 1])
+    assert len({out[u, 0, c].tobytes() for u in range(3) for c in range(4)}) == 12
+
+
+@pytest.mark.parametrize("patches", [1, 3, 16])
+def test_cutmix_changes_at_most_a_quarter_and_takes_it_from_another_subject(patches):
+    level = np.array([10, 20, 30], np.uint8)
+    before = np.broadcast_to(level[:, None, None, None, None], (3, 5, 4, 32, 32)).copy()
+    out = single([[1, 0, 0], [0, 1, 0]], patches=patches).mix(before, np.random.default_rng(0))
+    changed = out != before
+    share = changed.mean((3, 4))
+    assert share.min() > 0 and share.max() <= 0.25
+    assert set(np.unique(out[0][changed[0]])) <= {20, 30}
+    assert np.array_equal(before[:, 0, 0, 0, 0], level), "the images given must be left alone"
+
+
+def test_one_subject_alone_has_nobody_to_mix_with():
+    before = images(users=1)
+    assert np.array_equal(single([[1, 0, 0], [0, 1, 0]], patches=3).mix(before, np.random.default_rng(0)), before)
+
+
+def test_equal_generators_draw_equally():
+    def make(step):
+        rng = np.random.default_rng([0, 1, step])
+        augment = Augmentation.draw(TrainingConfig(), 3, 4, rng)
+        return augment.mix(augment.apply(images()), rng)
+
+    assert np.array_equal(make(5), make(5))
+    assert not np.array_equal(make(5), make(6))

@@ -83,8 +83,9 @@ class UnivEncoder(Encoder[UnivConfig]):
         return self._fuse([m[2 * count :] for m in maps], rows)
 
     def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
-        if anchors.images.shape[1] == 0:
-            return {}
+        if anchors.images.shape[1] == 0:  # nothing to look at, but a calibrator may keep something all the same
+            channels = [cast("Calibrator[Any]", self.calibrate[region]).channels for region in REGIONS]
+            return self._precompute([self.image_mean.new_zeros(0, k, 1, 1) for k in channels], anchors.present)
         return self._precompute(self._extract(anchors.images.flatten(0, 1)), anchors.present)
 
     def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:

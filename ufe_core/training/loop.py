@@ -240,7 +240,7 @@ class _Run:
         self.recipe, self.encoder, self.decoder = recipe, encoder, decoder
         self.store, self.key, self.device = store, key, device
         self.config = recipe.training
-        self.tell: Listener = listener or (lambda progress: None)
+        self.tell: Listener = (lambda progress: None) if listener is None else listener
         self.checkpoint = store.path("training", key) / "checkpoint.safetensors"
         groups = encoder.parameter_groups(self.config.weight_decay)
         self.optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.98))

@@ -1,0 +1,313 @@
+"""Whole trainings at the smoke budget: they learn, resume to the same bits, and never touch held-out people."""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ufe_core.budgets import TrainingConfig
+from ufe_core.errors import ArtifactError, DataError
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import Recipe, resolve_recipe
+from ufe_core.registry import load_registry
+from ufe_core.store import Store
+from ufe_core.training.loop import learning_rate, pick_device, refuse_held_out, trained
+from ufe_synthetic.source import SyntheticCapture, SyntheticSource
+
+SPLIT = load_registry().splits["synthetic"]
+CPU = torch.device("cpu")
+QUICK = {"frames": 4, "frames_per_user": 2, "steps": 10, "render_frames": 2}
+
+CHILD = """
+import os, signal, sys
+import torch
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import resolve_recipe
+from ufe_core.registry import load_registry
+from ufe_core.store import Store
+from ufe_core.training.loop import trained
+
+root, overrides, every_s, sent, at = sys.argv[1], eval(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+torch.set_num_threads(1)
+
+def listener(progress):
+    if progress.stage == "train":
+        print(progress.done, flush=True)
+        if progress.done == at:
+            os.kill(os.getpid(), sent)
+
+recipe = resolve_recipe(catalogue(), budget="smoke", overrides={"training": overrides})
+trained(recipe, load_registry().splits["synthetic"].train, store=Store(root), device=torch.device("cpu"),
+        fresh=True, listener=listener, checkpoint_every_s=every_s)
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """On two busy cores, two threads that wait for each other are far slower than one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("home"))
+
+
+def recipe(encoder="univ", **training) -> Recipe:
+    return resolve_recipe(catalogue(), encoder=encoder, budget="smoke", overrides={"training": {**QUICK, **training}})
+
+
+class Told(list):
+    """A listener that remembers."""
+
+    def __call__(self, progress):
+        self.append(progress)
+
+    @property
+    def training(self):
+        return [progress for progress in self if progress.stage == "train"]
+
+
+def run(store, made=None, **options):
+    told = Told()
+    done = trained(made or recipe(), SPLIT.train, store=store, device=CPU, listener=told, **options)
+    return done, told
+
+
+@pytest.fixture(scope="module")
+def straight(store):
+    """The weights of a training that nothing interrupts."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    done, told = run(store)
+    torch.set_num_threads(threads)
+    return done, told
+
+
+def test_progress_tells_captures_then_steps(straight):
+    _, told = straight
+    assert [(p.stage, p.done, p.total) for p in told] == [
+        *(("data", n, 4) for n in range(1, 5)), *(("train", n, 10) for n in range(1, 11))
+    ]  # fmt: skip
+    assert set(told.training[-1].losses) == {"total", "photometric", "geometry", "gaze"}
+    assert all(p.resumed_at == 0 for p in told)
+
+
+def test_the_weights_say_how_they_were_made(straight, store):
+    done, _ = straight
+    made = recipe()
+    assert done.record["config"] == made.training.model_dump(mode="json")
+    assert (done.record["subjects"], done.record["budget"]) == (4, "smoke") and done.record["seconds"] > 0
+    assert done.encoder.training is False and done.encoder.fingerprint == done.sha256
+    assert not list((store.root / "training").glob("*/checkpoint*")), "a finished training leaves no checkpoint"
+    log = done.path.with_name("log.csv").read_text().splitlines()
+    assert log[0] == "step,learning_rate,total,photometric,geometry,gaze" and len(log) == 11
+
+
+def test_trained_once_is_trained(straight, store):
+    done, told = run(store)
+    assert done.sha256 == straight[0].sha256 and told == []
+
+
+def test_the_same_command_gives_the_same_bytes(straight, store):
+    log = straight[0].path.with_name("log.csv").read_bytes()
+    done, told = run(store, fresh=True)
+    assert len(told.training) == 10
+    assert done.sha256 == straight[0].sha256 and done.path.with_name("log.csv").read_bytes() == log
+
+
+def test_training_learns(store):
+    """Four people's frames by heart: the loss falls well below where it began."""
+    overrides = {
+        "training": {**QUICK, "steps": 60, "learning_rate": 2e-3, "rotation_deg": 0, "scale": 1, "cutmix_patches": 0},
+        "encoder": {"backbone": "resnet10t", "backbone_options": {"channels": [16, 32, 48, 64], "stem_width": 8}},
+    }
+    told = run(store, resolve_recipe(catalogue(), budget="smoke", overrides=overrides))[1].training
+    first, last = told[0].losses, told[-1].losses
+    assert last["total"] < 0.75 * first["total"]
+    assert last["geometry"] < 0.8 * first["geometry"] and last["gaze"] < 0.6 * first["gaze"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "every_s", "resumed_at"), [(signal.SIGKILL, 0.0, 5), (signal.SIGINT, 1e9, 6)], ids=["kill -9", "Ctrl-C"]
+)
+def test_an_interrupted_training_goes_on_to_the_same_bytes(straight, store, sent, every_s, resumed_at):
+    """The signal comes at step 6, before its checkpoint. Ctrl-C lets the step end and keeps it; kill -9 does not."""
+    log = straight[0].path.with_name("log.csv").read_bytes()
+    arguments = [str(store.root), repr(QUICK), str(every_s), str(int(sent)), "6"]
+    child = subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, timeout=300)
+    assert child.stdout.split() == ["1", "2", "3", "4", "5", "6"], child.stderr
+    assert child.returncode == -sent
+    done, told = run(store)
+    assert [p.done for p in told.training] == list(range(resumed_at + 1, 11))
+    assert {p.resumed_at for p in told.training} == {resumed_at}
+    assert done.sha256 == straight[0].sha256 and done.path.with_name("log.csv").read_bytes() == log
+
+
+def interrupt_at(store, step):
+    """Leave a checkpoint after a step and give its file."""
+
+    def listener(progress):
+        if progress.stage == "train" and progress.done == step:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(recipe(), SPLIT.train, store=store, device=CPU, fresh=True, listener=listener)
+    (checkpoint,) = (store.root / "training").glob("*/checkpoint.safetensors")
+    return checkpoint
+
+
+def test_after_a_training_ctrl_c_is_what_it_was_before(store):
+    before = signal.getsignal(signal.SIGINT)
+    interrupt_at(store, 1)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_damaged_checkpoint_is_named_and_left_behind(straight, store, caplog):
+    checkpoint = interrupt_at(store, 3)
+    os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    with caplog.at_level(logging.WARNING, "ufe"):
+        done, told = run(store)
+    assert str(checkpoint) in caplog.text and "truncated" in caplog.text
+    assert "Training starts from the beginning" in caplog.text
+    assert len(told.training) == 10 and done.sha256 == straight[0].sha256
+
+
+def test_fresh_forgets_the_checkpoint(store):
+    interrupt_at(store, 3)
+    _, told = run(store, fresh=True)
+    assert len(told.training) == 10 and told.training[0].resumed_at == 0
+
+
+@pytest.mark.parametrize("mend", ["fresh", "delete"])
+def test_truncated_weights_are_refused_until_the_user_decides(straight, store, mend):
+    """Either way that the message offers makes them anew, bit for bit."""
+    path = run(store)[0].path
+    os.truncate(path, 5000)
+    with pytest.raises(ArtifactError, match=rf"Weights '{path}' are truncated.*Delete it and run the command again"):
+        run(store)
+    if mend == "delete":
+        path.unlink()
+    done, told = run(store, fresh=mend == "fresh")
+    assert len(told.training) == 10 and done.sha256 == straight[0].sha256
+
+
+def test_a_full_disk_is_one_line(store, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    run(store)
+    monkeypatch.setattr("ufe_core.store.os.fsync", full)
+    with pytest.raises(ArtifactError, match=r"^Cannot write .* the disk is full\. Free some space") as error:
+        run(store, fresh=True)
+    assert "\n" not in str(error.value)
+    monkeypatch.undo()
+    assert len(run(store)[1].training) == 10
+
+
+def test_the_schedule_warms_up_and_then_falls_as_a_cosine():
+    config = TrainingConfig(steps=110, warmup=10, learning_rate=1e-3, final_rate=1e-6)
+    assert [learning_rate(config, step) for step in (0, 4, 9)] == pytest.approx([1e-4, 5e-4, 1e-3])
+    assert learning_rate(config, 10) == pytest.approx(1e-3)
+    assert learning_rate(config, 60) == pytest.approx((1e-3 + 1e-6) / 2)
+    assert learning_rate(config, 110) == pytest.approx(1e-6)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    from ufe_core.errors import UfeError
+
+    with pytest.raises(UfeError, match="There is no device 'quantum'. Use auto, cpu, cuda or cuda:N"):
+        pick_device("quantum")
+
+
+class Spy:
+    """Stands in for the synthetic source and notes whose captures are opened and whose data are read."""
+
+    def __init__(self, config):
+        self.opened, self.read = set(), {"frames": set(), "labels": set(), "neutral": set()}
+        spy = self
+
+        class SpyCapture(SyntheticCapture):
+            def frames(self, *args, **options):
+                spy.read["frames"].add(self.subject)
+                return super().frames(*args, **options)
+
+            def labels(self, indices):
+                spy.read["labels"].add(self.subject)
+                return super().labels(indices)
+
+            def neutral(self):
+                spy.read["neutral"].add(self.subject)
+                return super().neutral()
+
+            def vertices(self, indices):
+                spy.read["frames"].add(self.subject)
+                return super().vertices(indices)
+
+        class SpySource(SyntheticSource):
+            def captures(self, subjects):
+                spy.opened.update(subjects)
+                return [SpyCapture(self, subject, self._number(subject)) for subject in subjects]
+
+        self.source = SpySource(config)
+
+
+@pytest.mark.parametrize("encoder", ["univ", "mean"])
+def test_no_training_touches_a_held_out_person(encoder, monkeypatch, tmp_path):
+    """A whole smoke training from an empty store, watched through the source interface."""
+    made = resolve_recipe(catalogue(), encoder=encoder, budget="smoke")
+    spies = []
+
+    def make_source(self):
+        spies.append(Spy(self.source.config))
+        return spies[-1].source
+
+    monkeypatch.setattr(Recipe, "make_source", make_source)
+    done, _ = run(Store(tmp_path), made)
+    people = set(SPLIT.train[: made.training.people])
+    opened = set().union(*(spy.opened for spy in spies))
+    read = {kind: set().union(*(spy.read[kind] for spy in spies)) for kind in ("frames", "labels", "neutral")}
+    assert len(SPLIT.test) == 32 and not (opened | set().union(*read.values())) & set(SPLIT.test)
+    nobody = set()
+    expected = people if encoder == "univ" else nobody  # the mean looks at labels alone
+    assert opened == people and read == {"frames": expected, "labels": people, "neutral": expected}
+    assert done.record["subjects"] == len(people)
+
+
+def test_a_training_on_a_held_out_person_is_refused_before_anything_is_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(SyntheticSource, "captures", lambda *_: pytest.fail("a capture was opened"))
+    mixed = [*SPLIT.train[:2], SPLIT.test[0], SPLIT.test[5]]
+    with pytest.raises(DataError, match=rf"{SPLIT.test[0]}, {SPLIT.test[5]} are held out for testing: no training"):
+        trained(recipe(), mixed, store=Store(tmp_path), device=CPU)
+
+
+@pytest.mark.parametrize("subject", SPLIT.test)
+def test_each_held_out_person_is_refused(subject):
+    with pytest.raises(DataError, match=subject):
+        refuse_held_out("ufe/synthetic", [SPLIT.train[0], subject])
+
+
+def test_training_people_are_not_refused_nor_are_those_of_another_source():
+    refuse_held_out("ufe/synthetic", SPLIT.train)
+    refuse_held_out("acme/headset", SPLIT.test)
+
+
+def test_another_recipe_does_not_take_the_weights(straight, tmp_path):
+    from ufe_core.training.loop import load_trained
+
+    copy = tmp_path / "weights.safetensors"
+    shutil.copy(straight[0].path, copy)
+    needs, space = straight[0].encoder.needs, straight[0].encoder.code_space
+    loaded = load_trained(recipe(), copy, needs.cameras, space, CPU)
+    assert loaded.sha256 == straight[0].sha256
+    other = resolve_recipe(catalogue(), calibrator="none", budget="smoke")
+    with pytest.raises(ArtifactError, match="was made with another calibrator: .*late_fusion"):
+        load_trained(other, copy, needs.cameras, space, CPU)

@@ -133,7 +133,8 @@ class Harness:
         Raises:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
         """
-        setup = self._resolve(request)  # refuse a wrong request before any long work
+        setup = self._resolve(request)
+        setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
         beside = [self._floor(request, name) for name in request.suite.floors] if floors else []
         same = [floor for floor in beside if floor.key.components.encoder.id == setup.recipe.encoder.spec.id]
         result = same[0] if same else self._measure(request, setup)

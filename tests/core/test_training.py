@@ -32,14 +32,14 @@ from ufe_core.registry import load_registry
 from ufe_core.store import Store
 from ufe_core.training.loop import trained
 
-root, overrides, every_s, sent, at = sys.argv[1], eval(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
+root, overrides, every_s, sent, at = sys.argv[1], eval(sys.argv[2]), *map(float, sys.argv[3:])
 torch.set_num_threads(1)
 
 def listener(progress):
     if progress.stage == "train":
         print(progress.done, flush=True)
         if progress.done == at:
-            os.kill(os.getpid(), sent)
+            os.kill(os.getpid(), int(sent))
 
 recipe = resolve_recipe(catalogue(), budget="smoke", overrides={"training": overrides})
 trained(recipe, load_registry().splits["synthetic"].train, store=Store(root), device=torch.device("cpu"),

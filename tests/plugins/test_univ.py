@@ -87,6 +87,16 @@ def test_a_missing_anchor_is_the_same_in_both_ways(encoder):
     assert not close(found, encoder.encode(frames(), encoder.enroll(anchors(encoder))))
 
 
+def test_what_stands_in_the_place_of_a_missing_anchor_does_not_matter(encoder):
+    present = torch.tensor([[True, True, False], [True, False, True], [False, True, True]])
+    before = encoder.encode(frames(), encoder.enroll(anchors(encoder, present=present)))
+    given = anchors(encoder, present=present)
+    given.images[~present] = pictures(3, seed=66)
+    assert torch.equal(encoder.encode(frames(), encoder.enroll(given)).expression, before.expression)
+    given.images[0, 1] = pictures(1, seed=66)[0]
+    assert not torch.equal(encoder.encode(frames(), encoder.enroll(given)).expression, before.expression)
+
+
 def test_a_batch_of_one_gives_what_the_batch_gives(encoder):
     calibration = encoder.enroll(anchors(encoder))
     together = encoder.encode(frames(), calibration)

@@ -27,7 +27,7 @@ def make(calibrator="late_fusion", anchors=("neutral", "jaw_open", "eyes_closed"
             module.running_mean.normal_(0, 0.1, generator=generator)
             module.running_var.uniform_(0.5, 1.5, generator=generator)
     for perceptron in (encoder.fuse, encoder.gaze):
-        nn.init.normal_(perceptron[-1].weight, std=0.5)
+        nn.init.normal_(perceptron[-1].weight, std=3.0)
     encoder.fit_statistics(
         TrainingStatistics(
             Labels(torch.rand(20, CODES, generator=generator), torch.tensor([[0.0, 0, 1, 0, 0, 1]] * 20)),

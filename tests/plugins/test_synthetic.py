@@ -258,7 +258,7 @@ class TestLabelsAndPixels:
                 dark.append(pupil < 0.6 * eye.median)
                 if mirrored is not None and abs(eye.axis[0]) > 0.25:
                     elsewhere.append(mirrored < 0.6 * eye.median)
-        assert len(dark) > 30, "the pupil is in view most of the time"
+        assert len(dark) > 20, "lids hide some pupils, not most"
         assert np.mean(dark) > 0.9
         assert len(elsewhere) > 5 and np.mean(elsewhere) < 0.2
 

@@ -47,33 +47,24 @@ class ComponentSpec:
 
     def __post_init__(self) -> None:
         if isinstance(self.interface, bool) or not isinstance(self.interface, int) or self.interface < 1:
-            raise PluginError(
-                f"Component {self.id!r}: interface is {self.interface!r}; expected a whole number >= 1."
-            )
+            raise PluginError(f"Component {self.id!r}: interface is {self.interface!r}; expected a whole number >= 1.")
         if self.interface != INTERFACE:
             return  # another interface has its own rules; the catalogue reports the plugin as incompatible
         if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
             raise PluginError(
-                f"Component id {self.id!r} is not of the form 'owner/name' "
-                "(lower-case letters, digits, '_', '-')."
+                f"Component id {self.id!r} is not of the form 'owner/name' (lower-case letters, digits, '_', '-')."
             )
         if self.kind not in KINDS:
-            raise PluginError(
-                f"Component {self.id!r}: kind is {self.kind!r}; expected one of {', '.join(KINDS)}."
-            )
+            raise PluginError(f"Component {self.id!r}: kind is {self.kind!r}; expected one of {', '.join(KINDS)}.")
         if not isinstance(self.target, str) or not _TARGET.fullmatch(self.target):
             raise PluginError(
                 f"Component {self.id!r}: target is {self.target!r}; expected 'module:attribute', "
                 "e.g. 'acme_ufe.fovea:FoveaEncoder'."
             )
         if not (isinstance(self.config, type) and issubclass(self.config, ComponentConfig)):
-            raise PluginError(
-                f"Component {self.id!r}: config is {self.config!r}; expected a ComponentConfig class."
-            )
+            raise PluginError(f"Component {self.id!r}: config is {self.config!r}; expected a ComponentConfig class.")
         if not isinstance(self.summary, str) or not self.summary.strip() or "\n" in self.summary:
-            raise PluginError(
-                f"Component {self.id!r}: summary is {self.summary!r}; expected one line of text."
-            )
+            raise PluginError(f"Component {self.id!r}: summary is {self.summary!r}; expected one line of text.")
 
     @property
     def name(self) -> str:
@@ -98,6 +89,5 @@ class ComponentSpec:
             return getattr(module, attribute)
         except AttributeError as error:
             raise PluginError(
-                f"{self.kind.capitalize()} {self.id!r} cannot be loaded: "
-                f"module '{module_name}' has no {attribute!r}."
+                f"{self.kind.capitalize()} {self.id!r} cannot be loaded: module '{module_name}' has no {attribute!r}."
             ) from error

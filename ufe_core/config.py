@@ -114,9 +114,7 @@ def parse_overrides(assignments: Sequence[str], *, owners: Sequence[str] = ()) -
         for part in path[1:-1]:
             table = table.setdefault(part, {})
             if not isinstance(table, dict):
-                raise ConfigError(
-                    f"'{text}' sets a part of an option that another assignment sets as a whole."
-                )
+                raise ConfigError(f"'{text}' sets a part of an option that another assignment sets as a whole.")
         if isinstance(table.get(path[-1]), dict):
             raise ConfigError(f"'{text}' sets an option as a whole of which another assignment sets a part.")
         table[path[-1]] = _parse_value(raw.strip())

@@ -120,18 +120,14 @@ class Catalogue:
                 f"{kind!r} is not a kind of component ({', '.join(KINDS)}).{did_you_mean(kind, KINDS)}"
             )
         found = [spec for spec in self.all(kind) if name in (spec.id, spec.name)]
-        clashing = [
-            key for key in self._clashes if key[0] == kind and name in (key[1], key[1].partition("/")[2])
-        ]
+        clashing = [key for key in self._clashes if key[0] == kind and name in (key[1], key[1].partition("/")[2])]
         if len(found) == 1 and not clashing:
             return found[0]
         exact = [spec for spec in found if spec.id == name]
         if exact:
             return exact[0]
         if clashing and (not found or name in [key[1] for key in clashing]):
-            raise PluginError(
-                _clash_text(clashing[0], self._clashes[clashing[0]]) + " Uninstall one of them."
-            )
+            raise PluginError(_clash_text(clashing[0], self._clashes[clashing[0]]) + " Uninstall one of them.")
         if found:
             ids = sorted([spec.id for spec in found] + [key[1] for key in clashing])
             raise UnknownComponentError(
@@ -154,9 +150,7 @@ class Catalogue:
             return found[0]
         if found:
             choices = ", ".join(f"{spec.kind} '{spec.id}'" for spec in found)
-            raise UnknownComponentError(
-                f"{name!r} may be any of: {choices}. Write the full id, or add --kind."
-            )
+            raise UnknownComponentError(f"{name!r} may be any of: {choices}. Write the full id, or add --kind.")
         for clash in self._clashes:
             if name in (clash[1], clash[1].partition("/")[2]):
                 raise PluginError(_clash_text(clash, self._clashes[clash]) + " Uninstall one of them.")
@@ -280,9 +274,7 @@ def _find_clashes(reports: list[PluginReport]) -> dict[tuple[str, str], list[Plu
     return {key: owners for key, owners in claims.items() if len(owners) > 1}
 
 
-def _without_clashes(
-    report: PluginReport, clashes: Mapping[tuple[str, str], list[PluginReport]]
-) -> PluginReport:
+def _without_clashes(report: PluginReport, clashes: Mapping[tuple[str, str], list[PluginReport]]) -> PluginReport:
     # Only the ids in dispute go: a stranger who claims 'ufe/univ' must not take the rest of that plugin down.
     mine = [(spec.kind, spec.id) for spec in report.components if (spec.kind, spec.id) in clashes]
     if not mine:

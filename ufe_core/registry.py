@@ -61,9 +61,7 @@ class Split(_Table):
         if name == "all":
             return tuple(sorted({subject for part in known for subject in parts[part]}))
         if name not in known:
-            raise RegistryError(
-                f"No split {name!r} of {self.source!r} (splits: {', '.join([*known, 'all'])})."
-            )
+            raise RegistryError(f"No split {name!r} of {self.source!r} (splits: {', '.join([*known, 'all'])}).")
         return parts[name]
 
 
@@ -226,9 +224,7 @@ def _check_weights(registry: Registry, catalogue: Catalogue) -> Iterator[str]:
         ]
         for kind, component in needed:
             if component is not None and (kind, component) not in registered:
-                yield (
-                    f"Weights '{weights.id}' need {kind} '{component}', which no installed plugin registers."
-                )
+                yield (f"Weights '{weights.id}' need {kind} '{component}', which no installed plugin registers.")
         problem = _check_file(weights)
         if problem:
             yield f"Weights '{weights.id}': {problem}"

@@ -118,13 +118,9 @@ def explained(what: str, where: Path, *, only_full: bool = False) -> Iterator[No
         elif only_full:
             raise
         elif error.errno in _DENIED:
-            reason = (
-                "no permission to write there. Set UFE_HOME to a folder of your own, or mend its permissions"
-            )
+            reason = "no permission to write there. Set UFE_HOME to a folder of your own, or mend its permissions"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            reason = (
-                f"'{error.filename}' is in the way: not a folder. Move it, or set UFE_HOME to another folder"
-            )
+            reason = f"'{error.filename}' is in the way: not a folder. Move it, or set UFE_HOME to another folder"
         else:
             raise
         raise ArtifactError(f"Cannot {what} in '{where}': {reason}.") from error
@@ -260,9 +256,7 @@ class Store:
     def _clean(self, kind: str) -> None:
         with contextlib.suppress(OSError):
             for folder in (self.root / kind / ".building").iterdir():
-                owner = dict(
-                    zip(("key", "host", "pid", "born", "token"), folder.name.split("~"), strict=False)
-                )
+                owner = dict(zip(("key", "host", "pid", "born", "token"), folder.name.split("~"), strict=False))
                 if _is_gone(owner, folder, _FOREIGN_FOLDER_STALE_S):
                     shutil.rmtree(folder, ignore_errors=True)
 
@@ -278,9 +272,7 @@ def _plain(value: Any, where: str) -> Any:
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ArtifactError(
-                f"Cannot fingerprint {where}: it is {value}, and only finite numbers have a place."
-            )
+            raise ArtifactError(f"Cannot fingerprint {where}: it is {value}, and only finite numbers have a place.")
         return float(value)
     if isinstance(value, PurePath):
         return value.as_posix()
@@ -300,9 +292,7 @@ def _source_files(name: str) -> list[tuple[str, Path]]:
         raise ArtifactError(f"Cannot fingerprint module '{name}': it is not installed.")
     if spec.submodule_search_locations is not None:
         folders = [Path(folder) for folder in spec.submodule_search_locations]
-        files = [
-            (f"{name}/{file.relative_to(f).as_posix()}", file) for f in folders for file in f.rglob("*.py")
-        ]
+        files = [(f"{name}/{file.relative_to(f).as_posix()}", file) for f in folders for file in f.rglob("*.py")]
         files.sort()
     else:
         files = [(name, Path(spec.origin or ""))]

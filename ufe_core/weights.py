@@ -37,9 +37,7 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-def save_weights(
-    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], spec: Mapping[str, Any]
-) -> str:
+def save_weights(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], spec: Mapping[str, Any]) -> str:
     """Write weights atomically. Equal tensors and spec give equal bytes.
 
     Args:
@@ -98,9 +96,7 @@ def load_weights(
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise ArtifactError(f"Weights '{file}' are damaged: {error}. {_MEND}") from error
     if _hash_tensors(tensors) != header["tensors_sha256"]:
-        raise ArtifactError(
-            f"Weights '{file}' are damaged: the tensors are not those that were saved. {_MEND}"
-        )
+        raise ArtifactError(f"Weights '{file}' are damaged: the tensors are not those that were saved. {_MEND}")
     return tensors, header["spec"]
 
 
@@ -127,9 +123,7 @@ def _read_header(data: bytes, file: Path) -> dict[str, Any]:
         )
     try:
         table = json.loads(data[8 : 8 + size])
-        end = (
-            8 + size + max((v["data_offsets"][1] for k, v in table.items() if k != "__metadata__"), default=0)
-        )
+        end = 8 + size + max((v["data_offsets"][1] for k, v in table.items() if k != "__metadata__"), default=0)
         metadata = table.get("__metadata__", {})
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise ArtifactError(foreign) from error
@@ -140,16 +134,12 @@ def _read_header(data: bytes, file: Path) -> dict[str, Any]:
 
 def _read_metadata(metadata: Any, file: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or FORMAT not in metadata:
-        raise ArtifactError(
-            f"'{file}' holds tensors but no ufe specification: not weights made by ufe. {_MEND}"
-        )
+        raise ArtifactError(f"'{file}' holds tensors but no ufe specification: not weights made by ufe. {_MEND}")
     try:
         header = json.loads(metadata[FORMAT])
         version = header["version"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(
-            f"Weights '{file}' are damaged: their specification cannot be read. {_MEND}"
-        ) from error
+        raise ArtifactError(f"Weights '{file}' are damaged: their specification cannot be read. {_MEND}") from error
     if version != VERSION:
         raise ArtifactError(
             f"Weights '{file}' have format version {version}, this ufe reads {VERSION}. "

@@ -52,7 +52,12 @@ def main() -> None:
                 times[name].append((time.perf_counter() - start) * 1000)
     medians = {name: statistics.median(values) for name, values in times.items()}
     paired = statistics.median(a / b for a, b in zip(times["late_fusion"], times["none"], strict=True))
-    report = {"budget": arguments.budget, "threads": torch.get_num_threads(), "median_ms": medians, "paired_ratio": paired}
+    report = {
+        "budget": arguments.budget,
+        "threads": torch.get_num_threads(),
+        "median_ms": medians,
+        "paired_ratio": paired,
+    }
     if arguments.json:
         print(json.dumps(report))
         return

@@ -187,5 +187,12 @@ def _cost():
     from ufe_bench.schema import Cost
 
     return Cost(
-        encode_ms=None, enroll_ms=None, parameters=None, peak_memory_mb=None, device="cpu", threads=1, anchors=0, size=64
+        encode_ms=None,
+        enroll_ms=None,
+        parameters=None,
+        peak_memory_mb=None,
+        device="cpu",
+        threads=1,
+        anchors=0,
+        size=64,
     )

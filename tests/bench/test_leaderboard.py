@@ -57,9 +57,7 @@ def test_rows_are_ranked_with_floors_between_and_the_incomplete_last(results):
 
 
 def test_an_incomplete_run_has_no_rank_however_good(build_result):
-    ((group,),) = [
-        g.groups for g in build_board([build_result(), build_result("acme/x", None, mesh=[0.1], people=4)])
-    ]
+    ((group,),) = [g.groups for g in build_board([build_result(), build_result("acme/x", None, mesh=[0.1], people=4)])]
     assert names(group) == [(1, "univ + late_fusion"), (None, "acme/x")]
 
 
@@ -185,9 +183,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         if tag != "a":
-            self.fetched += [
-                attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes
-            ]
+            self.fetched += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
         elif attributes["href"].startswith("#"):
             self.links.append(attributes["href"][1:])
         else:
@@ -333,8 +329,6 @@ def test_command_reads_and_writes_below_ufe_home_by_default(build_result, tmp_pa
 
 
 def test_importing_the_command_is_light():
-    code = (
-        "import sys, ufe_bench.cli; print({'torch', 'matplotlib', 'numpy', 'pydantic'} & sys.modules.keys())"
-    )
+    code = "import sys, ufe_bench.cli; print({'torch', 'matplotlib', 'numpy', 'pydantic'} & sys.modules.keys())"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout == "set()\n"

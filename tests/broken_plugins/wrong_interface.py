@@ -5,8 +5,4 @@ from ufe_core import ComponentConfig, ComponentSpec, hookimpl
 
 @hookimpl
 def register_components(register):
-    register(
-        ComponentSpec(
-            2, "pretraining", "acme/future", "acme.future:Future", ComponentConfig, "From the future"
-        )
-    )
+    register(ComponentSpec(2, "pretraining", "acme/future", "acme.future:Future", ComponentConfig, "From the future"))

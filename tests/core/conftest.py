@@ -40,9 +40,7 @@ def make_catalogue(monkeypatch):
         entries = []
         for text in modules:
             module, _, dist = text.partition("@")
-            entries.append(
-                FakeEntryPoint(f"{dist or 'acme'}-{module}", module, FakeDistribution(dist or "acme-ufe"))
-            )
+            entries.append(FakeEntryPoint(f"{dist or 'acme'}-{module}", module, FakeDistribution(dist or "acme-ufe")))
         return Catalogue(entries)
 
     yield make

@@ -46,7 +46,6 @@ def test_every_plugin_folder_is_shipped_and_announced():
 def test_the_rule_sees_all_forms_of_import(tmp_path):
     file = tmp_path / "x.py"
     file.write_text(
-        "import a.b\nfrom c.d import e\nfrom . import f\n"
-        "def g():\n    import h\n    importlib.import_module('i.j')\n"
+        "import a.b\nfrom c.d import e\nfrom . import f\ndef g():\n    import h\n    importlib.import_module('i.j')\n"
     )
     assert sorted(name for _, name in imported_packages(file)) == ["a", "c", "h", "i"]

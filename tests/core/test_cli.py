@@ -277,8 +277,7 @@ def test_third_party_command_comes_in_by_entry_point_and_may_fail_alone(third_pa
     module = 'import click\n@click.command()\ndef go():\n    """Goes."""\n    print("went")\n'
     env = third_party(
         "acme-ufe",
-        "[ufe.commands]\nacme = acme_cli:go\nlost = acme_lost:go\n"
-        "odd = acme_cli:click\nplugins = acme_cli:go\n",
+        "[ufe.commands]\nacme = acme_cli:go\nlost = acme_lost:go\nodd = acme_cli:click\nplugins = acme_cli:go\n",
         acme_cli=module,
     )
     assert run("acme", env=env)[:2] == (0, "went\n")
@@ -288,9 +287,7 @@ def test_third_party_command_comes_in_by_entry_point_and_may_fail_alone(third_pa
     assert "(does not load) Command 'lost' cannot be loaded" in out
     code, _, err = run("lost", env=env)
     assert code == 1
-    assert err.startswith(
-        "ufe: error: Command 'lost' cannot be loaded from 'acme_lost:go': ModuleNotFoundError"
-    )
+    assert err.startswith("ufe: error: Command 'lost' cannot be loaded from 'acme_lost:go': ModuleNotFoundError")
     assert "is not a click command" in run("odd", env=env)[2]
     code, _, err = run("plugins", env=env)
     assert code == 1

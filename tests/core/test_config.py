@@ -36,9 +36,7 @@ class Consistent(ComponentConfig):
 
 
 def build(*assignments, model=Options):
-    return build_config(
-        model, parse_overrides([f"x.{a}" for a in assignments]).get("x", {}), owner="acme/fovea"
-    )
+    return build_config(model, parse_overrides([f"x.{a}" for a in assignments]).get("x", {}), owner="acme/fovea")
 
 
 @pytest.mark.parametrize(
@@ -88,9 +86,7 @@ def test_contradicting_overrides_are_refused():
 
 
 def test_unknown_owner_suggests():
-    with pytest.raises(
-        ConfigError, match=r"options can be set of: encoder, decoder. Did you mean 'encoder'\?"
-    ):
+    with pytest.raises(ConfigError, match=r"options can be set of: encoder, decoder. Did you mean 'encoder'\?"):
         parse_overrides(["encodr.x=1"], owners=["encoder", "decoder"])
 
 

@@ -59,9 +59,7 @@ def test_clash_disables_the_id_in_both_and_nothing_else(make_catalogue):
         assert "second-dist" in report.reason
     for name in ("acme/fovea", "fovea"):
         for ask in (lambda name=name: found.get("encoder", name), lambda name=name: found.find(name)):
-            with pytest.raises(
-                PluginError, match="Encoder 'acme/fovea' is claimed by .*so neither can be used"
-            ):
+            with pytest.raises(PluginError, match="Encoder 'acme/fovea' is claimed by .*so neither can be used"):
                 ask()
 
 
@@ -75,9 +73,7 @@ def test_get_by_short_name_and_full_id(make_catalogue):
 
 def test_ambiguous_short_names_ask_for_more(make_catalogue):
     found = make_catalogue("good")
-    with pytest.raises(
-        UnknownComponentError, match="calibrator 'acme/linear', metric 'acme/linear'.*add --kind"
-    ):
+    with pytest.raises(UnknownComponentError, match="calibrator 'acme/linear', metric 'acme/linear'.*add --kind"):
         found.find("linear")
     assert found.find("linear", "metric").kind == "metric"
 
@@ -105,9 +101,7 @@ def test_two_owners_of_one_short_name_ask_for_the_full_id():
 
     found = Catalogue([Plugin("one"), Plugin("two")])
     assert [report.status for report in found.reports] == ["ok", "ok"]
-    with pytest.raises(
-        UnknownComponentError, match="More than one encoder is called 'eye': one/eye, two/eye"
-    ):
+    with pytest.raises(UnknownComponentError, match="More than one encoder is called 'eye': one/eye, two/eye"):
         found.get("encoder", "eye")
     assert found.get("encoder", "two/eye").id == "two/eye"
     assert found.provenance(found.get("encoder", "one/eye")) == Provenance("unknown", "0")
@@ -129,9 +123,7 @@ def test_unknown_name_suggests(make_catalogue, name, expected):
 
 
 def test_unknown_kind_suggests(make_catalogue):
-    with pytest.raises(
-        UnknownComponentError, match="'encodr' is not a kind of component .*Did you mean 'encoder'"
-    ):
+    with pytest.raises(UnknownComponentError, match="'encodr' is not a kind of component .*Did you mean 'encoder'"):
         make_catalogue("good").get("encodr", "fovea")
 
 
@@ -158,13 +150,9 @@ def test_create_builds_config_and_passes_context(make_catalogue):
 
 def test_a_target_that_cannot_be_imported_is_named(make_catalogue):
     found = make_catalogue("good")
-    with pytest.raises(
-        PluginError, match="Calibrator 'acme/linear' cannot be loaded: module 'good' has no 'Missing'"
-    ):
+    with pytest.raises(PluginError, match="Calibrator 'acme/linear' cannot be loaded: module 'good' has no 'Missing'"):
         found.create("calibrator", "linear")
-    with pytest.raises(
-        PluginError, match="Metric 'acme/linear' cannot be loaded from 'gone.away:Linear': ModuleNot"
-    ):
+    with pytest.raises(PluginError, match="Metric 'acme/linear' cannot be loaded from 'gone.away:Linear': ModuleNot"):
         found.create("metric", "linear")
 
 

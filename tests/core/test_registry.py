@@ -61,9 +61,7 @@ def test_a_wheel_reads_the_packed_registry(monkeypatch):
 
 
 def test_unknown_split_lists_the_known_ones():
-    with pytest.raises(
-        RegistryError, match=r"No split 'dev' of 'ufe/synthetic' \(splits: train, test, all\)"
-    ):
+    with pytest.raises(RegistryError, match=r"No split 'dev' of 'ufe/synthetic' \(splits: train, test, all\)"):
         load_registry().split("synthetic", "dev")
     with pytest.raises(RegistryError, match=r"No split set 'real' \(known: synthetic\)"):
         load_registry().split("real", "test")
@@ -140,9 +138,7 @@ def test_check_limits_what_is_released(make_catalogue, package):
 
 
 def test_check_reads_suites(make_catalogue, package):
-    suites = [
-        {"name": n, "summary": "s", "file": f"acme_weights/files/{n}.toml"} for n in ("good", "bad", "none")
-    ]
+    suites = [{"name": n, "summary": "s", "file": f"acme_weights/files/{n}.toml"} for n in ("good", "bad", "none")]
     bad, missing = check_registry(table(suites=suites), make_catalogue())
     assert "Suite 'bad': file 'acme_weights/files/bad.toml' cannot be read" in bad
     assert missing == "Suite 'none': file 'acme_weights/files/none.toml' is missing."
@@ -162,9 +158,7 @@ def test_check_compares_listed_and_registered(make_catalogue):
 
 
 def test_a_component_that_is_listed_but_not_installed_is_pointed_to(make_catalogue, monkeypatch):
-    known = [
-        {"name": "far", "distribution": "far-ufe", "components": [{"kind": "encoder", "id": "far/away"}]}
-    ]
+    known = [{"name": "far", "distribution": "far-ufe", "components": [{"kind": "encoder", "id": "far/away"}]}]
     monkeypatch.setattr(registry_module, "load_registry", lambda: table(plugins=known))
     with pytest.raises(Exception, match="Distribution 'far-ufe' has it: 'pip install far-ufe'"):
         make_catalogue("good").get("encoder", "away")

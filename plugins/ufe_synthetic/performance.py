@@ -103,8 +103,6 @@ def perform(subject: int, movement: Movement, session: int) -> Performance:
     gaze_deg = _gaze_deg(rng, count)
     steady = sorted(anchors.values())
     gaze_deg[steady] = rng.normal(0, 2.5, (len(steady), 1, 2))
-    if "eyes_closed" not in anchors:
-        raise AssertionError("the script has no eyes_closed anchor")
     _blink(rng, meant, keep=steady)
     meant = _lids_follow_gaze(meant, gaze_deg)
     slip = _slip(rng, meant)

@@ -75,7 +75,8 @@ def pictures_of_eyes(people, synthetic, size=160):
         labels = one.labels(range(one.frame_count))
         lids = np.maximum(amount(labels, "eyeBlinkLeft"), amount(labels, "eyeBlinkRight"))
         rows = np.flatnonzero((lids < 0.1) & (labels.gaze[:, 1] < 0.05))  # looking down, the upper lid follows
-        rows = rows[np.linspace(0, len(rows) - 1, 8).astype(int)]
+        aside = rows[np.argsort(np.abs(labels.gaze[rows, 0]), kind="stable")[-6:]]
+        rows = np.concatenate([rows[np.linspace(0, len(rows) - 1, 8).astype(int)], aside])
         images = one.frames(rows, cameras=TRACKING[:2], size=size)
         for n, points in enumerate(one.vertices(rows).astype(float)):
             cameras, _ = one.camera_poses(int(rows[n]), size)
@@ -256,7 +257,7 @@ class TestLabelsAndPixels:
             pupil, mirrored = eye.grey(eye.axis), eye.grey(eye.axis * [-1, 1, 1])
             if pupil is not None:
                 dark.append(pupil < 0.6 * eye.median)
-                if mirrored is not None and abs(eye.axis[0]) > 0.25:
+                if mirrored is not None and abs(eye.axis[0]) > 0.2:
                     elsewhere.append(mirrored < 0.6 * eye.median)
         assert len(dark) > 20, "lids hide some pupils, not most"
         assert np.mean(dark) > 0.9
@@ -272,7 +273,6 @@ class TestLabelsAndPixels:
                     turned = optical_axis(synthetic.head, posed[n], part)
                     np.testing.assert_allclose(turned, gaze_rotation(gaze) @ still, atol=1e-4)
 
-    @pytest.mark.xfail(strict=True, reason="anny's shape changes turn the resting eyeballs by some 5 degrees")
     def test_at_rest_the_eyes_look_straight_ahead(self, people, synthetic):
         for one in people:
             for part in (EYE_LEFT, EYE_RIGHT):

@@ -37,7 +37,7 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
     def subjects(self) -> tuple[str, ...]:
         return tuple(f"S{k:03d}" for k in range(self.config.subjects))
 
-    def captures(self, subjects: Sequence[str]) -> list[Capture]:
+    def captures(self, subjects: Sequence[str], *, session: int = 0) -> list[Capture]:
         return [SyntheticCapture(self, subject, self._number(subject)) for subject in subjects]
 
     @cached_property

@@ -1,17 +1,20 @@
-"""HMC source: where headset captures come from, real or simulated."""
+"""HMC source: where headset captures, and dome captures of the same people, come from, real or simulated."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import DataError
 from ufe_core.types import CameraSpec
+
+if TYPE_CHECKING:
+    from ufe_core.types import MeshTopology
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
 
@@ -32,6 +35,24 @@ class FrameLabels:
 
     expression: np.ndarray
     gaze: np.ndarray
+
+
+@dataclass(frozen=True)
+class Keypoints:
+    """Where named points of the face lie in images: K points of N frames in C cameras.
+
+    `points` float32 [N, C, K, 2], pixels (x, y) of the size asked for, also where they are hidden or outside the
+    image; `visible` bool [N, C, K]: inside the image and hidden by nothing.
+    """
+
+    points: np.ndarray
+    visible: np.ndarray
+
+
+#: Classes of a segmentation image, by value.
+SEGMENTS = (
+    "background", "skin", "lips", "teeth", "tongue", "mouth", "eye", "glasses", "hand", "headset", "lashes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,6 +94,25 @@ class Capture(ABC):
     def neutral(self) -> Neutral | None:
         """The subject's neutral texture and geometry; None where the capture has none."""
 
+    def geometry(self, indices: Sequence[int]) -> np.ndarray | None:
+        """Exact or tracked geometry float32 [N, V, 3] (mm, head coordinates); None where the capture has none."""
+        return None
+
+    def cameras_at(self, index: int) -> tuple[CameraSpec, ...] | None:
+        """Every camera as it really sat on the head in one frame, poses in head coordinates; None where unknown.
+
+        `cameras` holds the nominal poses; the difference is donning and slip.
+        """
+        return None
+
+    def keypoints(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> Keypoints | None:
+        """Keypoints of the frames in images of that size (P§6.6: 96 per view); None where the capture has none."""
+        return None
+
+    def segmentation(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray | None:
+        """Class of each pixel, uint8 [N, C, size, size] into `SEGMENTS`; None where the capture has none."""
+        return None
+
     @property
     def frame_count(self) -> int:
         """Number of frames, over all segments."""
@@ -105,15 +145,63 @@ class Capture(ABC):
         return sorted(chosen)
 
 
+class DomeCapture(ABC):
+    """One performance of one subject, seen by colour cameras around the head: what an avatar is trained on (P§1.2).
+
+    Attributes a capture sets: `id`, `subject`, `cameras` (poses map world to camera coordinates), `segments`.
+    The head moves in the world; `geometry` and `texture` are registered, free of that motion.
+    """
+
+    id: str
+    subject: str
+    cameras: tuple[CameraSpec, ...]
+    segments: tuple[Segment, ...]
+
+    @abstractmethod
+    def frames(self, indices: Sequence[int], *, cameras: Sequence[str], height: int) -> np.ndarray:
+        """Linear RGB images uint8 [N, C, 3, height, W]; W keeps the sensor's aspect.
+
+        Raises:
+            DataError: an index is out of range, a camera is missing, or a frame cannot be read.
+        """
+
+    @abstractmethod
+    def geometry(self, indices: Sequence[int]) -> np.ndarray:
+        """Registered geometry float32 [N, V, 3], mm, head coordinates."""
+
+    @abstractmethod
+    def texture(self, indices: Sequence[int]) -> np.ndarray:
+        """View-averaged unwrapped texture, linear RGB uint8 [N, 3, T, T]."""
+
+    @abstractmethod
+    def head_pose(self, indices: Sequence[int]) -> np.ndarray:
+        """Head to world, float64 [N, 3, 4], mm."""
+
+    @abstractmethod
+    def neutral(self) -> Neutral:
+        """The subject's neutral texture and geometry."""
+
+    @abstractmethod
+    def topology(self) -> MeshTopology | None:
+        """The mesh that `geometry` and `texture` live on; None where the data does not bring it."""
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames, over all segments."""
+        return self.segments[-1].stop if self.segments else 0
+
+
 class HMCSource(ABC, Generic[ConfigT]):
     """A collection of captures.
 
     A plugin implements `subjects` and `captures` and gives `fingerprint`, which changes whenever the pixels or
     labels could: packed captures are keyed by it. `code_modules` names the modules whose source decides the
-    pixels.
+    pixels. A source with several donnings of a subject says how many in `sessions`; one that has dome captures
+    implements `dome`.
     """
 
     code_modules: tuple[str, ...] = ()
+    sessions: int = 1
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -123,12 +211,24 @@ class HMCSource(ABC, Generic[ConfigT]):
         """Ids of every subject this source can give."""
 
     @abstractmethod
-    def captures(self, subjects: Sequence[str]) -> list[Capture]:
+    def captures(self, subjects: Sequence[str], *, session: int = 0) -> list[Capture]:
         """Capture handles of the subjects, in their order. Opening one reads or renders no frame.
 
+        Args:
+            subjects: whose captures.
+            session: which donning, below `sessions`; a later one is another day (P§11.5, S2).
+
         Raises:
-            DataError: a subject is not in this source.
+            DataError: a subject or session is not in this source.
         """
+
+    def dome(self, subjects: Sequence[str]) -> list[DomeCapture]:
+        """Dome captures of the subjects, in their order.
+
+        Raises:
+            DataError: a subject, or any dome capture at all, is not in this source.
+        """
+        raise DataError(f"{type(self).__name__} has no dome captures.")
 
     @property
     @abstractmethod

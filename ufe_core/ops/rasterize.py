@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_EMPTY = 0x7FFFFFFFFFFFFFFF
+EMPTY_KEY = 0x7FFFFFFFFFFFFFFF
+DEPTH_TICKS_PER_MM = 1.0e5
 _NEAR_MM = 3.0
-_DEPTH_TICKS_PER_MM = 1.0e5
 
 
 @cache
@@ -67,10 +67,19 @@ def rasterize(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: b
     Returns:
         int32 [B, H, W]: face number, -1 where no face covers the pixel's centre.
     """
+    keys = depth_keys(screen, faces, height=height, width=width, cull=cull)
+    return torch.where(keys == EMPTY_KEY, -1, (keys & 0x7FFFFFFF).to(torch.int32))
+
+
+def depth_keys(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: bool = True) -> Tensor:
+    """The z-buffer itself, for shaders that need depth as well: `rasterize`'s arguments, int64 [B, H, W].
+
+    A key is `depth * DEPTH_TICKS_PER_MM << 31 | face`, or `EMPTY_KEY` where no face covers the pixel's centre.
+    """
     wp, module = warp(), kernels()
     screen = screen.detach().contiguous()
     batch = screen.shape[0]
-    depth = torch.full((batch, height, width), _EMPTY, dtype=torch.int64, device=screen.device)
+    keys = torch.full((batch, height, width), EMPTY_KEY, dtype=torch.int64, device=screen.device)
     with wp.ScopedDevice(wp.device_from_torch(screen.device)):
         wp.launch(
             module.depth_test,
@@ -78,11 +87,10 @@ def rasterize(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: b
             inputs=[
                 wp.from_torch(screen, dtype=wp.vec3),
                 wp.from_torch(faces.contiguous(), dtype=wp.vec3i),
-                _NEAR_MM, _DEPTH_TICKS_PER_MM, int(cull), wp.from_torch(depth),
+                _NEAR_MM, DEPTH_TICKS_PER_MM, int(cull), wp.from_torch(keys),
             ],
         )  # fmt: skip
-    ids = (depth & 0x7FFFFFFF).to(torch.int32)
-    return torch.where(depth == _EMPTY, -1, ids)
+    return keys
 
 
 class _Interpolate(torch.autograd.Function):

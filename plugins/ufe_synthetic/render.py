@@ -1,134 +1,250 @@
-"""Pose the head, see it through the headset's cameras, and turn light into grey levels."""
+"""See posed scenes through the headset's cameras: radiance in linear light, then what the sensors report."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ufe_core.geometry import rotate_eyeballs, rotation_vector_matrix
-from ufe_core.head import EYE_LEFT, EYE_RIGHT, Head
-from ufe_core.ops.rasterize import rasterize, warp
-from ufe_core.types import CameraSpec
+from ufe_core.ops.rasterize import DEPTH_TICKS_PER_MM, depth_keys, warp
+from ufe_synthetic.scene import MATERIALS, Scene
 
-_SUPERSAMPLE = 2
+if TYPE_CHECKING:
+    from ufe_core.head import Head
+    from ufe_core.types import CameraSpec
+
+_SUPERSAMPLE = 2  # the shading kernel is written for 2 x 2
 _POWER = 1500.0  # brings skin at 45 mm to mid grey at exposure 1
-_SHOT_NOISE = 0.35
-_WIDEST_TAN = 1.9  # beyond this angle from the axis the lens polynomial folds back
+_SURFACE_GAP_MM = 2.0
+_WIDEST_TAN = 1.9
 
 
 @dataclass(frozen=True)
 class Look:
-    """A person's appearance: `texture` float32 [T, T] infrared albedo; `iris`: (cos pupil, cos iris, albedo)."""
+    """A person's maps at one texture size.
 
-    texture: np.ndarray
-    iris: tuple[float, float, float]
+    `albedo`, `gloss` (in [0, 1]), `relief`, `wrinkles` (mm) float32 [T, T]; `iris` float32 [R, A], radius by turn, a
+    factor on `iris_albedo`; `iris_deg` and `pupil_deg` seen from the eyeball's centre.
+    """
+
+    albedo: np.ndarray
+    gloss: np.ndarray
+    relief: np.ndarray
+    wrinkles: np.ndarray
+    iris: np.ndarray
+    iris_deg: float
+    pupil_deg: float
+    iris_albedo: float
+    sclera_albedo: float
 
 
 @dataclass(frozen=True)
-class Light:
-    """Emitters float64 [L, 3] (mm, headset frame), their power [L], and diffuse ambient light."""
+class Instant:
+    """What changes from frame to frame, N frames.
 
+    `vertices` float32 [N, count, 3]; `wrinkle` float32 [N, V]; `gaze` float32 [N, 6]; `pupil` [N]; `emitters` and
+    `directions` [N, L, 3] in head coordinates; `ambient` [N].
+    """
+
+    vertices: np.ndarray
+    wrinkle: np.ndarray
+    gaze: np.ndarray
+    pupil: np.ndarray
     emitters: np.ndarray
-    power: np.ndarray
-    ambient: float
+    directions: np.ndarray
+    ambient: np.ndarray
 
 
-class Renderer:
-    """Renders posed heads; holds what is common to all people and frames."""
+class Stage:
+    """A scene made ready for the kernels, with its person's look and the emitters' strength."""
 
-    def __init__(self, head: Head) -> None:
-        self.head = head
-        self.faces = torch.from_numpy(head.faces.astype(np.int32))
-        self.uv = torch.from_numpy(head.uv)
-        self.uv_faces = torch.from_numpy(head.uv_faces.astype(np.int32))
-        order = np.argsort(head.faces.reshape(-1), kind="stable")
-        self.row_face = torch.from_numpy((order // 3).astype(np.int32))
-        counts = np.bincount(head.faces.reshape(-1), minlength=len(head.template))
-        self.row_start = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
-
-    @cached_property
-    def eye_direction(self) -> torch.Tensor:
-        """Direction of each eyeball vertex from its eye's centre, straight gaze; zero elsewhere: float32 [V, 3]."""
-        direction = np.zeros_like(self.head.template)
-        for part in (EYE_LEFT, EYE_RIGHT):
-            rows = self.head.part == part
-            offset = self.head.template[rows] - self.head.template[rows].mean(0)
+    def __init__(
+        self, scene: Scene, head: Head, look: Look, exposed: np.ndarray, visible: np.ndarray, power: np.ndarray,
+        lobe: np.ndarray,
+    ) -> None:  # fmt: skip
+        self.scene, self.look = scene, look
+        self.faces, self.uv_faces = torch.from_numpy(scene.faces), torch.from_numpy(scene.uv_faces)
+        self.uv, self.material = torch.from_numpy(head.uv), torch.from_numpy(scene.material)
+        self.row_start, self.row_face = torch.from_numpy(scene.row_start), torch.from_numpy(scene.row_face)
+        self.materials = torch.tensor(list(MATERIALS.values()), dtype=torch.float32)
+        direction = np.zeros((scene.count, 3), np.float32)
+        for rows, _ in scene.eyes:
+            offset = scene.neutral[rows] - scene.neutral[rows].mean(0)
             direction[rows] = offset / np.linalg.norm(offset, axis=1, keepdims=True)
-        return torch.from_numpy(direction)
-
-    def radiance(
-        self, vertices: torch.Tensor, cameras: list[list[CameraSpec]],
-        headset_pose: list[tuple[np.ndarray, np.ndarray]], look: Look, light: Light,
-    ) -> torch.Tensor:  # fmt: skip
-        """Linear light float32 [N, C, H, W] of posed heads `vertices` float32 [N, V, 3].
-
-        `cameras[n]` are frame n's cameras in head coordinates, already moved with the headset; `headset_pose[n]`
-        the rotation and translation that moved it, which moves the emitters too.
-        """
-        from ufe_synthetic import render_warp as kernels
-
-        wp = warp()
-        count, views_per_frame = len(cameras), len(cameras[0])
-        views = [camera for row in cameras for camera in row]
-        height, width = views[0].height * _SUPERSAMPLE, views[0].width * _SUPERSAMPLE
-        normals = torch.empty_like(vertices)
-        wp.launch(kernels.vertex_normals, dim=tuple(vertices.shape[:2]), inputs=[
-            wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(self.faces, dtype=wp.vec3i),
-            wp.from_torch(self.row_start), wp.from_torch(self.row_face), wp.from_torch(normals, dtype=wp.vec3),
-        ])  # fmt: skip
-        points = vertices.numpy().astype(np.float64)
-        screen = np.empty((len(views), vertices.shape[1], 3), np.float32)
-        for k, camera in enumerate(views):
-            world = points[k // views_per_frame]
-            screen[k, :, :2] = camera.project(world) * _SUPERSAMPLE
-            depth = world @ camera.rotation[2] + camera.translation[2]
-            aside = np.linalg.norm(world @ camera.rotation[:2].T + camera.translation[:2], axis=1)
-            screen[k, :, 2] = np.where(aside < _WIDEST_TAN * depth, depth, 0)  # depth 0 drops the vertex's faces
-        screen_t = torch.from_numpy(screen)
-        ids = rasterize(screen_t, self.faces, height=height, width=width)
-        frame_of_view = torch.arange(count, dtype=torch.int32).repeat_interleave(views_per_frame)
-        emitters = np.stack([light.emitters @ r.T + t for r, t in headset_pose]).repeat(views_per_frame, 0)
-        eyes = np.stack([camera.position for camera in views]).astype(np.float32)
-        out = torch.zeros(len(views), height, width)
-        wp.launch(kernels.shade, dim=(len(views), height, width), inputs=[
-            wp.from_torch(screen_t, dtype=wp.vec3), wp.from_torch(ids), wp.from_torch(frame_of_view),
-            wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(normals, dtype=wp.vec3),
-            wp.from_torch(self.faces, dtype=wp.vec3i), wp.from_torch(self.uv, dtype=wp.vec2),
-            wp.from_torch(self.uv_faces, dtype=wp.vec3i), wp.from_torch(self.eye_direction, dtype=wp.vec3),
-            wp.from_torch(torch.from_numpy(look.texture)), wp.vec3(*look.iris),
-            wp.from_torch(torch.from_numpy(eyes), dtype=wp.vec3),
-            wp.from_torch(torch.from_numpy(emitters.astype(np.float32)), dtype=wp.vec3),
-            wp.from_torch(torch.from_numpy((light.power * _POWER).astype(np.float32))),
-            light.ambient, wp.from_torch(out),
-        ])  # fmt: skip
-        fine = out.view(count, views_per_frame, height // _SUPERSAMPLE, _SUPERSAMPLE, width // _SUPERSAMPLE, -1)
-        return fine.mean((3, 5))
+        self.eye_direction = torch.from_numpy(direction)
+        everywhere = np.full(scene.count, 0.5, np.float32)
+        everywhere[: scene.head_count] = exposed
+        self.exposed = torch.from_numpy(everywhere)
+        self.visible = torch.from_numpy(np.ascontiguousarray(visible, np.float32))
+        self.power = torch.from_numpy((power * _POWER).astype(np.float32))
+        self.lobe = torch.from_numpy(lobe.astype(np.float32))
+        self.maps = [
+            torch.from_numpy(np.ascontiguousarray(m, np.float32))
+            for m in (look.albedo, look.gloss, look.relief, look.wrinkles, look.iris)
+        ]
 
 
-def sense(radiance: np.ndarray, exposure: float, read_noise: float, rng: np.random.Generator) -> np.ndarray:
-    """What a sensor reports, uint8: gain, shot and read noise, saturation at both ends, a display-like gamma."""
-    level = np.clip(radiance * exposure, 0, 1) ** (1 / 1.6) * 255
-    noise = rng.standard_normal(level.shape, dtype=np.float32)
-    level = level + noise * np.sqrt(read_noise**2 + _SHOT_NOISE**2 * level)
-    return np.clip(level + 0.5, 0, 255).astype(np.uint8)
+def views_of(cameras: Sequence[Sequence[CameraSpec]]) -> dict[str, Tensor]:
+    """The cameras of N frames, flattened frame by frame, as the arrays that the projection kernel reads."""
+    flat = [camera for row in cameras for camera in row]
+    k = np.stack([camera.intrinsics for camera in flat])
+    arrays = {
+        "frame": np.repeat(np.arange(len(cameras)), len(cameras[0])).astype(np.int32),
+        "rotation": np.stack([camera.rotation for camera in flat]),
+        "translation": np.stack([camera.translation for camera in flat]),
+        "focal": k[:, [0, 1], [0, 1]],
+        "centre": k[:, :2, 2],
+        "distortion": np.stack([camera.distortion for camera in flat]),
+        "fisheye": np.array([getattr(camera, "model", "") == "fisheye" for camera in flat], np.int32),
+        "tan_limit": np.array([_WIDEST_TAN for _ in flat]),
+        "eye": np.stack([camera.position for camera in flat]),
+    }
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(value, value.dtype if value.dtype == np.int32 else np.float32))
+        for name, value in arrays.items()
+    }
 
 
-def pose(neutral: np.ndarray, actions: np.ndarray, expression: np.ndarray, gaze: np.ndarray, head: Head,
-         ) -> np.ndarray:  # fmt: skip
-    """Vertices float32 [N, V, 3] of one person in N expressions: blendshapes, then eyeballs turned by gaze."""
-    flat = actions.reshape(len(actions), -1)  # float64 and frame by frame: a frame's bits depend on no other frame
-    moved = np.stack([neutral + (code.astype(np.float64) @ flat).reshape(-1, 3) for code in expression])
-    return rotate_eyeballs(moved.astype(np.float32), gaze, [
-        (np.flatnonzero(head.part == EYE_LEFT), neutral[head.part == EYE_LEFT].mean(0)),
-        (np.flatnonzero(head.part == EYE_RIGHT), neutral[head.part == EYE_RIGHT].mean(0)),
+@dataclass(frozen=True)
+class Visible:
+    """What the cameras of N frames see: `screen` float32 [views, count, 3], `keys` int64 [views, 2 H, 2 W]."""
+
+    screen: Tensor
+    keys: Tensor
+    normals: Tensor
+    views: dict[str, Tensor]
+
+
+def rasterise(stage: Stage, instant: Instant, cameras: Sequence[Sequence[CameraSpec]]) -> Visible:
+    """Project and z-buffer a scene; `cameras[n]` are frame n's cameras in head coordinates, all of one size."""
+    from ufe_synthetic import render_warp as kernels
+
+    wp = warp()
+    views = views_of(cameras)
+    vertices = torch.from_numpy(instant.vertices)
+    count = len(views["frame"])
+    screen = torch.empty(count, vertices.shape[1], 3)
+    wp.launch(kernels.project, dim=(count, vertices.shape[1]), device="cpu", inputs=[
+        wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(views["frame"]),
+        wp.from_torch(views["rotation"], dtype=wp.mat33), wp.from_torch(views["translation"], dtype=wp.vec3),
+        wp.from_torch(views["focal"] * _SUPERSAMPLE, dtype=wp.vec2),
+        wp.from_torch(views["centre"] * _SUPERSAMPLE, dtype=wp.vec2), wp.from_torch(views["distortion"]),
+        wp.from_torch(views["fisheye"]), wp.from_torch(views["tan_limit"]), wp.from_torch(screen, dtype=wp.vec3),
     ])  # fmt: skip
+    camera = cameras[0][0]
+    keys = depth_keys(screen, stage.faces, height=camera.height * _SUPERSAMPLE, width=camera.width * _SUPERSAMPLE)
+    normals = torch.empty_like(vertices)
+    wp.launch(kernels.vertex_normals, dim=tuple(vertices.shape[:2]), device="cpu", inputs=[
+        wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(stage.faces, dtype=wp.vec3i),
+        wp.from_torch(stage.row_start), wp.from_torch(stage.row_face), wp.from_torch(normals, dtype=wp.vec3),
+    ])  # fmt: skip
+    return Visible(screen, keys, normals, views)
 
 
-def headset_pose(rotation_deg: np.ndarray, translation_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation [3, 3] and translation [3] of a headset turned about a point behind the lenses."""
-    pivot = np.array([0.0, 20.0, 30.0])
-    rotation = rotation_vector_matrix(np.radians(rotation_deg))
-    return rotation, translation_mm + pivot - rotation @ pivot
+def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
+    """Linear light float32 [views, H, W]."""
+    from ufe_synthetic import render_warp as kernels
+
+    wp = warp()
+    vertices = torch.from_numpy(instant.vertices)
+    frames, count = vertices.shape[:2]
+    emitters = torch.from_numpy(instant.emitters.astype(np.float32))
+    light = torch.empty_like(vertices)
+    wp.launch(kernels.gather_light, dim=(frames, count), device="cpu", inputs=[
+        wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(seen.normals, dtype=wp.vec3),
+        wp.from_torch(emitters, dtype=wp.vec3),
+        wp.from_torch(torch.from_numpy(instant.directions.astype(np.float32)), dtype=wp.vec3),
+        wp.from_torch(stage.power), wp.from_torch(stage.lobe), wp.from_torch(stage.visible),
+        wp.from_torch(light, dtype=wp.vec3),
+    ])  # fmt: skip
+    wrinkle = torch.zeros(frames, count)
+    wrinkle[:, : stage.scene.head_count] = torch.from_numpy(instant.wrinkle)
+    height, width = seen.keys.shape[1] // _SUPERSAMPLE, seen.keys.shape[2] // _SUPERSAMPLE
+    out = torch.empty(len(seen.keys), height, width)
+    gaze = torch.from_numpy(np.ascontiguousarray(instant.gaze.reshape(frames, 2, 3), np.float32))
+    wp.launch(kernels.shade, dim=tuple(out.shape), device="cpu", inputs=[
+        wp.from_torch(seen.screen, dtype=wp.vec3), wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]),
+        _surface(wp, kernels, stage, vertices, seen.normals, light, wrinkle), _paint(wp, kernels, stage),
+        wp.from_torch(stage.materials), wp.from_torch(seen.views["eye"], dtype=wp.vec3),
+        wp.from_torch(gaze, dtype=wp.vec3), wp.from_torch(emitters, dtype=wp.vec3), wp.from_torch(stage.power),
+        wp.from_torch(torch.from_numpy(instant.ambient.astype(np.float32))),
+        wp.from_torch(torch.from_numpy(instant.pupil.astype(np.float32))),
+        DEPTH_TICKS_PER_MM, _SURFACE_GAP_MM, wp.from_torch(out),
+    ])  # fmt: skip
+    return out
+
+
+def _surface(
+    wp: Any, kernels: Any, stage: Stage, vertices: Tensor, normals: Tensor, light: Tensor, wrinkle: Tensor
+) -> Any:
+    surface = kernels.Surface()
+    for name, value in (("vertices", vertices), ("normals", normals), ("light", light)):
+        setattr(surface, name, wp.from_torch(value, dtype=wp.vec3))
+    surface.wrinkle, surface.exposed = wp.from_torch(wrinkle), wp.from_torch(stage.exposed)
+    surface.eye_direction = wp.from_torch(stage.eye_direction, dtype=wp.vec3)
+    surface.faces = wp.from_torch(stage.faces, dtype=wp.vec3i)
+    surface.uv_faces = wp.from_torch(stage.uv_faces, dtype=wp.vec3i)
+    surface.uv, surface.face_material = wp.from_torch(stage.uv, dtype=wp.vec2), wp.from_torch(stage.material)
+    return surface
+
+
+def _paint(wp: Any, kernels: Any, stage: Stage) -> Any:
+    paint, look = kernels.Paint(), stage.look
+    for name, value in zip(("albedo", "gloss", "relief", "wrinkles", "iris"), stage.maps, strict=True):
+        setattr(paint, name, wp.from_torch(value))
+    paint.iris_rad, paint.pupil_rad = float(np.radians(look.iris_deg)), float(np.radians(look.pupil_deg))
+    paint.iris_albedo, paint.sclera_albedo = look.iris_albedo, look.sclera_albedo
+    return paint
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """An image sensor: noise in grey levels at its full resolution `full_px`; `blur_px` of the lens there too."""
+
+    black: float = 0.012
+    read_noise: float = 2.4
+    shot_noise: float = 0.5
+    vignetting: float = 0.35
+    gamma: float = 1.6
+    blur_px: float = 0.9
+    full_px: int = 400
+
+
+def sense(light: Tensor, exposure: np.ndarray, seeds: np.ndarray, sensor: Sensor) -> np.ndarray:
+    """Grey levels uint8 [views, H, W] of radiance; noise and blur shrink with the image as if binned from the sensor."""
+    import cv2
+
+    from ufe_synthetic import render_warp as kernels
+
+    wp = warp()
+    share = min(light.shape[-1] / sensor.full_px, 1.0)
+    blur = sensor.blur_px * light.shape[-1] / sensor.full_px
+    if blur > 0.3:
+        blurred = [cv2.GaussianBlur(image, (0, 0), blur) for image in light.numpy()]
+        light = torch.from_numpy(np.stack(blurred))
+    out = torch.empty(light.shape, dtype=torch.uint8)
+    wp.launch(kernels.sense, dim=tuple(light.shape), device="cpu", inputs=[
+        wp.from_torch(light), wp.from_torch(torch.from_numpy(exposure.astype(np.float32))),
+        wp.from_torch(torch.from_numpy(seeds.astype(np.int32))), sensor.black, sensor.vignetting,
+        wp.from_torch(_response(sensor, share)), wp.from_torch(out),
+    ])  # fmt: skip
+    return out.numpy()
+
+
+def _response(sensor: Sensor, share: float, steps: int = 4096) -> Tensor:
+    """Grey level and its noise for `steps` amounts of light from none to saturation, float32 [steps, 2]."""
+    level = 255 * np.linspace(0, 1, steps) ** (1 / sensor.gamma)
+    noise = share * np.sqrt(sensor.read_noise**2 + sensor.shot_noise**2 * level)
+    return torch.from_numpy(np.stack([level, noise], -1).astype(np.float32))
+
+
+def compress(image: np.ndarray, quality: int) -> np.ndarray:
+    """A frame after its way through a lossy link, uint8 [H, W]."""
+    import cv2
+
+    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE))

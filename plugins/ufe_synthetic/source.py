@@ -16,9 +16,11 @@ from ufe_core.store import Store, code_fingerprint, fingerprint
 from ufe_core.types import CameraSpec
 from ufe_synthetic.headset import default_headset
 from ufe_synthetic.people import TexelLayout, movement_of, neutral_geometry, paint, rng_of, texel_layout
-from ufe_synthetic.performance import Performance, perform, sensing_of
+from ufe_synthetic.performance import Performance, perform
 from ufe_synthetic.plugin import SyntheticConfig
-from ufe_synthetic.render import Light, Look, Renderer, headset_pose, pose, sense
+from ufe_synthetic.render import Instant, Look, Sensor, Stage, radiance, rasterise, sense
+from ufe_synthetic.scene import Scene, ambient_exposure, emitter_visibility
+from ufe_synthetic.sensing import headset_pose, sensing_of
 
 _CODE = (
     "ufe_core.geometry", "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp",
@@ -60,14 +62,9 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         return load_head()
 
     @cached_property
-    def actions(self) -> np.ndarray:
-        """The facial actions in float64, [52, V, 3] mm."""
-        return self.head.actions.astype(np.float64)
-
-    @cached_property
-    def renderer(self) -> Renderer:
-        """The renderer that all captures share."""
-        return Renderer(self.head)
+    def exposed(self) -> np.ndarray:
+        """Ambient occlusion of the mean head, float32 [V]."""
+        return ambient_exposure(self.head)
 
     @cached_property
     def _texels(self) -> TexelLayout:
@@ -110,7 +107,7 @@ class SyntheticCapture(Capture):
         self.id = f"{subject}/{self._session}"
         headset = default_headset()
         self.cameras = headset.cameras
-        self._sensing = sensing_of(number, self._session, len(headset.emitters))
+        self._sensing = sensing_of(number, self._session, len(headset.emitters), 4)
         performance = self._performance
         self.segments, self.anchors = performance.segments, performance.anchors
         self.conditions = {
@@ -128,8 +125,33 @@ class SyntheticCapture(Capture):
     def _look(self) -> Look:
         rng = rng_of(self._number, "eyes")
         iris_deg, pupil_deg = rng.uniform(25, 29), rng.uniform(9, 15)
-        iris = (float(np.cos(np.radians(pupil_deg))), float(np.cos(np.radians(iris_deg))), float(rng.uniform(0.2, 0.5)))
-        return Look(np.ascontiguousarray(self._source.texture(self._number)[0], np.float32) / 255, iris)
+        albedo = np.ascontiguousarray(self._source.texture(self._number)[0], np.float32) / 255
+        flat = np.zeros_like(albedo)
+        return Look(
+            albedo, flat + 0.5, flat, flat, np.ones((8, 16), np.float32), iris_deg, pupil_deg,
+            float(rng.uniform(0.2, 0.5)), 0.72,
+        )  # fmt: skip
+
+    @cached_property
+    def _scene(self) -> Scene:
+        return Scene(self._source.head, self._source.geometry(self._number), ())
+
+    @cached_property
+    def _stage(self) -> Stage:
+        source, headset, sensing = self._source, default_headset(), self._sensing
+        rotation, translation = headset_pose(sensing.rotation_deg, sensing.translation_mm)
+        visible = emitter_visibility(
+            self._scene, headset.emitters @ rotation.T + translation, self._directions @ rotation.T
+        )
+        return Stage(
+            self._scene, source.head, self._look, source.exposed, visible, headset.power * sensing.emitter_gain,
+            np.ones(len(headset.power)),
+        )  # fmt: skip
+
+    @cached_property
+    def _directions(self) -> np.ndarray:
+        towards = np.array([0.0, 20.0, 0.0]) - default_headset().emitters
+        return np.asarray(towards / np.linalg.norm(towards, axis=1, keepdims=True))
 
     def labels(self, indices: Sequence[int]) -> FrameLabels:
         rows = self._check(indices)
@@ -140,8 +162,8 @@ class SyntheticCapture(Capture):
 
     def vertices(self, indices: Sequence[int]) -> np.ndarray:
         """Exact geometry float32 [N, V, 3] of the frames, mm, head coordinates."""
-        labels, head = self.labels(indices), self._source.head
-        return pose(self._source.geometry(self._number), self._source.actions, labels.expression, labels.gaze, head)
+        labels = self.labels(indices)
+        return self._scene.pose(labels.expression, labels.gaze)[:, : self._scene.head_count]
 
     def camera_poses(self, index: int, size: int = 400) -> tuple[list[CameraSpec], tuple[np.ndarray, np.ndarray]]:
         """The eight cameras of one frame as the headset really sat, and the rigid motion that put them there."""
@@ -151,21 +173,29 @@ class SyntheticCapture(Capture):
 
     def frames(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:
         rows = self._check(indices)
-        wanted = [self.camera(name) for name in cameras]
-        columns = [self.cameras.index(camera) for camera in wanted]
+        columns = [self.cameras.index(self.camera(name)) for name in cameras]
         out = np.empty((len(rows), len(columns), size, size), np.uint8)
         sensing, headset = self._sensing, default_headset()
-        light = Light(headset.emitters, headset.power * sensing.emitter_gain, sensing.ambient)
         for start in range(0, len(rows), _FRAMES_PER_CALL):
             block = rows[start : start + _FRAMES_PER_CALL]
             seen = [self.camera_poses(index, size) for index in block]
             views = [[poses[k] for k in columns] for poses, _ in seen]
-            vertices = torch.from_numpy(self.vertices(block))
-            radiance = self._source.renderer.radiance(vertices, views, [m for _, m in seen], self._look, light).numpy()
-            for n, index in enumerate(block):
-                for c, column in enumerate(columns):
-                    rng = np.random.default_rng([self._number, self._session, index, column, size])
-                    out[start + n, c] = sense(radiance[n, c], sensing.exposure, sensing.read_noise, rng)
+            motions = [motion for _, motion in seen]
+            labels, light = self.labels(block), sensing.light(np.array(block) / 72)
+            instant = Instant(
+                self._scene.pose(labels.expression, labels.gaze, motions),
+                np.zeros((len(block), self._scene.head_count), np.float32), labels.gaze, np.ones(len(block)),
+                np.stack([headset.emitters @ r.T + t for r, t in motions]),
+                np.stack([self._directions @ r.T for r, _ in motions]), light.ambient,
+            )  # fmt: skip
+            linear = radiance(self._stage, instant, rasterise(self._stage, instant, views))
+            seeds = np.array([
+                int(np.random.default_rng([self._number, self._session, index, column, size]).integers(2**31))
+                for index in block
+                for column in columns
+            ])  # fmt: skip
+            grey = sense(linear, np.repeat(light.exposure, len(columns)), seeds, Sensor())
+            out[start : start + len(block)] = grey.reshape(len(block), len(columns), size, size)
         return out
 
     def _check(self, indices: Sequence[int]) -> list[int]:

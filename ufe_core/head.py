@@ -38,7 +38,7 @@ SKIN, MOUTH_CAVITY, TONGUE, EYE_LEFT, EYE_RIGHT, EYE_SOCKET = range(6)
 #: anny's lids rest low, over the upper pupil of many people; UFE's rest wider by this much of a blink.
 _LIDS_WIDER = 0.15
 
-_CUT_BELOW_EYES_M = 0.157
+_CUT_BELOW_EYES_M = 0.20  # low enough that no headset camera sees the cut
 _CUT_ASIDE_M = 0.15
 
 
@@ -270,7 +270,7 @@ def _regions(template: np.ndarray, actions: np.ndarray, faces: np.ndarray, part:
 
     lid = np.array(["eyeLook" in action for action in ACTIONS])
     travel = np.linalg.norm(actions[~lid], axis=-1).max(0)
-    face = (part == SKIN) & (travel > 0.3) & (z > -25) & (y < y[part == SKIN].max() - 12)
+    face = (part == SKIN) & (travel > 0.3) & (z > -25) & (y < 145)
     nose = (part == SKIN) & (np.abs(x) < 3) & (y > 20) & (y < middle[1] - 8)
     base = float(y[nose][np.argmax(z[nose])]) + 6.0
     lids = (part == SKIN) & (travel > 0.5) & (np.abs(np.abs(x) - 31) < 22) & (np.abs(y) < 16) & (z > 0)

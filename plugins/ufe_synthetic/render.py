@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ufe_core.ops.rasterize import DEPTH_TICKS_PER_MM, depth_keys, warp
+from ufe_synthetic.refine import Refinement, refine
 from ufe_synthetic.scene import MATERIALS, Scene
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ _SUPERSAMPLE = 2  # the shading kernel is written for 2 x 2
 _POWER = 1500.0  # brings skin at 45 mm to mid grey at exposure 1
 _SURFACE_GAP_MM = 2.0
 _WIDEST_TAN = 1.9
+_FINE_FROM_PX = 256  # images at least this wide show facets of the plain mesh
+_FINE_ABOVE_Z_MM, _FINE_ABOVE_Y_MM = -25.0, 120.0
 
 
 @dataclass(frozen=True)
@@ -59,33 +63,87 @@ class Instant:
     ambient: np.ndarray
 
 
+@dataclass(frozen=True)
+class Level:
+    """A scene's meshes at one fineness, as the kernels read them."""
+
+    faces: Tensor
+    uv_faces: Tensor
+    uv: Tensor
+    material: Tensor
+    row_start: Tensor
+    row_face: Tensor
+    eye_direction: Tensor
+    exposed: Tensor
+    visible: Tensor
+
+
 class Stage:
-    """A scene made ready for the kernels, with its person's look and the emitters' strength."""
+    """A scene made ready for the kernels, with its person's look and the emitters' strength.
+
+    `exposed` float32 [V] and `visible` float32 [L, count] are what `ambient_exposure` and `emitter_visibility` say;
+    `power` and `lobe` [L] the emitters' strength and the exponent of their cosine lobe.
+    """
 
     def __init__(
         self, scene: Scene, head: Head, look: Look, exposed: np.ndarray, visible: np.ndarray, power: np.ndarray,
         lobe: np.ndarray,
     ) -> None:  # fmt: skip
-        self.scene, self.look = scene, look
-        self.faces, self.uv_faces = torch.from_numpy(scene.faces), torch.from_numpy(scene.uv_faces)
-        self.uv, self.material = torch.from_numpy(head.uv), torch.from_numpy(scene.material)
-        self.row_start, self.row_face = torch.from_numpy(scene.row_start), torch.from_numpy(scene.row_face)
-        self.materials = torch.tensor(list(MATERIALS.values()), dtype=torch.float32)
-        direction = np.zeros((scene.count, 3), np.float32)
+        self.scene, self.look, self._head = scene, look, head
+        self._visible = np.ascontiguousarray(visible, np.float32)
+        self._exposed = np.full(scene.count, 0.5, np.float32)
+        self._exposed[: scene.head_count] = exposed
+        self._direction = np.zeros((scene.count, 3), np.float32)
         for rows, _ in scene.eyes:
             offset = scene.neutral[rows] - scene.neutral[rows].mean(0)
-            direction[rows] = offset / np.linalg.norm(offset, axis=1, keepdims=True)
-        self.eye_direction = torch.from_numpy(direction)
-        everywhere = np.full(scene.count, 0.5, np.float32)
-        everywhere[: scene.head_count] = exposed
-        self.exposed = torch.from_numpy(everywhere)
-        self.visible = torch.from_numpy(np.ascontiguousarray(visible, np.float32))
+            self._direction[rows] = offset / np.linalg.norm(offset, axis=1, keepdims=True)
+        self.materials = torch.tensor(list(MATERIALS.values()), dtype=torch.float32)
         self.power = torch.from_numpy((power * _POWER).astype(np.float32))
         self.lobe = torch.from_numpy(lobe.astype(np.float32))
         self.maps = [
             torch.from_numpy(np.ascontiguousarray(m, np.float32))
             for m in (look.albedo, look.gloss, look.relief, look.wrinkles, look.iris)
         ]
+
+    @cached_property
+    def coarse(self) -> Level:
+        """The scene's own meshes."""
+        scene = self.scene
+        return _level(
+            scene.faces, scene.uv_faces, self._head.uv, scene.material, scene.count, self._direction, self._exposed,
+            self._visible,
+        )  # fmt: skip
+
+    @cached_property
+    def refinement(self) -> Refinement:
+        """Midpoints on the face and the eyeballs."""
+        scene = self.scene
+        rest = scene.neutral[self._head.faces]
+        chosen = np.zeros(len(scene.faces), bool)
+        chosen[: len(rest)] = ((rest[..., 2] > _FINE_ABOVE_Z_MM) & (rest[..., 1] < _FINE_ABOVE_Y_MM)).all(1)
+        return refine(scene.faces, scene.uv_faces, chosen, scene.count, len(self._head.uv))
+
+    @cached_property
+    def fine(self) -> Level:
+        """The meshes with curved midpoints, for large images."""
+        finer = self.refinement
+        uv = self._head.uv
+        return _level(
+            finer.faces, finer.uv_faces, np.concatenate([uv, uv[finer.uv_edges].mean(1)]),
+            self.scene.material[finer.parent], self.scene.count + len(finer.edges), finer.average(self._direction),
+            finer.average(self._exposed), np.ascontiguousarray(finer.average(self._visible.T).T),
+        )  # fmt: skip
+
+
+def _level(
+    faces: np.ndarray, uv_faces: np.ndarray, uv: np.ndarray, material: np.ndarray, count: int, direction: np.ndarray,
+    exposed: np.ndarray, visible: np.ndarray,
+) -> Level:  # fmt: skip
+    order = np.argsort(faces.reshape(-1), kind="stable")
+    counts = np.bincount(faces.reshape(-1), minlength=count)
+    row_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    arrays = (faces, uv_faces, uv, material, row_start, (order // 3).astype(np.int32), direction, exposed, visible)
+    return Level(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
 def views_of(cameras: Sequence[Sequence[CameraSpec]]) -> dict[str, Tensor]:
@@ -111,11 +169,17 @@ def views_of(cameras: Sequence[Sequence[CameraSpec]]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Visible:
-    """What the cameras of N frames see: `screen` float32 [views, count, 3], `keys` int64 [views, 2 H, 2 W]."""
+    """What the cameras of N frames see of a level's meshes.
 
+    `vertices` and `normals` float32 [N, count, 3]; `screen` float32 [views, count, 3]; `keys` int64
+    [views, 2 H, 2 W], the z-buffer at two subsamples a pixel each way.
+    """
+
+    level: Level
+    vertices: Tensor
+    normals: Tensor
     screen: Tensor
     keys: Tensor
-    normals: Tensor
     views: dict[str, Tensor]
 
 
@@ -124,8 +188,11 @@ def rasterise(stage: Stage, instant: Instant, cameras: Sequence[Sequence[CameraS
     from ufe_synthetic import render_warp as kernels
 
     wp = warp()
-    views = views_of(cameras)
-    vertices = torch.from_numpy(instant.vertices)
+    camera, views = cameras[0][0], views_of(cameras)
+    level, vertices = stage.coarse, torch.from_numpy(instant.vertices)
+    if camera.width >= _FINE_FROM_PX:
+        normals = _vertex_normals(level, vertices).numpy()
+        level, vertices = stage.fine, torch.from_numpy(stage.refinement.curve(instant.vertices, normals))
     count = len(views["frame"])
     screen = torch.empty(count, vertices.shape[1], 3)
     wp.launch(kernels.project, dim=(count, vertices.shape[1]), device="cpu", inputs=[
@@ -135,14 +202,21 @@ def rasterise(stage: Stage, instant: Instant, cameras: Sequence[Sequence[CameraS
         wp.from_torch(views["centre"] * _SUPERSAMPLE, dtype=wp.vec2), wp.from_torch(views["distortion"]),
         wp.from_torch(views["fisheye"]), wp.from_torch(views["tan_limit"]), wp.from_torch(screen, dtype=wp.vec3),
     ])  # fmt: skip
-    camera = cameras[0][0]
-    keys = depth_keys(screen, stage.faces, height=camera.height * _SUPERSAMPLE, width=camera.width * _SUPERSAMPLE)
+    keys = depth_keys(screen, level.faces, height=camera.height * _SUPERSAMPLE, width=camera.width * _SUPERSAMPLE)
+    return Visible(level, vertices, _vertex_normals(level, vertices), screen, keys, views)
+
+
+def _vertex_normals(level: Level, vertices: Tensor) -> Tensor:
+    """Area-weighted unit normals float32 [N, count, 3]."""
+    from ufe_synthetic import render_warp as kernels
+
+    wp = warp()
     normals = torch.empty_like(vertices)
     wp.launch(kernels.vertex_normals, dim=tuple(vertices.shape[:2]), device="cpu", inputs=[
-        wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(stage.faces, dtype=wp.vec3i),
-        wp.from_torch(stage.row_start), wp.from_torch(stage.row_face), wp.from_torch(normals, dtype=wp.vec3),
+        wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(level.faces, dtype=wp.vec3i),
+        wp.from_torch(level.row_start), wp.from_torch(level.row_face), wp.from_torch(normals, dtype=wp.vec3),
     ])  # fmt: skip
-    return Visible(screen, keys, normals, views)
+    return normals
 
 
 def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
@@ -150,25 +224,26 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
     from ufe_synthetic import render_warp as kernels
 
     wp = warp()
-    vertices = torch.from_numpy(instant.vertices)
-    frames, count = vertices.shape[:2]
+    frames, count = seen.vertices.shape[:2]
     emitters = torch.from_numpy(instant.emitters.astype(np.float32))
-    light = torch.empty_like(vertices)
+    light = torch.empty_like(seen.vertices)
     wp.launch(kernels.gather_light, dim=(frames, count), device="cpu", inputs=[
-        wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(seen.normals, dtype=wp.vec3),
+        wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(seen.normals, dtype=wp.vec3),
         wp.from_torch(emitters, dtype=wp.vec3),
         wp.from_torch(torch.from_numpy(instant.directions.astype(np.float32)), dtype=wp.vec3),
-        wp.from_torch(stage.power), wp.from_torch(stage.lobe), wp.from_torch(stage.visible),
+        wp.from_torch(stage.power), wp.from_torch(stage.lobe), wp.from_torch(seen.level.visible),
         wp.from_torch(light, dtype=wp.vec3),
     ])  # fmt: skip
-    wrinkle = torch.zeros(frames, count)
-    wrinkle[:, : stage.scene.head_count] = torch.from_numpy(instant.wrinkle)
+    wrinkle = np.zeros((frames, stage.scene.count), np.float32)
+    wrinkle[:, : stage.scene.head_count] = instant.wrinkle
+    if seen.level is not stage.coarse:
+        wrinkle = np.ascontiguousarray(stage.refinement.average(wrinkle.T).T)
     height, width = seen.keys.shape[1] // _SUPERSAMPLE, seen.keys.shape[2] // _SUPERSAMPLE
     out = torch.empty(len(seen.keys), height, width)
     gaze = torch.from_numpy(np.ascontiguousarray(instant.gaze.reshape(frames, 2, 3), np.float32))
     wp.launch(kernels.shade, dim=tuple(out.shape), device="cpu", inputs=[
         wp.from_torch(seen.screen, dtype=wp.vec3), wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]),
-        _surface(wp, kernels, stage, vertices, seen.normals, light, wrinkle), _paint(wp, kernels, stage),
+        _surface(wp, kernels, seen, light, torch.from_numpy(wrinkle)), _paint(wp, kernels, stage),
         wp.from_torch(stage.materials), wp.from_torch(seen.views["eye"], dtype=wp.vec3),
         wp.from_torch(gaze, dtype=wp.vec3), wp.from_torch(emitters, dtype=wp.vec3), wp.from_torch(stage.power),
         wp.from_torch(torch.from_numpy(instant.ambient.astype(np.float32))),
@@ -178,17 +253,15 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
     return out
 
 
-def _surface(
-    wp: Any, kernels: Any, stage: Stage, vertices: Tensor, normals: Tensor, light: Tensor, wrinkle: Tensor
-) -> Any:
-    surface = kernels.Surface()
-    for name, value in (("vertices", vertices), ("normals", normals), ("light", light)):
+def _surface(wp: Any, kernels: Any, seen: Visible, light: Tensor, wrinkle: Tensor) -> Any:
+    surface, level = kernels.Surface(), seen.level
+    for name, value in (("vertices", seen.vertices), ("normals", seen.normals), ("light", light)):
         setattr(surface, name, wp.from_torch(value, dtype=wp.vec3))
-    surface.wrinkle, surface.exposed = wp.from_torch(wrinkle), wp.from_torch(stage.exposed)
-    surface.eye_direction = wp.from_torch(stage.eye_direction, dtype=wp.vec3)
-    surface.faces = wp.from_torch(stage.faces, dtype=wp.vec3i)
-    surface.uv_faces = wp.from_torch(stage.uv_faces, dtype=wp.vec3i)
-    surface.uv, surface.face_material = wp.from_torch(stage.uv, dtype=wp.vec2), wp.from_torch(stage.material)
+    surface.wrinkle, surface.exposed = wp.from_torch(wrinkle), wp.from_torch(level.exposed)
+    surface.eye_direction = wp.from_torch(level.eye_direction, dtype=wp.vec3)
+    surface.faces = wp.from_torch(level.faces, dtype=wp.vec3i)
+    surface.uv_faces = wp.from_torch(level.uv_faces, dtype=wp.vec3i)
+    surface.uv, surface.face_material = wp.from_torch(level.uv, dtype=wp.vec2), wp.from_torch(level.material)
     return surface
 
 

@@ -84,10 +84,6 @@ class Scene:
         self.material = np.concatenate(material)
         self.uv_faces = np.zeros_like(self.faces)
         self.uv_faces[: len(head.uv_faces)] = head.uv_faces
-        order = np.argsort(self.faces.reshape(-1), kind="stable")
-        self.row_face = (order // 3).astype(np.int32)
-        counts = np.bincount(self.faces.reshape(-1), minlength=self.count)
-        self.row_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
         self._moving = np.flatnonzero(np.abs(self._actions).max((0, 2)) > 0)
         self._flat = np.ascontiguousarray(self._actions[:, self._moving].reshape(len(head.actions), -1))
         self.eyes = [

@@ -1,37 +1,84 @@
 """Packed captures: the frames a run needs, rendered or decoded once and memory-mapped from then on.
 
-A packed capture is a folder in the store with `capture.json` and `frames.safetensors`. It appears whole or not at
-all, carries the checksum of its data, and is keyed by what made it, so deleting it costs only time.
+A packed capture is a folder in the store with `capture.json` and `frames.safetensors` (`ufe_core.packed_file`). It
+appears whole or not at all, carries checksums of every frame, and is keyed by what made it, so deleting it costs
+only time. What a killed process had finished of it is kept beside the store's captures, in `.partial/`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+import contextlib
+import logging
+import os
+import shutil
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from ufe_core.errors import DataError
+from ufe_core.config import did_you_mean
+from ufe_core.errors import ArtifactError, ConfigError, DataError
 from ufe_core.interfaces.source import Capture, HMCSource
-from ufe_core.store import Store, fingerprint
+from ufe_core.packed_arrays import EXTRA_PREFIX, arrays_of, arrays_without_pixels, refuse_other_shapes
+from ufe_core.packed_file import (
+    DATA,
+    BlockWriter,
+    Damage,
+    Entry,
+    Layout,
+    MappedTensor,
+    damage_line,
+    from_hex,
+    map_file,
+    read_header,
+)
+from ufe_core.packed_meta import FORMAT, META, REMEDY, camera_of_json, camera_to_json, read_meta, sealed
+from ufe_core.store import Store, explained, fingerprint
+from ufe_core.types import CameraSpec
 from ufe_core.weights import sha256_file
 
-FORMAT = "ufe.packed/1"
+ResultT = TypeVar("ResultT")
+
+EXTRAS = ("geometry", "keypoints", "segmentation", "cameras")
+_LABELS, _NEUTRAL = ("expression", "gaze"), ("geometry", "texture")
+_FIRST_BLOCK = -1  # labels and the neutral face
+_BLOCK_BYTES, _BLOCK_ROWS = 8_000_000, 64
+_PARTIAL_STALE_S = 14 * 24 * 3600.0
+_WAIT_S = 2.0
 
 
 @dataclass(frozen=True)
 class PackRequest:
-    """What to take of each capture: `frames` instants spread over its segments, and its anchors, at `size` pixels."""
+    """What to take of each capture: `frames` instants spread over its segments, and its anchors, at `size` pixels.
+
+    `session` says which donning; `extras` (of `EXTRAS`) which exact data besides images and labels. Their order
+    does not matter.
+
+    Raises:
+        ConfigError: an extra is not known.
+    """
 
     frames: int
     size: int
     cameras: tuple[str, ...]
     anchors: tuple[str, ...]
     seed: int = 0
+    session: int = 0
+    extras: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.extras:
+            if name not in EXTRAS:
+                raise ConfigError(
+                    f"There is no extra {name!r}.{did_you_mean(name, EXTRAS)} Extras: {', '.join(EXTRAS)}."
+                )
+        object.__setattr__(self, "extras", tuple(name for name in EXTRAS if name in self.extras))
 
 
 @dataclass(frozen=True)
@@ -41,12 +88,16 @@ class PackedCapture:
     `images` uint8 [N, C, size, size], memory-mapped, the requested frames and then the anchors; `expression`
     float32 [N, D] and `gaze` float32 [N, 6] (empty where the source has no labels); `geometry` float32 [V, 3] and
     `texture` uint8 [3, T, T] of the neutral face. `frame_rows` and `anchor_rows` index N; `segments` names the
-    segment of each row.
+    segment of each row, `frames` its index in the capture.
+
+    `extras`, mapped and as far as they were asked for: `geometry` float32 [N, V, 3]; `keypoints` float32
+    [N, C, K, 2] and `visible` bool [N, C, K]; `segmentation` uint8 [N, C, size, size]; `camera_rotation` float64
+    [N, C, 3, 3] and `camera_translation` float64 [N, C, 3], the true poses of `cameras`.
     """
 
     subject: str
     capture: str
-    images: np.ndarray
+    images: np.ndarray | MappedTensor
     expression: np.ndarray
     gaze: np.ndarray
     geometry: np.ndarray
@@ -56,6 +107,54 @@ class PackedCapture:
     segments: tuple[str, ...]
     conditions: dict[str, Any]
     sha256: str
+    extras: Mapping[str, MappedTensor] = field(default_factory=dict)
+    cameras: tuple[CameraSpec, ...] = ()
+    frames: tuple[int, ...] = ()
+    path: Path = Path()
+
+    def cameras_at(self, row: int) -> tuple[CameraSpec, ...]:
+        """The cameras as they really sat on the head in a row's frame; needs the extra `cameras`."""
+        poses = zip(self.extras["camera_rotation"][row], self.extras["camera_translation"][row], strict=True)
+        return tuple(
+            replace(camera, rotation=np.array(rotation), translation=np.array(translation))
+            for camera, (rotation, translation) in zip(self.cameras, poses, strict=True)
+        )
+
+    def check(self) -> None:
+        """Read everything that was not read yet and compare it with its checksums.
+
+        Raises:
+            DataError: names the file, the tensor and the frames that are damaged.
+        """
+        for tensor in (self.images, *self.extras.values()):
+            if isinstance(tensor, MappedTensor):
+                tensor[:]  # reading is checking
+
+
+@dataclass(frozen=True)
+class PackEvent:
+    """News of a capture being packed: `rows` more are there. `kind` is `rows`, or at its end `made` or `found`."""
+
+    subject: str
+    kind: str
+    rows: int
+
+
+class Stopped(Exception):
+    """The work is to end early: another part failed, or the user interrupted."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: HMCSource[Any]
+    request: PackRequest
+    store: Store
+    tell: Callable[[PackEvent], None]
+    stopped: Callable[[], bool]
+
+    def pause_point(self) -> None:
+        if self.stopped():
+            raise Stopped
 
 
 def pack_key(source: HMCSource[Any], capture: Capture, request: PackRequest) -> str:
@@ -65,11 +164,26 @@ def pack_key(source: HMCSource[Any], capture: Capture, request: PackRequest) -> 
     })  # fmt: skip
 
 
+def captures_of(source: HMCSource[Any], subjects: Sequence[str], session: int) -> list[Capture]:
+    """The captures of one donning.
+
+    Raises:
+        DataError: a subject or the session is not in this source.
+    """
+    if not 0 <= session < source.sessions:
+        raise DataError(f"There is no session {session}; this source has sessions 0 to {source.sessions - 1}.")
+    return source.captures(subjects, session=session) if session else source.captures(subjects)
+
+
 def pack(
     source: HMCSource[Any], subjects: Sequence[str], request: PackRequest, *, store: Store, threads: int = 2,
-    progress: Callable[[str], None] | None = None,
+    progress: Callable[[str], None] | None = None, listener: Callable[[PackEvent], None] | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> list[PackedCapture]:  # fmt: skip
     """Packed captures of the subjects, made where they are not there yet; damaged ones are made again.
+
+    Every byte of those that are there is checked once. Killed and run again, it goes on after the last finished
+    block. Several processes may pack the same captures at a time; each is made by one of them.
 
     Args:
         source: where captures come from.
@@ -78,44 +192,109 @@ def pack(
         store: where they are kept.
         threads: captures rendered at a time; the bytes do not depend on it.
         progress: called with each subject's id when it is ready, from any thread.
+        listener: called with finer news, from any thread.
+        stopped: asked between blocks; where it is true the work ends with `KeyboardInterrupt`.
 
     Raises:
-        DataError: a capture lacks an anchor, a camera or enough frames.
+        DataError: a capture lacks an anchor, a camera, an extra, or enough frames.
+        ArtifactError: the disk is full, or the store cannot be written.
     """
-    captures = source.captures(subjects)
+    captures = captures_of(source, subjects, request.session)
+    _remove_stale_partials(store)
+    halt = threading.Event()
+    job = _Job(source, request, store, listener or (lambda event: None), lambda: halt.is_set() or stopped())
 
     def one(capture: Capture) -> PackedCapture:
-        packed = _open_or_make(source, capture, request, store)
+        packed = _open_or_make(job, capture)
         if progress:
             progress(capture.subject)
         return packed
 
     pool = ThreadPoolExecutor(max_workers=max(1, threads))
     try:
-        return list(pool.map(one, captures))
+        futures = [pool.submit(one, capture) for capture in captures]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        halt.set()
+        return results_of(futures)
     finally:
+        halt.set()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _open_or_make(source: HMCSource[Any], capture: Capture, request: PackRequest, store: Store) -> PackedCapture:
-    key = pack_key(source, capture, request)
-    path = store.path("captures", key)
-    if path.is_dir():
-        try:
-            return open_packed(path)
-        except DataError as error:
-            import logging
+def results_of(futures: Sequence[Future[ResultT]]) -> list[ResultT]:
+    """Results of futures of which some may have stopped because another failed: that failure is raised.
 
-            logging.getLogger("ufe").warning("%s It is made again.", error)
-            store.remove("captures", key)
-    with store.building("captures", key) as folder:
-        _write(capture, request, folder)
-    return open_packed(path)
+    Raises:
+        KeyboardInterrupt: they were stopped and none failed.
+    """
+    wait([future for future in futures if not future.cancel()])
+    failures = [error for future in futures if not future.cancelled() and (error := future.exception())]
+    for error in failures:
+        if not isinstance(error, Stopped):
+            raise error
+    if failures:
+        raise KeyboardInterrupt
+    return [future.result() for future in futures]
 
 
-def _write(capture: Capture, request: PackRequest, folder: Path) -> None:
-    from safetensors.numpy import save_file
+def _remove_stale_partials(store: Store) -> None:
+    """Remove unfinished captures that nobody has gone on with for two weeks."""
+    folder = store.root / "captures" / ".partial"
+    for partial in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(OSError, ArtifactError):
+            newest = max(file.stat().st_mtime for file in (partial, *partial.iterdir()))
+            if time.time() - newest > _PARTIAL_STALE_S:
+                with store.lock("captures", partial.name, timeout_s=0):
+                    shutil.rmtree(partial)
 
+
+def _open_or_make(job: _Job, capture: Capture) -> PackedCapture:
+    job.pause_point()
+    key = pack_key(job.source, capture, job.request)
+    path = job.store.path("captures", key)
+    packed = _open_sound(path)
+    if packed is None:
+        with _locked(job, key):
+            packed = _open_sound(path)  # another process may have made it while this one waited
+            if packed is None:
+                if path.is_dir():
+                    job.store.remove("captures", key)
+                _make(job, capture, key, path)
+                job.tell(PackEvent(capture.subject, "made", 0))
+                return open_packed(path)
+    job.tell(PackEvent(capture.subject, "found", len(packed.frames)))
+    return packed
+
+
+def _open_sound(path: Path) -> PackedCapture | None:
+    if not path.is_dir():
+        return None
+    try:
+        packed = open_packed(path)
+        packed.check()
+    except DataError as error:
+        logging.getLogger("ufe").warning("%s It is made again.", error)
+        return None
+    return packed
+
+
+@contextlib.contextmanager
+def _locked(job: _Job, key: str) -> Iterator[None]:
+    """Hold the lock of a capture; while another process holds it, look now and then whether to stop."""
+    with contextlib.ExitStack() as stack:
+        while True:
+            job.pause_point()
+            try:
+                stack.enter_context(job.store.lock("captures", key, timeout_s=_WAIT_S))
+                break
+            except ArtifactError as error:
+                if error.__cause__ is not None:  # not a wait that was too long: the store cannot be written
+                    raise
+        yield
+
+
+def _make(job: _Job, capture: Capture, key: str, path: Path) -> None:
+    request = job.request
     missing = [name for name in request.anchors if name not in capture.anchors]
     if missing:
         raise DataError(
@@ -124,69 +303,123 @@ def _write(capture: Capture, request: PackRequest, folder: Path) -> None:
         )
     frames = capture.spread(request.frames, seed=request.seed)
     anchors = [capture.anchors[name] for name in request.anchors]
-    rows = [*frames, *anchors]
-    images = capture.frames(rows, cameras=request.cameras, size=request.size)
-    labels, neutral = capture.labels(rows), capture.neutral()
-    empty = np.zeros((0, 0), np.float32)
-    arrays = {
-        "images": images,
-        "expression": labels.expression if labels else empty,
-        "gaze": labels.gaze if labels else empty,
-        "geometry": neutral.geometry if neutral else empty,
-        "texture": neutral.texture if neutral else np.zeros((0, 0, 0), np.uint8),
-    }
-    data = folder / "frames.safetensors"
-    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, data)
-    owner = {index: s.name for s in capture.segments for index in range(s.start, s.stop)}
-    meta = {
-        "format": FORMAT, "subject": capture.subject, "capture": capture.id, "request": asdict(request),
-        "frames": frames, "anchors": anchors, "segments": [owner[index] for index in rows],
-        "conditions": dict(capture.conditions), "sha256": sha256_file(data), "bytes": data.stat().st_size,
+    partial = path.parent / ".partial" / key
+    with explained(f"pack {capture.id!r}", path.parent, only_full=True):
+        meta = _write_data(job, capture, [*frames, *anchors], partial, key)
+        _write_meta(job, capture, frames, anchors, partial, meta)
+        os.rename(partial, path)
+
+
+def _write_data(job: _Job, capture: Capture, rows: list[int], folder: Path, key: str) -> dict[str, Any]:
+    """Write the data file, block by block, and give what `capture.json` says of it."""
+    request = job.request
+    step = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, len(request.cameras) * request.size**2)))
+    writer = BlockWriter(folder, f"{FORMAT} {key} {step}")
+    for number, start in enumerate(range(0, len(rows), step)):
+        block = rows[start : start + step]
+        if number not in writer.done:
+            job.pause_point()
+            arrays = arrays_of(capture, request.cameras, request.size, request.extras, block)
+            if writer.layout is None:
+                first, by_row = arrays_without_pixels(capture, rows)
+                writer.begin(Layout.of({**arrays, **first}, len(rows), by_row=[*arrays, *by_row]))
+            else:
+                refuse_other_shapes(capture, arrays, writer.layout)
+            writer.write(number, arrays, first_row=start)
+        job.tell(PackEvent(capture.subject, "rows", len(block)))
+    if _FIRST_BLOCK not in writer.done:
+        writer.write(_FIRST_BLOCK, arrays_without_pixels(capture, rows)[0])
+    assert writer.layout is not None
+    checksums = writer.finish()
+    return {
+        "bytes": writer.layout.size, "sha256": sha256_file(writer.path), "header": zlib.crc32(writer.layout.header),
+        "checksums": checksums,
     }  # fmt: skip
-    (folder / "capture.json").write_text(json.dumps(meta, indent=1))
+
+
+def _write_meta(
+    job: _Job, capture: Capture, frames: list[int], anchors: list[int], folder: Path, data: Mapping[str, Any]
+) -> None:
+    owner = {index: s.name for s in capture.segments for index in range(s.start, s.stop)}
+    by_name = {camera.name: camera for camera in capture.cameras}
+    meta = {
+        "format": FORMAT, "subject": capture.subject, "capture": capture.id, "source": job.source.fingerprint,
+        "request": asdict(job.request), "conditions": dict(capture.conditions),
+        "cameras": [camera_to_json(by_name[name]) for name in job.request.cameras if name in by_name],
+        "frames": frames, "anchors": anchors, "segments": [owner[index] for index in (*frames, *anchors)], **data,
+    }  # fmt: skip
+    (folder / META).write_text(sealed(meta), encoding="utf-8")
 
 
 def open_packed(path: Path) -> PackedCapture:
-    """Open a packed capture and check it.
+    """Open a packed capture: cheap, whatever its size.
+
+    `capture.json`, the length and the header of the data file, labels and the neutral face are checked here; each
+    frame of the mapped tensors is checked the first time it is read.
 
     Raises:
         DataError: names the file that is missing, truncated, altered or of another format.
     """
-    meta_file, data = path / "capture.json", path / "frames.safetensors"
-    try:
-        meta = json.loads(meta_file.read_text())
-        request, size = meta["request"], meta["bytes"]
-        rows, anchors = len(meta["frames"]), len(meta["anchors"])
-        if meta["format"] != FORMAT:
-            raise DataError(f"{meta_file} is of format {meta['format']!r}; this version reads {FORMAT!r}.")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{meta_file} cannot be read ({type(error).__name__}: {error}).") from error
-    if not data.is_file() or data.stat().st_size != size:
-        found = f"{data.stat().st_size} bytes" if data.is_file() else "no file"
-        raise DataError(f"{data} is truncated or missing: {size} bytes expected, {found} found.")
-    if sha256_file(data) != meta["sha256"]:
-        raise DataError(f"{data} was altered: its checksum is not the one in capture.json.")
-    arrays = _map_safetensors(data)
-    if arrays["images"].shape != (rows + anchors, len(request["cameras"]), request["size"], request["size"]):
-        raise DataError(f"{data}: images have shape {list(arrays['images'].shape)}, not what capture.json says.")
+    meta = read_meta(path)
+    tensors = _tensors(path, meta)
+    rows, anchors = len(meta["frames"]), len(meta["anchors"])
+    labels = {name: tensors[name][:] for name in _LABELS}
     return PackedCapture(
-        meta["subject"], meta["capture"], arrays["images"], np.array(arrays["expression"]), np.array(arrays["gaze"]),
-        arrays["geometry"], arrays["texture"], np.arange(rows), np.arange(rows, rows + anchors),
+        meta["subject"], meta["capture"], tensors["images"], np.array(labels["expression"]), np.array(labels["gaze"]),
+        tensors["geometry"][0], tensors["texture"][0], np.arange(rows), np.arange(rows, rows + anchors),
         tuple(meta["segments"]), meta["conditions"], meta["sha256"],
+        {name.removeprefix(EXTRA_PREFIX): value for name, value in tensors.items() if name.startswith(EXTRA_PREFIX)},
+        tuple(camera_of_json(entry) for entry in meta["cameras"]), (*meta["frames"], *meta["anchors"]), path,
     )  # fmt: skip
 
 
-def _map_safetensors(path: Path) -> dict[str, np.ndarray]:
-    """Every tensor of a safetensors file as a read-only view of the mapped file."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    mapped = np.memmap(path, np.uint8, "r")
-    kinds = {"U8": np.uint8, "F32": np.float32}
-    arrays = {}
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, stop = (8 + length + offset for offset in entry["data_offsets"])
-            raw = mapped[start:stop]
-            arrays[name] = np.frombuffer(raw, kinds[entry["dtype"]]).reshape(entry["shape"])
-    return arrays
+def verify_packed(path: Path) -> list[str]:
+    """One line for each damage of a packed capture, after reading all of it; nothing for a sound one."""
+    try:
+        meta = read_meta(path)
+        tensors = _tensors(path, meta)
+    except DataError as error:
+        return [str(error)]
+    found = [line for tensor in tensors.values() if (line := tensor.damage())]
+    if not found and sha256_file(path / DATA) != meta["sha256"]:
+        found = [damage_line(path / DATA, "the whole file")]
+    return found
+
+
+def _tensors(path: Path, meta: Mapping[str, Any]) -> dict[str, MappedTensor]:
+    """Every tensor of the data file, each row unchecked as yet; what has no row for each frame is one row."""
+    data, frames = path / DATA, [*meta["frames"], *meta["anchors"]]
+    try:
+        size, header = data.stat().st_size, read_header(data)
+    except OSError as error:
+        raise DataError(f"{data} is missing or cannot be read ({error.strerror}). {REMEDY}") from error
+    checksums = {name: from_hex(text) for name, text in meta["checksums"].items()}
+    sound_header = zlib.crc32(header) == meta["header"]
+    layout = Layout.read(header, {name: len(values) for name, values in checksums.items()}) if sound_header else None
+    if size != meta["bytes"]:
+        lost = f": {_lost(layout, size, frames)}" if layout and size < meta["bytes"] else ""
+        raise DataError(f"{data} is truncated or altered: {meta['bytes']} bytes expected, {size} found{lost}. {REMEDY}")
+    if layout is None:
+        raise DataError(damage_line(data, "its header"))
+    tensors = {}
+    for name, values in map_file(data, layout).items():
+        whole = _is_whole(name, layout.entries[name])
+        words = f"the neutral {name}" if name in _NEUTRAL else name.removeprefix(EXTRA_PREFIX)
+        describe = Damage(data, words, () if whole else frames)
+        tensors[name] = MappedTensor(values[None] if whole else values, checksums[name], describe)
+    return tensors
+
+
+def _is_whole(name: str, entry: Entry) -> bool:
+    return name in _NEUTRAL or entry.shape[0] == 0
+
+
+def _lost(layout: Layout, size: int, frames: Sequence[int]) -> str:
+    """Which tensors, and of which frames, a file that ends after `size` bytes lacks."""
+    parts = []
+    for name, entry in layout.entries.items():
+        if entry.start + entry.nbytes > size:
+            first = max(0, size - entry.start) // entry.chunk_bytes
+            words = f"the neutral {name}" if name in _NEUTRAL else name.removeprefix(EXTRA_PREFIX)
+            parts.append(words if _is_whole(name, entry) else f"{words} from frame {frames[first]} on")
+    return f"it lacks {', '.join(parts)}"

@@ -1,16 +1,20 @@
 import json
+import multiprocessing
+import os
 import threading
 import time
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from ufe_core.config import ComponentConfig
-from ufe_core.errors import DataError
-from ufe_core.interfaces.source import Capture, FrameLabels, HMCSource, Neutral, Segment
-from ufe_core.packed import PackRequest, open_packed, pack, pack_key
+from ufe_core.errors import ArtifactError, ConfigError, DataError
+from ufe_core.interfaces.source import Capture, FrameLabels, HMCSource, Keypoints, Neutral, Segment
+from ufe_core.packed import PackRequest, open_packed, pack, pack_key, verify_packed
 from ufe_core.store import Store
+from ufe_core.types import CameraSpec
 
 REQUEST = PackRequest(frames=6, size=8, cameras=("b", "a"), anchors=("smile", "neutral"))
 
@@ -22,8 +26,8 @@ class FakeCapture(Capture):
     segments = (Segment("rest", 0, 10), Segment("talk", 10, 14, "speech"), Segment("free", 14, 40, "free"))
     conditions: ClassVar = {"glasses": True, "donning_mm": 1.25}
 
-    def __init__(self, source, subject):
-        self.source, self.subject, self.id = source, subject, f"{subject}/0"
+    def __init__(self, source, subject, session=0):
+        self.source, self.subject, self.session, self.id = source, subject, session, f"{subject}/{session}"
         self.anchors = {"neutral": 3, "smile": 12, "pout": 20}
 
     def frames(self, indices, *, cameras, size):
@@ -42,7 +46,34 @@ class FakeCapture(Capture):
         return Neutral(np.full((4, 3), 7, np.float32), np.full((3, 2, 2), 9, np.uint8))
 
 
+class RichCapture(FakeCapture):
+    """One that has every extra; each value tells frame and camera."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.cameras = tuple(
+            CameraSpec(n, "left", "upper", "tracking", 8, 8, np.eye(3) * 3, np.eye(3), np.zeros(3), np.arange(5) / 7)
+            for n in "abc"
+        )
+
+    def geometry(self, indices):
+        return np.asarray(indices, np.float32)[:, None, None] + np.zeros((1, 5, 3), np.float32)
+
+    def cameras_at(self, index):
+        turned = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
+        return tuple(camera.moved(turned, np.full(3, index + 0.1)) for camera in reversed(self.cameras))
+
+    def keypoints(self, indices, *, cameras, size):
+        points = np.array([[[[i, ord(c)]] * 3 for c in cameras] for i in indices], np.float32)
+        return Keypoints(points, points[..., 0] % 2 == 0)
+
+    def segmentation(self, indices, *, cameras, size):
+        return np.stack([np.full((len(cameras), size, size), i % 11, np.uint8) for i in indices])
+
+
 class FakeSource(HMCSource):
+    sessions = 2
+
     def __init__(self, version="1", slow=0.0, capture=FakeCapture):
         super().__init__(ComponentConfig())
         self.version, self.slow, self.capture, self.rendered = version, slow, capture, []
@@ -50,8 +81,8 @@ class FakeSource(HMCSource):
     def subjects(self):
         return tuple("ABCDEFGH")
 
-    def captures(self, subjects):
-        return [self.capture(self, subject) for subject in subjects]
+    def captures(self, subjects, *, session=0):
+        return [self.capture(self, subject, session) for subject in subjects]
 
     @property
     def fingerprint(self):
@@ -90,8 +121,10 @@ def test_what_is_packed_comes_back(store):
 
 def test_images_are_mapped_not_read_and_cannot_be_written(store):
     (packed,) = pack(FakeSource(), ["A"], REQUEST, store=store)
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(TypeError, match="does not support item assignment"):
         packed.images[0] = 0
+    with pytest.raises(ValueError, match="read-only"):
+        packed.images[0][0] = 0
 
 
 def test_packed_once_nothing_is_rendered_again(store):
@@ -107,6 +140,7 @@ def test_packed_once_nothing_is_rendered_again(store):
     "change",
     [
         {"frames": 5}, {"size": 9}, {"cameras": ("a", "b")}, {"anchors": ("neutral", "smile")}, {"seed": 1},
+        {"session": 1}, {"extras": ("geometry",)},
     ],
 )  # fmt: skip
 def test_every_part_of_the_request_is_in_the_key(change):
@@ -157,16 +191,42 @@ def test_several_captures_are_made_at_a_time(store):
     assert most == 2
 
 
-def damage_truncate(folder):
-    file = folder / "frames.safetensors"
-    file.write_bytes(file.read_bytes()[:-10])
+def region(folder, tensor):
+    """First and last byte (exclusive) of a tensor in the data file."""
+    with (folder / "frames.safetensors").open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return [8 + length + offset for offset in json.loads(file.read(length))[tensor]["data_offsets"]]
 
 
-def damage_flip(folder):
-    file = folder / "frames.safetensors"
+def flip(file, at):
     data = bytearray(file.read_bytes())
-    data[-20] ^= 1
+    data[at] ^= 4
     file.write_bytes(bytes(data))
+
+
+def damage_truncate(folder):
+    os.truncate(folder / "frames.safetensors", region(folder, "images")[0] + 3 * 128 + 1)
+
+
+def damage_longer(folder):
+    with (folder / "frames.safetensors").open("ab") as file:
+        file.write(b"x")
+
+
+def damage_image(folder):
+    flip(folder / "frames.safetensors", region(folder, "images")[0] + 6 * 128 + 77)
+
+
+def damage_label(folder):
+    flip(folder / "frames.safetensors", region(folder, "gaze")[1] - 1)
+
+
+def damage_neutral(folder):
+    flip(folder / "frames.safetensors", region(folder, "texture")[0])
+
+
+def damage_header(folder):
+    flip(folder / "frames.safetensors", 40)
 
 
 def damage_no_data(folder):
@@ -188,34 +248,97 @@ def damage_other_json(folder):
 
 def damage_format(folder):
     file = folder / "capture.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), "format": "ufe.packed/0"}))
+    file.write_text(file.read_text().replace("ufe.packed/2", "ufe.packed/1"))
 
 
 def damage_rows(folder):
     file = folder / "capture.json"
-    meta = json.loads(file.read_text())
-    file.write_text(json.dumps({**meta, "frames": meta["frames"][:-1]}))
+    file.write_text(file.read_text().replace('"glasses": true', '"glasses": false'))
 
 
 DAMAGES = [
-    (damage_truncate, r"frames\.safetensors is truncated or missing: \d+ bytes expected, \d+ bytes found"),
-    (damage_flip, r"frames\.safetensors was altered"),
-    (damage_no_data, r"frames\.safetensors is truncated or missing: .* no file found"),
+    (damage_truncate, r"frames\.safetensors is truncated .*: \d+ bytes expected, \d+ found: it lacks "
+                      r"(the neutral texture, )?images from frame \d+ on(, the neutral texture)?\."),
+    (damage_longer, r"frames\.safetensors is truncated or altered: \d+ bytes expected, \d+ found\."),
+    (damage_image, r"frames\.safetensors is damaged \(images of frame 12\)"),
+    (damage_label, r"frames\.safetensors is damaged \(gaze of frame 3\)"),
+    (damage_neutral, r"frames\.safetensors is damaged \(the neutral texture\)"),
+    (damage_header, r"frames\.safetensors is damaged \(its header\)"),
+    (damage_no_data, r"frames\.safetensors is missing or cannot be read \(No such file"),
     (damage_no_json, r"capture\.json cannot be read \(FileNotFoundError"),
     (damage_half_json, r"capture\.json cannot be read \(JSONDecodeError"),
     (damage_other_json, r"capture\.json cannot be read"),
-    (damage_format, r"capture\.json is of format 'ufe\.packed/0'; this version reads 'ufe\.packed/1'"),
-    (damage_rows, r"frames\.safetensors: images have shape \[8, 2, 8, 8\], not what capture\.json says"),
-]
+    (damage_format, r"capture\.json is of format 'ufe\.packed/1'; this version reads 'ufe\.packed/2'"),
+    (damage_rows, r"capture\.json was altered"),
+]  # fmt: skip
+
+
+def everything(path):
+    packed = open_packed(path)
+    packed.check()
+    return packed
 
 
 @pytest.mark.parametrize(("damage", "message"), DAMAGES, ids=[d.__name__ for d, _ in DAMAGES])
 def test_a_damaged_capture_is_refused_by_name(folder, damage, message):
-    open_packed(folder)
+    everything(folder)
     damage(folder)
     with pytest.raises(DataError, match=message) as caught:
-        open_packed(folder)
-    assert str(folder) in str(caught.value)
+        everything(folder)
+    assert str(folder) in str(caught.value) and "Delete its folder" in str(caught.value)
+    assert verify_packed(folder) == [str(caught.value)]
+
+
+def test_any_flipped_bit_is_found(folder):
+    assert verify_packed(folder) == []
+    for name in ("capture.json", "frames.safetensors"):
+        file = folder / name
+        whole = file.read_bytes()
+        for at in range(0, len(whole), max(1, len(whole) // 150)):
+            flip(file, at)
+            assert any(name in line for line in verify_packed(folder)), f"byte {at} of {name}"
+            file.write_bytes(whole)
+
+
+def test_every_damage_is_named_not_the_first_alone(folder):
+    frames = open_packed(folder).frames
+    for tensor, row, size in (("images", 0, 128), ("images", 1, 128), ("images", 4, 128), ("gaze", 2, 24)):
+        flip(folder / "frames.safetensors", region(folder, tensor)[0] + row * size)
+    lines = "\n".join(verify_packed(folder))
+    assert f"gaze of frame {frames[2]})" in lines
+    for row in (0, 1, 4):
+        assert str(frames[row]) in lines.split("images of frames ")[1]
+
+
+def test_a_damaged_frame_is_never_handed_out_and_the_others_are(folder):
+    damage_image(folder)
+    packed = open_packed(folder)
+    assert packed.images[:6].shape == (6, 2, 8, 8) and packed.images[[7, 2]].shape == (2, 2, 8, 8)
+    for index in (6, -2, slice(5, 7), [0, 6], np.arange(8) > 5, np.s_[6, 0], np.s_[..., 0], slice(None)):
+        for _ in range(2):
+            with pytest.raises(DataError, match="images of frame 12"):
+                packed.images[index]
+    with pytest.raises(DataError, match="images of frame 12"):
+        np.asarray(packed.images)
+
+
+def test_opening_reads_no_image(folder, monkeypatch):
+    from ufe_core import packed_file
+
+    sizes = []
+    crc = packed_file.zlib.crc32
+    monkeypatch.setattr(packed_file.zlib, "crc32", lambda data: sizes.append(len(data)) or crc(data))
+    packed = open_packed(folder)
+    assert 128 not in sizes
+    packed.images[[1, 3]], packed.images[3], packed.images[1:4]
+    assert sizes.count(128) == 3, "each frame is checked once, when it is first read"
+
+
+def test_the_data_is_a_safetensors_file(folder):
+    packed, loaded = open_packed(folder), load_file(folder / "frames.safetensors")
+    np.testing.assert_array_equal(loaded["images"], packed.images)
+    np.testing.assert_array_equal(loaded["expression"], packed.expression)
+    np.testing.assert_array_equal(loaded["texture"], packed.texture)
 
 
 @pytest.mark.parametrize("damage", [damage for damage, _ in DAMAGES], ids=[d.__name__ for d, _ in DAMAGES])
@@ -225,7 +348,7 @@ def test_a_damaged_capture_is_made_again(store, folder, damage, caplog):
     source = FakeSource()
     (packed,) = pack(source, ["A"], REQUEST, store=store)
     assert source.rendered == ["A"]
-    assert packed.sha256 == whole == open_packed(folder).sha256
+    assert packed.sha256 == whole == everything(folder).sha256 and verify_packed(folder) == []
     assert "It is made again" in caplog.text
 
 
@@ -263,6 +386,191 @@ def test_a_source_without_labels_packs_empty_ones(store):
     (packed,) = pack(FakeSource(capture=Unlabelled), ["A"], REQUEST, store=store)
     assert packed.expression.size == packed.gaze.size == packed.geometry.size == packed.texture.size == 0
     assert packed.images.shape == (8, 2, 8, 8)
+
+
+class TestExtras:
+    REQUEST = PackRequest(**{**vars(REQUEST), "extras": ("cameras", "segmentation", "keypoints", "geometry")})
+
+    def test_they_come_back_beside_the_images(self, store):
+        source = FakeSource(capture=RichCapture)
+        (packed,) = pack(source, ["A"], self.REQUEST, store=store)
+        capture, rows = source.captures(["A"])[0], list(packed.frames)
+        points = capture.keypoints(rows, cameras=("b", "a"), size=8)
+        for name, expected in {
+            "geometry": capture.geometry(rows), "keypoints": points.points, "visible": points.visible,
+            "segmentation": capture.segmentation(rows, cameras=("b", "a"), size=8),
+        }.items():  # fmt: skip
+            np.testing.assert_array_equal(packed.extras[name], expected)
+            assert packed.extras[name].dtype == expected.dtype
+        assert [camera.name for camera in packed.cameras] == ["b", "a"]
+        for row in (0, 7):
+            for mine, true in zip(packed.cameras_at(row), capture.cameras_at(rows[row])[1:], strict=True):
+                assert mine.name == true.name
+                for part in ("intrinsics", "rotation", "translation", "distortion"):
+                    np.testing.assert_array_equal(getattr(mine, part), getattr(true, part))
+        assert (packed.images[:] == pack(source, ["A"], REQUEST, store=store)[0].images[:]).all()
+
+    def test_damage_to_one_is_named(self, store):
+        (packed,) = pack(FakeSource(capture=RichCapture), ["A"], self.REQUEST, store=store)
+        flip(packed.path / "frames.safetensors", region(packed.path, "extra.segmentation")[0] + 2 * 128)
+        (line,) = verify_packed(packed.path)
+        assert f"segmentation of frame {packed.frames[2]})" in line
+        with pytest.raises(DataError, match="segmentation of frame"):
+            open_packed(packed.path).extras["segmentation"][2]
+
+    def test_their_order_does_not_matter(self):
+        assert PackRequest(**{**vars(self.REQUEST), "extras": self.REQUEST.extras[::-1]}) == self.REQUEST
+
+    def test_an_unknown_one_is_answered_with_the_nearest(self):
+        with pytest.raises(ConfigError, match=r"There is no extra 'keypoint'\. Did you mean 'keypoints'\?"):
+            PackRequest(**{**vars(REQUEST), "extras": ("keypoint",)})
+
+    @pytest.mark.parametrize("extra", ["geometry", "keypoints", "segmentation", "cameras"])
+    def test_one_that_the_source_lacks_is_one_line(self, store, extra):
+        request = PackRequest(**{**vars(REQUEST), "extras": (extra,)})
+        with pytest.raises(DataError, match=f"^Capture 'A/0' has no {extra}. Pack it without the extra '{extra}'.$"):
+            pack(FakeSource(), ["A"], request, store=store)
+
+    def test_a_second_donning_is_packed_apart(self, store):
+        source = FakeSource()
+        request = PackRequest(**{**vars(REQUEST), "session": 1})
+        assert pack(source, ["A"], request, store=store)[0].capture == "A/1"
+        with pytest.raises(DataError, match="no session 2; this source has sessions 0 to 1"):
+            pack(source, ["A"], PackRequest(**{**vars(REQUEST), "session": 2}), store=store)
+
+
+LONG = PackRequest(frames=36, size=8, cameras=("a", "b"), anchors=("neutral",))
+
+
+class Fragile(RichCapture):
+    """Fails when a block would go past `source.limit` frames."""
+
+    def frames(self, indices, *, cameras, size):
+        self.source.count = getattr(self.source, "count", 0) + len(indices)
+        if self.source.count > getattr(self.source, "limit", 1e9):
+            raise self.source.error
+        return super().frames(indices, cameras=cameras, size=size)
+
+
+def fragile(limit=1e9, error=None):
+    source = FakeSource(capture=Fragile)
+    source.limit, source.error = limit, error or DataError("frame 9 cannot be read")
+    return source
+
+
+def bytes_of(store):
+    root = store.root / "captures"
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+
+
+class TestResume:
+    @pytest.fixture(autouse=True)
+    def small_blocks(self, monkeypatch):
+        monkeypatch.setattr("ufe_core.packed._BLOCK_ROWS", 8)
+
+    @pytest.fixture
+    def uncut(self, tmp_path):
+        made = Store(tmp_path / "uncut")
+        pack(fragile(), ["A"], LONG, store=made)
+        return bytes_of(made)
+
+    @pytest.fixture
+    def cut(self, tmp_path):
+        """A store in which packing failed after two blocks of five."""
+        store = Store(tmp_path / "cut")
+        with pytest.raises(DataError, match="frame 9"):
+            pack(fragile(limit=17), ["A"], LONG, store=store)
+        return store
+
+    def test_it_goes_on_within_a_capture_and_ends_with_the_same_bytes(self, uncut, cut):
+        assert all(name.startswith(".partial/") for name in bytes_of(cut)), "nothing half-written is visible"
+        source = fragile()
+        pack(source, ["A"], LONG, store=cut)
+        assert source.count == 37 - 16
+        assert bytes_of(cut) == uncut
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+    def test_whatever_stopped_it(self, uncut, tmp_path, error):
+        store = Store(tmp_path)
+        expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ArtifactError
+        with pytest.raises(expected) as caught:
+            pack(fragile(limit=17, error=error), ["A"], LONG, store=store)
+        if expected is ArtifactError:
+            assert "the disk is full" in str(caught.value)
+        source = fragile()
+        pack(source, ["A"], LONG, store=store)
+        assert source.count == 37 - 16
+        assert {k: v for k, v in bytes_of(store).items() if not k.startswith("uncut")} == uncut
+
+    def test_a_finished_block_that_was_damaged_since_is_made_again(self, uncut, cut):
+        (data,) = (cut.root / "captures").rglob("frames.safetensors")
+        flip(data, region(data.parent, "images")[0] + 9 * 128)
+        source = fragile()
+        pack(source, ["A"], LONG, store=cut)
+        assert source.count == 37 - 8
+        assert bytes_of(cut) == uncut
+
+    @pytest.mark.parametrize("spoil", [
+        lambda folder: os.truncate(folder / "frames.safetensors", 500),
+        lambda folder: (folder / "frames.safetensors").unlink(),
+        lambda folder: (folder / "blocks.log").write_bytes((folder / "blocks.log").read_bytes()[:-30]),
+        lambda folder: (folder / "blocks.log").write_bytes(b"\xff\n12 {\n"),
+        lambda folder: flip(folder / "frames.safetensors", 30),
+        lambda folder: flip(folder / "blocks.log", 30),
+    ])  # fmt: skip
+    def test_a_spoilt_remainder_does_no_harm(self, uncut, cut, spoil):
+        (data,) = (cut.root / "captures").rglob("frames.safetensors")
+        spoil(data.parent)
+        pack(fragile(), ["A"], LONG, store=cut)
+        assert bytes_of(cut) == uncut
+
+    def test_blocks_are_small_whatever_the_capture(self, store, monkeypatch):
+        monkeypatch.setattr("ufe_core.packed._BLOCK_BYTES", 3 * 128)
+        most = []
+
+        class Watching(FakeCapture):
+            def frames(self, indices, **options):
+                most.append(len(indices))
+                return super().frames(indices, **options)
+
+        pack(FakeSource(capture=Watching), ["A"], LONG, store=store)
+        assert max(most) == 3 and sum(most) == 37
+
+    def test_a_stop_is_heeded_between_blocks(self, store):
+        source = fragile()
+        with pytest.raises(KeyboardInterrupt):
+            pack(source, "AB", LONG, store=store, threads=1, stopped=lambda: getattr(source, "count", 0) >= 16)
+        assert source.count == 16
+
+    def test_frames_of_two_shapes_are_refused(self, store):
+        class Growing(RichCapture):
+            def geometry(self, indices):
+                return np.zeros((len(indices), 5 + indices[0], 3), np.float32)
+
+        request = PackRequest(**{**vars(LONG), "extras": ("geometry",)})
+        with pytest.raises(DataError, match=r"gave geometry of shape \[\d+, 3\] for some frames and"):
+            pack(FakeSource(capture=Growing), ["A"], request, store=store)
+
+
+def _pack_elsewhere(root, barrier, results):
+    barrier.wait()
+    source = FakeSource(slow=0.02)
+    pack(source, "ABCD", REQUEST, store=Store(root))
+    results.put(source.rendered)
+
+
+def test_processes_that_pack_the_same_share_the_work(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier, results = context.Barrier(3), context.Queue()
+    workers = [context.Process(target=_pack_elsewhere, args=(tmp_path / "many", barrier, results)) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    rendered = [subject for _ in workers for subject in results.get(timeout=30)]
+    for worker in workers:
+        worker.join()
+    assert sorted(rendered) == list("ABCD"), "each capture was made by one process"
+    pack(FakeSource(), "ABCD", REQUEST, store=Store(tmp_path / "one"))
+    assert bytes_of(Store(tmp_path / "many")) == bytes_of(Store(tmp_path / "one"))
 
 
 class TestSpread:

@@ -5,7 +5,7 @@ import torch
 from ufe_core.budgets import TrainingConfig
 from ufe_core.errors import DataError
 from ufe_core.packed import PackedCapture
-from ufe_core.training.data import TrainingData
+from ufe_core.training.data import TrainingData, prefetched
 
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 ANCHORS = ("neutral", "jaw_open")
@@ -141,3 +141,20 @@ def test_statistics_cover_every_frame_and_no_anchor():
 def test_a_capture_without_labels_cannot_train():
     with pytest.raises(DataError, match="Capture 'S002/0' has no labels or no neutral face"):
         data(make=lambda person: capture(person, labelled=person != 2))
+
+
+def test_an_error_in_a_batch_made_ahead_is_raised_in_its_turn():
+    source = data()
+    make = source.batch
+    source.batch = lambda step: make(step) if step < 4 else (_ for _ in ()).throw(DataError("frame 7 is damaged"))
+    seen = []
+    with pytest.raises(DataError, match="frame 7 is damaged"):
+        for step, _ in source.batches(0, 9):
+            seen.append(step)
+    assert seen == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_is_made_ahead_comes_in_order_with_any_number_of_threads(threads):
+    assert list(prefetched(lambda step: step * step, 2, 40, threads=threads)) == [(k, k * k) for k in range(2, 40)]
+    assert list(prefetched(lambda step: step, 5, 5, threads=threads)) == []

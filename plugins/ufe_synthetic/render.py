@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ufe_core.ops.rasterize import DEPTH_TICKS_PER_MM, depth_keys, warp
+from ufe_core.ops.rasterize import depth_keys, warp
 from ufe_synthetic.refine import Refinement, refine
 from ufe_synthetic.scene import MATERIALS, Scene
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from ufe_core.head import Head
     from ufe_core.types import CameraSpec
 
-_SUPERSAMPLE = 2  # the shading kernel is written for 2 x 2
 _POWER = 1500.0  # brings skin at 45 mm to mid grey at exposure 1
 _SURFACE_GAP_MM = 2.0
 _WIDEST_TAN = 1.9
@@ -68,6 +67,7 @@ class Level:
     """A scene's meshes at one fineness, as the kernels read them."""
 
     faces: Tensor
+    across: Tensor
     uv_faces: Tensor
     uv: Tensor
     material: Tensor
@@ -100,10 +100,8 @@ class Stage:
         self.materials = torch.tensor(list(MATERIALS.values()), dtype=torch.float32)
         self.power = torch.from_numpy((power * _POWER).astype(np.float32))
         self.lobe = torch.from_numpy(lobe.astype(np.float32))
-        self.maps = [
-            torch.from_numpy(np.ascontiguousarray(m, np.float32))
-            for m in (look.albedo, look.gloss, look.relief, look.wrinkles, look.iris)
-        ]
+        maps = np.stack([look.albedo, look.gloss, look.relief, look.wrinkles], -1)
+        self.maps = torch.from_numpy(np.ascontiguousarray(maps, np.float32))
 
     @cached_property
     def coarse(self) -> Level:
@@ -142,8 +140,19 @@ def _level(
     order = np.argsort(faces.reshape(-1), kind="stable")
     counts = np.bincount(faces.reshape(-1), minlength=count)
     row_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    arrays = (faces, uv_faces, uv, material, row_start, (order // 3).astype(np.int32), direction, exposed, visible)
+    arrays = (faces, _across(faces), uv_faces, uv, material, row_start, (order // 3).astype(np.int32), direction, exposed, visible)
     return Level(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+
+def _across(faces: np.ndarray) -> np.ndarray:
+    """The face over each edge, int32 [F, 3]: column k is over the edge opposite corner k; -1 at borders."""
+    ends = np.stack([faces[:, [1, 2, 0]], faces[:, [2, 0, 1]]], -1).reshape(-1, 2).astype(np.int64)
+    size = int(faces.max()) + 1
+    forth, back = ends @ np.array([size, 1]), ends @ np.array([1, size])
+    order = np.argsort(forth, kind="stable")
+    at = np.minimum(np.searchsorted(forth[order], back), len(order) - 1)
+    found = np.where(forth[order][at] == back, order[at] // 3, -1)
+    return np.ascontiguousarray(found.reshape(-1, 3), np.int32)
 
 
 def views_of(cameras: Sequence[Sequence[CameraSpec]]) -> dict[str, Tensor]:
@@ -172,7 +181,7 @@ class Visible:
     """What the cameras of N frames see of a level's meshes.
 
     `vertices` and `normals` float32 [N, count, 3]; `screen` float32 [views, count, 3]; `keys` int64
-    [views, 2 H, 2 W], the z-buffer at two subsamples a pixel each way.
+    [views, H, W], the z-buffer.
     """
 
     level: Level
@@ -198,11 +207,11 @@ def rasterise(stage: Stage, instant: Instant, cameras: Sequence[Sequence[CameraS
     wp.launch(kernels.project, dim=(count, vertices.shape[1]), device="cpu", inputs=[
         wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(views["frame"]),
         wp.from_torch(views["rotation"], dtype=wp.mat33), wp.from_torch(views["translation"], dtype=wp.vec3),
-        wp.from_torch(views["focal"] * _SUPERSAMPLE, dtype=wp.vec2),
-        wp.from_torch(views["centre"] * _SUPERSAMPLE, dtype=wp.vec2), wp.from_torch(views["distortion"]),
+        wp.from_torch(views["focal"], dtype=wp.vec2), wp.from_torch(views["centre"], dtype=wp.vec2),
+        wp.from_torch(views["distortion"]),
         wp.from_torch(views["fisheye"]), wp.from_torch(views["tan_limit"]), wp.from_torch(screen, dtype=wp.vec3),
     ])  # fmt: skip
-    keys = depth_keys(screen, level.faces, height=camera.height * _SUPERSAMPLE, width=camera.width * _SUPERSAMPLE)
+    keys = depth_keys(screen, level.faces, height=camera.height, width=camera.width)
     return Visible(level, vertices, _vertex_normals(level, vertices), screen, keys, views)
 
 
@@ -223,52 +232,63 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
     """Linear light float32 [views, H, W]."""
     from ufe_synthetic import render_warp as kernels
 
-    wp = warp()
+    wp, level = warp(), seen.level
     frames, count = seen.vertices.shape[:2]
-    emitters = torch.from_numpy(instant.emitters.astype(np.float32))
-    light = torch.empty_like(seen.vertices)
-    wp.launch(kernels.gather_light, dim=(frames, count), device="cpu", inputs=[
-        wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(seen.normals, dtype=wp.vec3),
-        wp.from_torch(emitters, dtype=wp.vec3),
-        wp.from_torch(torch.from_numpy(instant.directions.astype(np.float32)), dtype=wp.vec3),
-        wp.from_torch(stage.power), wp.from_torch(stage.lobe), wp.from_torch(seen.level.visible),
-        wp.from_torch(light, dtype=wp.vec3),
-    ])  # fmt: skip
     wrinkle = np.zeros((frames, stage.scene.count), np.float32)
     wrinkle[:, : stage.scene.head_count] = instant.wrinkle
-    if seen.level is not stage.coarse:
+    if level is not stage.coarse:
         wrinkle = np.ascontiguousarray(stage.refinement.average(wrinkle.T).T)
-    height, width = seen.keys.shape[1] // _SUPERSAMPLE, seen.keys.shape[2] // _SUPERSAMPLE
-    out = torch.empty(len(seen.keys), height, width)
-    gaze = torch.from_numpy(np.ascontiguousarray(instant.gaze.reshape(frames, 2, 3), np.float32))
-    wp.launch(kernels.shade, dim=tuple(out.shape), device="cpu", inputs=[
-        wp.from_torch(seen.screen, dtype=wp.vec3), wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]),
-        _surface(wp, kernels, seen, light, torch.from_numpy(wrinkle)), _paint(wp, kernels, stage),
-        wp.from_torch(stage.materials), wp.from_torch(seen.views["eye"], dtype=wp.vec3),
-        wp.from_torch(gaze, dtype=wp.vec3), wp.from_torch(emitters, dtype=wp.vec3), wp.from_torch(stage.power),
-        wp.from_torch(torch.from_numpy(instant.ambient.astype(np.float32))),
-        wp.from_torch(torch.from_numpy(instant.pupil.astype(np.float32))),
-        DEPTH_TICKS_PER_MM, _SURFACE_GAP_MM, wp.from_torch(out),
+    lamps = _lamps(wp, kernels, stage, instant)
+    corners = torch.empty(frames, count, 12)
+    wp.launch(kernels.gather_light, dim=(frames, count), device="cpu", inputs=[
+        wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(seen.normals, dtype=wp.vec3), lamps,
+        wp.from_torch(level.visible), wp.from_torch(level.exposed), wp.from_torch(torch.from_numpy(wrinkle)),
+        wp.from_torch(corners, dtype=kernels.Corner),
+    ])  # fmt: skip
+    surface = kernels.Surface()
+    surface.corners = wp.from_torch(corners, dtype=kernels.Corner)
+    surface.screen = wp.from_torch(seen.screen, dtype=wp.vec3)
+    surface.eye_direction = wp.from_torch(level.eye_direction, dtype=wp.vec3)
+    surface.faces = wp.from_torch(level.faces, dtype=wp.vec3i)
+    surface.across = wp.from_torch(level.across, dtype=wp.vec3i)
+    surface.uv_faces = wp.from_torch(level.uv_faces, dtype=wp.vec3i)
+    surface.uv, surface.face_material = wp.from_torch(level.uv, dtype=wp.vec2), wp.from_torch(level.material)
+    sharp = torch.empty(seen.keys.shape)
+    wp.launch(kernels.shade, dim=_runs(sharp), device="cpu", inputs=[
+        wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]), surface, _paint(wp, kernels, stage), lamps,
+        wp.from_torch(stage.materials), wp.from_torch(seen.views["eye"], dtype=wp.vec3), wp.from_torch(sharp),
+    ])  # fmt: skip
+    out = torch.empty_like(sharp)
+    wp.launch(kernels.soften_edges, dim=_runs(sharp), device="cpu", inputs=[
+        wp.from_torch(seen.keys), surface, _SURFACE_GAP_MM, wp.from_torch(sharp), wp.from_torch(out),
     ])  # fmt: skip
     return out
 
 
-def _surface(wp: Any, kernels: Any, seen: Visible, light: Tensor, wrinkle: Tensor) -> Any:
-    surface, level = kernels.Surface(), seen.level
-    for name, value in (("vertices", seen.vertices), ("normals", seen.normals), ("light", light)):
-        setattr(surface, name, wp.from_torch(value, dtype=wp.vec3))
-    surface.wrinkle, surface.exposed = wp.from_torch(wrinkle), wp.from_torch(level.exposed)
-    surface.eye_direction = wp.from_torch(level.eye_direction, dtype=wp.vec3)
-    surface.faces = wp.from_torch(level.faces, dtype=wp.vec3i)
-    surface.uv_faces = wp.from_torch(level.uv_faces, dtype=wp.vec3i)
-    surface.uv, surface.face_material = wp.from_torch(level.uv, dtype=wp.vec2), wp.from_torch(level.material)
-    return surface
+def _runs(images: Tensor) -> tuple[int, int, int]:
+    """Threads of a kernel over images [views, H, W]."""
+    from ufe_synthetic.render_warp import RUN
+
+    return images.shape[0], images.shape[1], -(-images.shape[2] // int(RUN))
+
+
+def _lamps(wp: Any, kernels: Any, stage: Stage, instant: Instant) -> Any:
+    lamps = kernels.Lamps()
+
+    def array(values: np.ndarray, dtype: Any = None) -> Any:
+        return wp.from_torch(torch.from_numpy(np.ascontiguousarray(values, np.float32)), dtype=dtype)
+
+    lamps.place, lamps.direction = array(instant.emitters, wp.vec3), array(instant.directions, wp.vec3)
+    lamps.power, lamps.lobe = wp.from_torch(stage.power), wp.from_torch(stage.lobe)
+    lamps.ambient, lamps.pupil = array(instant.ambient), array(instant.pupil)
+    lamps.gaze = array(instant.gaze.reshape(-1, 2, 3), wp.vec3)
+    return lamps
 
 
 def _paint(wp: Any, kernels: Any, stage: Stage) -> Any:
     paint, look = kernels.Paint(), stage.look
-    for name, value in zip(("albedo", "gloss", "relief", "wrinkles", "iris"), stage.maps, strict=True):
-        setattr(paint, name, wp.from_torch(value))
+    paint.maps = wp.from_torch(stage.maps, dtype=wp.vec4)
+    paint.iris = wp.from_torch(torch.from_numpy(np.ascontiguousarray(look.iris, np.float32)))
     paint.iris_rad, paint.pupil_rad = float(np.radians(look.iris_deg)), float(np.radians(look.pupil_deg))
     paint.iris_albedo, paint.sclera_albedo = look.iris_albedo, look.sclera_albedo
     return paint
@@ -300,7 +320,7 @@ def sense(light: Tensor, exposure: np.ndarray, seeds: np.ndarray, sensor: Sensor
         blurred = [cv2.GaussianBlur(image, (0, 0), blur) for image in light.numpy()]
         light = torch.from_numpy(np.stack(blurred))
     out = torch.empty(light.shape, dtype=torch.uint8)
-    wp.launch(kernels.sense, dim=tuple(light.shape), device="cpu", inputs=[
+    wp.launch(kernels.sense, dim=_runs(light), device="cpu", inputs=[
         wp.from_torch(light), wp.from_torch(torch.from_numpy(exposure.astype(np.float32))),
         wp.from_torch(torch.from_numpy(seeds.astype(np.int32))), sensor.black, sensor.vignetting,
         wp.from_torch(_response(sensor, share)), wp.from_torch(out),

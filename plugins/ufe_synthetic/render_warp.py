@@ -2,9 +2,12 @@
 
 import warp as wp
 
-from ufe_core.ops.rasterize_warp import corner_weights, perspective
+from ufe_core.ops.rasterize_warp import corner_weights, key_gap
 
 wp.set_module_options({"enable_backward": False})
+
+#: Pixels that a thread works through: what a kernel's start costs is shared by as many.
+RUN = wp.constant(16)
 
 #: Rows of a material, and its columns in the table that `shade` reads.
 EYE_MATERIAL = wp.constant(6)
@@ -14,19 +17,25 @@ _EXPONENT = wp.constant(2)
 _WRAP = wp.constant(3)
 _TEXTURED = wp.constant(4)
 _EMPTY_KEY = wp.constant(wp.int64(0x7FFFFFFFFFFFFFFF))
+_FACE_BITS = wp.constant(wp.int64(0x7FFFFFFF))
+
+
+#: What a vertex brings to a pixel, in one cache line: position, normal, light (vectors), exposure, wrinkling, spare.
+Corner = wp.types.vector(length=12, dtype=wp.float32)
 
 
 @wp.struct
 class Surface:
-    """Meshes of N frames: `vertices`, `normals`, `light` [N, V]; `wrinkle` and `exposed` [N, V], [V]."""
+    """Meshes of N frames: `corners` [N, V], `screen` [views, V]; the rest is per face [F].
 
-    vertices: wp.array2d(dtype=wp.vec3)
-    normals: wp.array2d(dtype=wp.vec3)
-    light: wp.array2d(dtype=wp.vec3)
-    wrinkle: wp.array2d(dtype=float)
-    exposed: wp.array(dtype=float)
+    `across` holds the face on the other side of each edge (edge k lies opposite corner k), -1 where there is none.
+    """
+
+    corners: wp.array2d(dtype=Corner)
+    screen: wp.array2d(dtype=wp.vec3)
     eye_direction: wp.array(dtype=wp.vec3)
     faces: wp.array(dtype=wp.vec3i)
+    across: wp.array(dtype=wp.vec3i)
     uv_faces: wp.array(dtype=wp.vec3i)
     uv: wp.array(dtype=wp.vec2)
     face_material: wp.array(dtype=int)
@@ -34,18 +43,27 @@ class Surface:
 
 @wp.struct
 class Paint:
-    """A person's maps: `albedo` and `gloss` in [0, 1], `relief` and `wrinkles` in mm; iris and pupil."""
+    """A person's look: `maps` holds albedo, gloss (in [0, 1]), relief and wrinkles (mm) of each texel."""
 
-    albedo: wp.array2d(dtype=float)
-    gloss: wp.array2d(dtype=float)
-    relief: wp.array2d(dtype=float)
-    wrinkles: wp.array2d(dtype=float)
+    maps: wp.array2d(dtype=wp.vec4)
     iris: wp.array2d(dtype=float)
-    cos_iris: float
     pupil_rad: float
     iris_rad: float
     iris_albedo: float
     sclera_albedo: float
+
+
+@wp.struct
+class Lamps:
+    """Emitters of N frames: `place` and `direction` [N, L], `power` and `lobe` [L]; `ambient` and `pupil` [N]."""
+
+    place: wp.array2d(dtype=wp.vec3)
+    direction: wp.array2d(dtype=wp.vec3)
+    power: wp.array(dtype=float)
+    lobe: wp.array(dtype=float)
+    ambient: wp.array(dtype=float)
+    pupil: wp.array(dtype=float)
+    gaze: wp.array2d(dtype=wp.vec3)
 
 
 @wp.kernel
@@ -70,12 +88,11 @@ def vertex_normals(
 def gather_light(
     vertices: wp.array2d(dtype=wp.vec3),
     normals: wp.array2d(dtype=wp.vec3),
-    emitters: wp.array2d(dtype=wp.vec3),
-    directions: wp.array2d(dtype=wp.vec3),
-    power: wp.array(dtype=float),
-    lobe: wp.array(dtype=float),
+    lamps: Lamps,
     visible: wp.array2d(dtype=float),
-    light: wp.array2d(dtype=wp.vec3),
+    exposed: wp.array(dtype=float),
+    wrinkle: wp.array2d(dtype=float),
+    corners: wp.array2d(dtype=Corner),
 ):
     """Vector irradiance at each vertex: the sum over emitters of direction times irradiance at normal incidence.
 
@@ -85,17 +102,19 @@ def gather_light(
     p = vertices[frame, v]
     n = normals[frame, v]
     total = wp.vec3(0.0, 0.0, 0.0)
-    for m in range(power.shape[0]):
+    for m in range(lamps.power.shape[0]):
         share = visible[m, v]
         if share > 0.0:
-            to_light = emitters[frame, m] - p
+            to_light = lamps.place[frame, m] - p
             r2 = wp.dot(to_light, to_light)
             to_light = to_light / wp.sqrt(r2)
-            along = -wp.dot(to_light, directions[frame, m])
+            along = -wp.dot(to_light, lamps.direction[frame, m])
             facing = wp.clamp(wp.dot(n, to_light) * 4.0 + 1.0, 0.0, 1.0)
             if along > 0.0 and facing > 0.0:
-                total = total + to_light * (share * facing * power[m] * wp.pow(along, lobe[m]) / r2)
-    light[frame, v] = total
+                total = total + to_light * (share * facing * lamps.power[m] * wp.pow(along, lamps.lobe[m]) / r2)
+    corners[frame, v] = Corner(
+        p[0], p[1], p[2], n[0], n[1], n[2], total[0], total[1], total[2], exposed[v], wrinkle[frame, v], 0.0
+    )
 
 
 @wp.kernel
@@ -153,191 +172,278 @@ def ramp(x: float, low: float, high: float):
 
 
 @wp.func
-def bilinear(image: wp.array2d(dtype=float), r: int, c: int, fy: float, fx: float):
+def streaks(image: wp.array2d(dtype=float), along: float, turn: float):
+    """The iris' texture at a share of its radius and a share of a turn, bilinear."""
+    y = along * float(image.shape[0] - 1)
+    x = turn * float(image.shape[1] - 1)
+    r = wp.min(int(y), image.shape[0] - 2)
+    c = wp.min(int(x), image.shape[1] - 2)
+    fy = y - float(r)
+    fx = x - float(c)
     top = image[r, c] * (1.0 - fx) + image[r, c + 1] * fx
     low = image[r + 1, c] * (1.0 - fx) + image[r + 1, c + 1] * fx
     return top * (1.0 - fy) + low * fy
 
 
 @wp.func
-def slopes(image: wp.array2d(dtype=float), r: int, c: int, fy: float, fx: float):
-    """Change of a map per texel along columns and rows."""
-    across = (image[r, c + 1] - image[r, c]) * (1.0 - fy) + (image[r + 1, c + 1] - image[r + 1, c]) * fy
-    down = (image[r + 1, c] - image[r, c]) * (1.0 - fx) + (image[r + 1, c + 1] - image[r, c + 1]) * fx
-    return wp.vec2(across, down)
+def eye_glow(
+    surface: Surface,
+    paint: Paint,
+    lamps: Lamps,
+    frame: int,
+    f: wp.vec3i,
+    w: wp.vec3,
+    p: wp.vec3,
+    n: wp.vec3,
+    light: wp.vec3,
+    exposed: float,
+    to_camera: wp.vec3,
+    gloss: float,
+):
+    """Radiance of an eyeball, painted by angle from its axis; a steeper cornea reflects every emitter."""
+    d = wp.normalize(
+        w[0] * surface.eye_direction[f[0]] + w[1] * surface.eye_direction[f[1]] + w[2] * surface.eye_direction[f[2]]
+    )
+    angle = wp.acos(wp.clamp(d[2], -1.0, 1.0))
+    albedo = paint.sclera_albedo
+    side = int(0)
+    if p[0] > 0.0:
+        side = 1
+    if angle < paint.iris_rad * 1.15:
+        hole = paint.pupil_rad * lamps.pupil[frame]
+        along = wp.clamp((angle - hole) / (paint.iris_rad - hole), 0.0, 1.0)
+        streak = streaks(paint.iris, along, wp.atan2(d[1], d[0]) / 6.2831853 + 0.5)
+        inside = 1.0 - ramp(angle, paint.iris_rad * 0.94, paint.iris_rad * 1.08)
+        limbus = 1.0 - 0.35 * ramp(along, 0.8, 1.0)
+        albedo = albedo * (1.0 - inside) + paint.iris_albedo * streak * limbus * inside
+        dark = 1.0 - ramp(angle, hole * 0.95, hole * 1.05)
+        albedo = albedo * (1.0 - dark) + 0.02 * dark
+        n = wp.normalize(n + (wp.normalize(n - 0.45 * lamps.gaze[frame, side]) - n) * inside)
+    shine = float(0.0)
+    for m in range(lamps.power.shape[0]):
+        to_light = lamps.place[frame, m] - p
+        r2 = wp.dot(to_light, to_light)
+        s = wp.dot(n, wp.normalize(to_light / wp.sqrt(r2) + to_camera))
+        if s > 0.99:
+            shine = shine + wp.pow(s, 2400.0) * lamps.power[m] / r2
+    diffuse = wp.max((wp.dot(light, n) + 0.3 * wp.length(light)) / 1.3, 0.0)
+    return albedo * (diffuse + lamps.ambient[frame] * exposed) + gloss * shine
 
 
 @wp.func
 def glow(
-    surface: Surface, paint: Paint, materials: wp.array2d(dtype=float), screen: wp.array2d(dtype=wp.vec3),
-    view: int, frame: int, k: int, x: float, y: float, eye: wp.vec3, ambient: float,
-    gaze: wp.array2d(dtype=wp.vec3), emitters: wp.array2d(dtype=wp.vec3), power: wp.array(dtype=float),
-    pupil: float,
+    surface: Surface,
+    paint: Paint,
+    lamps: Lamps,
+    materials: wp.array2d(dtype=float),
+    view: int,
+    frame: int,
+    k: int,
+    x: float,
+    y: float,
+    eye: wp.vec3,
 ):
-    """Radiance of face `k` towards the camera at screen position (x, y)."""
+    """Radiance of face `k` towards a camera at `eye`, seen at screen position (x, y)."""
     f = surface.faces[k]
-    a = screen[view, f[0]]
-    b = screen[view, f[1]]
-    c = screen[view, f[2]]
-    flat = corner_weights(a, b, c, x, y)  # the pixel's centre may lie just outside a face seen by one subsample
-    flat = wp.vec3(wp.max(flat[0], 0.0), wp.max(flat[1], 0.0), wp.max(flat[2], 0.0))
-    w = perspective(flat / (flat[0] + flat[1] + flat[2]), a, b, c)
-    p0 = surface.vertices[frame, f[0]]
-    p1 = surface.vertices[frame, f[1]]
-    p2 = surface.vertices[frame, f[2]]
-    n = wp.normalize(
-        w[0] * surface.normals[frame, f[0]] + w[1] * surface.normals[frame, f[1]] + w[2] * surface.normals[frame, f[2]]
-    )
-    light = w[0] * surface.light[frame, f[0]] + w[1] * surface.light[frame, f[1]] + w[2] * surface.light[frame, f[2]]
-    exposed = w[0] * surface.exposed[f[0]] + w[1] * surface.exposed[f[1]] + w[2] * surface.exposed[f[2]]
-    p = w[0] * p0 + w[1] * p1 + w[2] * p2
+    a = surface.screen[view, f[0]]
+    b = surface.screen[view, f[1]]
+    c = surface.screen[view, f[2]]
+    ax = a[0] - x  # screen weights times depths, up to a factor that the last division takes out
+    ay = a[1] - y
+    bx = b[0] - x
+    by = b[1] - y
+    cx = c[0] - x
+    cy = c[1] - y
+    wa = (bx * cy - by * cx) * b[2] * c[2]
+    wb = (cx * ay - cy * ax) * a[2] * c[2]
+    wc = (ax * by - ay * bx) * a[2] * b[2]
+    share = 1.0 / (wa + wb + wc)
+    w = wp.vec3(wa * share, wb * share, wc * share)
+    c0 = surface.corners[frame, f[0]]
+    c1 = surface.corners[frame, f[1]]
+    c2 = surface.corners[frame, f[2]]
+    at = w[0] * c0 + w[1] * c1 + w[2] * c2
+    p = wp.vec3(at[0], at[1], at[2])
+    n = wp.vec3(at[3], at[4], at[5])  # nearly of length 1: the mesh is smooth
+    light = wp.vec3(at[6], at[7], at[8])
+    exposed = at[9]
     to_camera = wp.normalize(eye - p)
     material = surface.face_material[k]
-    if wp.dot(n, to_camera) < 0.0 and materials[material, _TEXTURED] < 0.5:
-        n = -n  # the inside of a thin prop
-    albedo = materials[material, _ALBEDO]
     gloss = materials[material, _GLOSS]
     if material == EYE_MATERIAL:
-        d = (
-            w[0] * surface.eye_direction[f[0]] + w[1] * surface.eye_direction[f[1]] + w[2] * surface.eye_direction[f[2]]
-        )
-        d = wp.normalize(d)
-        angle = wp.acos(wp.clamp(d[2], -1.0, 1.0))
-        albedo = paint.sclera_albedo
-        side = int(0)
-        if p[0] > 0.0:
-            side = 1
-        if angle < paint.iris_rad * 1.15:
-            inner = paint.pupil_rad * pupil
-            along = wp.clamp((angle - inner) / (paint.iris_rad - inner), 0.0, 1.0)
-            turn = (wp.atan2(d[1], d[0]) / 6.2831853 + 0.5) * float(paint.iris.shape[1] - 1)
-            r = wp.min(int(along * float(paint.iris.shape[0] - 1)), paint.iris.shape[0] - 2)
-            q = wp.min(int(turn), paint.iris.shape[1] - 2)
-            streak = bilinear(paint.iris, r, q, along * float(paint.iris.shape[0] - 1) - float(r), turn - float(q))
-            inside = 1.0 - ramp(angle, paint.iris_rad * 0.94, paint.iris_rad * 1.08)
-            limbus = 1.0 - 0.35 * ramp(along, 0.8, 1.0)
-            albedo = albedo * (1.0 - inside) + paint.iris_albedo * streak * limbus * inside
-            hole = 1.0 - ramp(angle, inner * 0.95, inner * 1.05)
-            albedo = albedo * (1.0 - hole) + 0.02 * hole
-            cornea = wp.normalize(n - 0.45 * gaze[frame, side])
-            n = wp.normalize(n + (cornea - n) * inside)
-        shine = float(0.0)
-        for m in range(power.shape[0]):
-            to_light = emitters[frame, m] - p
-            r2 = wp.dot(to_light, to_light)
-            half = wp.normalize(to_light / wp.sqrt(r2) + to_camera)
-            s = wp.max(wp.dot(n, half), 0.0)
-            if s > 0.99:
-                shine = shine + wp.pow(s, 2400.0) * power[m] / r2
-        strength = wp.length(light)
-        diffuse = wp.max((wp.dot(light, n) + 0.3 * strength) / 1.3, 0.0)
-        return albedo * (diffuse + ambient * exposed) + gloss * shine
+        return eye_glow(surface, paint, lamps, frame, f, w, p, wp.normalize(n), light, exposed, to_camera, gloss)
+    albedo = materials[material, _ALBEDO]
     if materials[material, _TEXTURED] > 0.5:
         t = surface.uv_faces[k]
         t0 = surface.uv[t[0]]
         t1 = surface.uv[t[1]]
         t2 = surface.uv[t[2]]
-        size = float(paint.albedo.shape[0])
-        at = w[0] * t0 + w[1] * t1 + w[2] * t2
-        tx = wp.clamp(at[0] * size - 0.5, 0.0, size - 1.001)
-        ty = wp.clamp(at[1] * size - 0.5, 0.0, size - 1.001)
+        size = float(paint.maps.shape[0])
+        where = w[0] * t0 + w[1] * t1 + w[2] * t2
+        tx = wp.clamp(where[0] * size - 0.5, 0.0, size - 1.001)
+        ty = wp.clamp(where[1] * size - 0.5, 0.0, size - 1.001)
         col = int(tx)
         row = int(ty)
         fx = tx - float(col)
         fy = ty - float(row)
-        albedo = bilinear(paint.albedo, row, col, fy, fx)
-        gloss = gloss * bilinear(paint.gloss, row, col, fy, fx)
-        amount = (
-            w[0] * surface.wrinkle[frame, f[0]] + w[1] * surface.wrinkle[frame, f[1]] + w[2] * surface.wrinkle[frame, f[2]]
-        )
-        slope = slopes(paint.relief, row, col, fy, fx)
-        if amount > 0.01:
-            slope = slope + amount * slopes(paint.wrinkles, row, col, fy, fx)
-        e1 = p1 - p0
-        e2 = p2 - p0
+        m00 = paint.maps[row, col]
+        m01 = paint.maps[row, col + 1]
+        m10 = paint.maps[row + 1, col]
+        m11 = paint.maps[row + 1, col + 1]
+        across = (m01 - m00) * (1.0 - fy) + (m11 - m10) * fy
+        down = (m10 - m00) * (1.0 - fx) + (m11 - m01) * fx
+        paintwork = (m00 * (1.0 - fx) + m01 * fx) * (1.0 - fy) + (m10 * (1.0 - fx) + m11 * fx) * fy
+        albedo = paintwork[0]
+        gloss = gloss * paintwork[1]
+        slope = wp.vec2(across[2] + at[10] * across[3], down[2] + at[10] * down[3]) * size
+        e1 = wp.vec3(c1[0] - c0[0], c1[1] - c0[1], c1[2] - c0[2])
+        e2 = wp.vec3(c2[0] - c0[0], c2[1] - c0[1], c2[2] - c0[2])
         facet = wp.cross(e1, e2)
         area2 = wp.dot(facet, facet)
         if area2 > 0.0:
-            rise1 = wp.dot(slope, t1 - t0) * size
-            rise2 = wp.dot(slope, t2 - t0) * size
-            g = (rise1 * wp.cross(e2, facet) + rise2 * wp.cross(facet, e1)) / area2
+            g = (wp.dot(slope, t1 - t0) * wp.cross(e2, facet) + wp.dot(slope, t2 - t0) * wp.cross(facet, e1)) / area2
             n = wp.normalize(n - (g - wp.dot(n, g) * n))
+    elif wp.dot(n, to_camera) < 0.0:
+        n = -n  # the inside of a thin prop
     strength = wp.length(light)
     wrap = materials[material, _WRAP]
     diffuse = wp.max((wp.dot(light, n) + wrap * strength) / (1.0 + wrap), 0.0)
-    total = albedo * (diffuse + ambient * exposed)
+    total = albedo * (diffuse + lamps.ambient[frame] * exposed)
     if strength > 0.0:
-        half = wp.normalize(light / strength + to_camera)
-        total = total + gloss * strength * wp.pow(wp.max(wp.dot(n, half), 0.0), materials[material, _EXPONENT])
+        mirrored = 2.0 * wp.dot(n, to_camera) * n - to_camera
+        s = wp.max(wp.dot(mirrored, light) / strength, 0.0)
+        exponent = materials[material, _EXPONENT]
+        total = total + gloss * strength * s / (exponent - exponent * s + s)  # Schlick's lobe: a power without `pow`
     return total
 
 
 @wp.kernel
 def shade(
-    screen: wp.array2d(dtype=wp.vec3),
     keys: wp.array3d(dtype=wp.int64),
     frame_of_view: wp.array(dtype=int),
     surface: Surface,
     paint: Paint,
+    lamps: Lamps,
     materials: wp.array2d(dtype=float),
     eye: wp.array(dtype=wp.vec3),
-    gaze: wp.array2d(dtype=wp.vec3),
-    emitters: wp.array2d(dtype=wp.vec3),
-    power: wp.array(dtype=float),
-    ambient: wp.array(dtype=float),
-    pupil: wp.array(dtype=float),
-    ticks: float,
-    gap: float,
     out: wp.array3d(dtype=float),
 ):
-    """Radiance of each pixel from the depth keys of its 2 x 2 subsamples.
-
-    Subsamples of one material at one depth are one surface and shaded once, at the middle of what they cover; each
-    surface counts by its share of the pixel.
-    """
-    view, i, j = wp.tid()
-    frame = frame_of_view[view]
-    k0 = keys[view, 2 * i, 2 * j]
-    k1 = keys[view, 2 * i, 2 * j + 1]
-    k2 = keys[view, 2 * i + 1, 2 * j]
-    k3 = keys[view, 2 * i + 1, 2 * j + 1]
-    done = int(0)
-    total = float(0.0)
-    for s in range(4):
-        key = k0
-        if s == 1:
-            key = k1
-        if s == 2:
-            key = k2
-        if s == 3:
-            key = k3
-        if (done & (1 << s)) == 0 and key != _EMPTY_KEY:
-            face = int(key & wp.int64(0x7FFFFFFF))
-            material = surface.face_material[face]
-            depth = float(key >> wp.int64(31)) / ticks
-            count = float(0.0)
-            x = float(0.0)
-            y = float(0.0)
-            for q in range(s, 4):
-                other = k0
-                if q == 1:
-                    other = k1
-                if q == 2:
-                    other = k2
-                if q == 3:
-                    other = k3
-                if (done & (1 << q)) == 0 and other != _EMPTY_KEY:
-                    near = wp.abs(float(other >> wp.int64(31)) / ticks - depth) < gap
-                    if near and surface.face_material[int(other & wp.int64(0x7FFFFFFF))] == material:
-                        done = done | (1 << q)
-                        count = count + 1.0
-                        x = x + float(2 * j + (q & 1)) + 0.5
-                        y = y + float(2 * i + (q >> 1)) + 0.5
-            total = total + 0.25 * count * glow(
-                surface, paint, materials, screen, view, frame, face, x / count, y / count, eye[view],
-                ambient[frame], gaze, emitters, power, pupil[frame],
+    """Radiance at the middle of each pixel."""
+    view, i, run = wp.tid()
+    for j in range(run * RUN, wp.min(run * RUN + RUN, keys.shape[2])):
+        key = keys[view, i, j]
+        level = float(0.0)
+        if key != _EMPTY_KEY:
+            level = glow(
+                surface, paint, lamps, materials, view, frame_of_view[view], int(key & _FACE_BITS), float(j) + 0.5,
+                float(i) + 0.5, eye[view],
             )
-    out[view, i, j] = total
+        out[view, i, j] = level
+
+
+@wp.func
+def end_of_surface(surface: Surface, view: int, face: int, x: float, y: float, dx: float, dy: float):
+    """How far from (x, y), in steps of (dx, dy), the surface that `face` belongs to turns away; 2 if beyond a step.
+
+    Walks from face to face over shared edges until the next one is missing or is seen from behind.
+    """
+    k = int(face)
+    came_from = int(-1)
+    reached = float(0.0)
+    steps = int(0)
+    while steps < 8:
+        f = surface.faces[k]
+        a = surface.screen[view, f[0]]
+        b = surface.screen[view, f[1]]
+        c = surface.screen[view, f[2]]
+        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+        if area >= 0.0 or a[2] <= 0.0 or b[2] <= 0.0 or c[2] <= 0.0:
+            return reached
+        w = corner_weights(a, b, c, x, y)
+        slope_b = (dx * (c[1] - a[1]) - dy * (c[0] - a[0])) / area
+        slope_c = (dy * (b[0] - a[0]) - dx * (b[1] - a[1])) / area
+        slope_a = -slope_b - slope_c
+        leave = float(2.0)
+        edge = int(0)
+        if slope_a < 0.0 and -w[0] / slope_a < leave:
+            leave = -w[0] / slope_a
+            edge = 0
+        if slope_b < 0.0 and -w[1] / slope_b < leave:
+            leave = -w[1] / slope_b
+            edge = 1
+        if slope_c < 0.0 and -w[2] / slope_c < leave:
+            leave = -w[2] / slope_c
+            edge = 2
+        if leave >= 1.0:
+            return 2.0
+        reached = wp.max(reached, leave)
+        following = surface.across[k][edge]
+        if following < 0 or following == came_from:
+            return reached
+        came_from = k
+        k = following
+        steps = steps + 1
+    return 2.0
+
+
+@wp.kernel
+def soften_edges(
+    keys: wp.array3d(dtype=wp.int64),
+    surface: Surface,
+    gap: float,
+    sharp: wp.array3d(dtype=float),
+    out: wp.array3d(dtype=float),
+):
+    """Anti-aliasing: where a surface ends between two pixels' middles, the one it ends in gets a share of both.
+
+    The end is found on the mesh, so the share is the true coverage along the line that joins the two pixels.
+    """
+    view, i, run = wp.tid()
+    bottom = keys.shape[1] - 1
+    right = keys.shape[2] - 1
+    for j in range(run * RUN, wp.min(run * RUN + RUN, right + 1)):
+        own = keys[view, i, j]
+        up = keys[view, wp.max(i - 1, 0), j]
+        down = keys[view, wp.min(i + 1, bottom), j]
+        before = keys[view, i, wp.max(j - 1, 0)]
+        after = keys[view, i, wp.min(j + 1, right)]
+        colour = sharp[view, i, j]
+        total = float(colour)
+        nearest = wp.min(wp.min(up, down), wp.min(before, wp.min(after, own)))
+        farthest = wp.max(wp.max(up, down), wp.max(before, wp.max(after, own)))
+        d = int(4)
+        if nearest != _EMPTY_KEY and float((farthest - nearest) >> wp.int64(31)) > key_gap(nearest, gap):
+            d = 0
+        while d < 4:  # warp unrolls `for`
+            di = int(0)
+            dj = int(0)
+            other = up
+            if d == 0:
+                di = -1
+            if d == 1:
+                di = 1
+                other = down
+            if d == 2:
+                dj = -1
+                other = before
+            if d == 3:
+                dj = 1
+                other = after
+            d = d + 1
+            near = wp.min(own, other)  # of the nearer, since keys sort by depth
+            if wp.abs(float((own >> wp.int64(31)) - (other >> wp.int64(31)))) > key_gap(near, gap):
+                sign = float(1.0)
+                x = float(j) + 0.5
+                y = float(i) + 0.5
+                if other < own:
+                    sign = -1.0
+                    x = x + float(dj)
+                    y = y + float(di)
+                end = end_of_surface(surface, view, int(near & _FACE_BITS), x, y, sign * float(dj), sign * float(di))
+                if end < 1.0:
+                    share = wp.max((0.5 - end) * sign, 0.0)
+                    total = total + share * (sharp[view, i + di, j + dj] - colour)
+        out[view, i, j] = total
 
 
 @wp.func
@@ -360,12 +466,13 @@ def sense(
     out: wp.array3d(dtype=wp.uint8),
 ):
     """Grey levels: vignetting, gain, saturation at both ends, then `response`: level and noise by clipped light."""
-    view, i, j = wp.tid()
+    view, i, run = wp.tid()
     width = radiance.shape[2]
-    x = (float(j) + 0.5) / float(width) * 2.0 - 1.0
     y = (float(i) + 0.5) / float(radiance.shape[1]) * 2.0 - 1.0
-    fall = 1.0 - vignetting * 0.5 * (x * x + y * y)
-    light = wp.clamp(radiance[view, i, j] * fall * exposure[view] - black, 0.0, 1.0)
-    row = int(light * float(response.shape[0] - 1))
-    level = response[row, 0] + bell(seed[view], i * width + j) * response[row, 1]
-    out[view, i, j] = wp.uint8(wp.clamp(level + 0.5, 0.0, 255.0))
+    for j in range(run * RUN, wp.min(run * RUN + RUN, width)):
+        x = (float(j) + 0.5) / float(width) * 2.0 - 1.0
+        fall = 1.0 - vignetting * 0.5 * (x * x + y * y)
+        light = wp.clamp(radiance[view, i, j] * fall * exposure[view] - black, 0.0, 1.0)
+        row = int(light * float(response.shape[0] - 1))
+        level = response[row, 0] + bell(seed[view], i * width + j) * response[row, 1]
+        out[view, i, j] = wp.uint8(wp.clamp(level + 0.5, 0.0, 255.0))

@@ -11,7 +11,7 @@ import torch
 from ufe_core.geometry import rotate_eyeballs
 from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, MOUTH_CAVITY, TONGUE, Head
 from ufe_core.interfaces.source import SEGMENTS
-from ufe_core.ops.rasterize import EMPTY_KEY, depth_keys
+from ufe_core.ops.rasterize import depth_keys, key_depths
 
 #: What surfaces are made of: albedo in infrared, gloss, gloss exponent, how far light wraps round, painted or plain.
 #: The row is the material; `SEGMENT_OF` says which segmentation class it belongs to.
@@ -35,7 +35,9 @@ SEGMENT_OF = np.array([
     for name in MATERIALS
 ], np.uint8)  # fmt: skip
 _ROW = {name: row for row, name in enumerate(MATERIALS)}
-_INNER_LIGHT = 0.55  # share of the emitters' light on teeth, tongue and cavity, which no neutral-face shadow map can tell
+_INNER_LIGHT = (
+    0.55  # share of the emitters' light on teeth, tongue and cavity, which no neutral-face shadow map can tell
+)
 _SHADOW_PX, _SHADOW_BIAS_MM, _SHADOW_CONE_DEG = 192, 1.2, 88.0
 
 
@@ -185,8 +187,8 @@ def _lit(points: np.ndarray, faces: np.ndarray, origin: np.ndarray, axis: np.nda
     screen = np.concatenate([pixel, depth[:, None]], 1).astype(np.float32)
     keys = depth_keys(
         torch.from_numpy(screen)[None], torch.from_numpy(faces.astype(np.int32)), height=_SHADOW_PX, width=_SHADOW_PX
-    )[0].numpy()
-    nearest = np.where(keys == EMPTY_KEY, np.inf, (keys >> 31) / 1e5)
+    )[0]
+    nearest = key_depths(keys).numpy()
     column, row = np.floor(pixel).astype(int).T
     lit = np.zeros(len(points))
     for dy in (-1, 0, 1):

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 EMPTY_KEY = 0x7FFFFFFFFFFFFFFF
-DEPTH_TICKS_PER_MM = 1.0e5
 _NEAR_MM = 3.0
 
 
@@ -74,7 +73,7 @@ def rasterize(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: b
 def depth_keys(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: bool = True) -> Tensor:
     """The z-buffer itself, for shaders that need depth as well: `rasterize`'s arguments, int64 [B, H, W].
 
-    A key is `depth * DEPTH_TICKS_PER_MM << 31 | face`, or `EMPTY_KEY` where no face covers the pixel's centre.
+    A key is `farness << 31 | face`, or `EMPTY_KEY` where no face covers the pixel's centre; `key_depths` reads it.
     """
     wp, module = warp(), kernels()
     screen = screen.detach().contiguous()
@@ -83,14 +82,21 @@ def depth_keys(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: 
     with wp.ScopedDevice(wp.device_from_torch(screen.device)):
         wp.launch(
             module.depth_test,
-            dim=(batch, faces.shape[0]),
+            dim=(batch, -(-faces.shape[0] // int(module.RUN))),
             inputs=[
                 wp.from_torch(screen, dtype=wp.vec3),
                 wp.from_torch(faces.contiguous(), dtype=wp.vec3i),
-                _NEAR_MM, DEPTH_TICKS_PER_MM, int(cull), wp.from_torch(keys),
+                _NEAR_MM, int(cull), wp.from_torch(keys),
             ],
         )  # fmt: skip
     return keys
+
+
+def key_depths(keys: Tensor) -> Tensor:
+    """Depth (mm, float64) that keys of `depth_keys` hold; infinite where they are empty."""
+    module = kernels()
+    nearest, ticks = float(module._NEAREST), float(module._TICKS)
+    return torch.where(keys == EMPTY_KEY, torch.inf, 1 / (nearest - (keys >> 31).double() / ticks))
 
 
 class _Interpolate(torch.autograd.Function):

@@ -21,56 +21,72 @@ def perspective(w: wp.vec3, a: wp.vec3, b: wp.vec3, c: wp.vec3):
     return p / (p[0] + p[1] + p[2])
 
 
+#: Faces that a thread works through: what a kernel's start costs is shared by as many.
+RUN = wp.constant(16)
+
+# Keys hold nearness, which is linear on the screen: no division at a pixel.
+_NEAREST = wp.constant(0.34)
+_TICKS = wp.constant(float(2**31 - 256) / 0.34)
+
+
+@wp.func
+def depth_key(inverse: float, face: int):
+    """Key of a face at inverse depth `inverse` (1/mm)."""
+    return (wp.int64(wp.uint32((_NEAREST - inverse) * _TICKS)) << wp.int64(31)) | wp.int64(face)
+
+
+@wp.func
+def key_gap(key: wp.int64, gap: float):
+    """How far two keys' upper parts are apart where depths differ by `gap` (mm) at the depth of `key`."""
+    inverse = _NEAREST - float(key >> wp.int64(31)) / _TICKS
+    return gap * inverse * inverse * _TICKS
+
+
 @wp.kernel
 def depth_test(
     screen: wp.array2d(dtype=wp.vec3),
     faces: wp.array(dtype=wp.vec3i),
     near: float,
-    ticks: float,
     cull: int,
     depth: wp.array3d(dtype=wp.int64),
 ):
-    view, k = wp.tid()
+    view, run = wp.tid()
     height = depth.shape[1]
     width = depth.shape[2]
-    f = faces[k]
-    a = screen[view, f[0]]
-    b = screen[view, f[1]]
-    c = screen[view, f[2]]
-    if a[2] < near or b[2] < near or c[2] < near:
-        return
-    x_low = wp.min(a[0], wp.min(b[0], c[0]))
-    x_high = wp.max(a[0], wp.max(b[0], c[0]))
-    y_low = wp.min(a[1], wp.min(b[1], c[1]))
-    y_high = wp.max(a[1], wp.max(b[1], c[1]))
-    if x_high < 0.5 or y_high < 0.5 or x_low > float(width) or y_low > float(height):
-        return
-    x0 = wp.max(int(wp.ceil(x_low - 0.5)), 0)
-    x1 = wp.min(int(wp.floor(x_high - 0.5)), width - 1)
-    y0 = wp.max(int(wp.ceil(y_low - 0.5)), 0)
-    y1 = wp.min(int(wp.floor(y_high - 0.5)), height - 1)
-    if x0 > x1 or y0 > y1:
-        return
-    area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
-    if area == 0.0 or (cull > 0 and area > 0.0):
-        return
-    inverse_a = 1.0 / a[2]
-    slope_b = 1.0 / b[2] - inverse_a
-    slope_c = 1.0 / c[2] - inverse_a
-    wb_dx = (c[1] - a[1]) / area
-    wc_dx = -(b[1] - a[1]) / area
-    for y in range(y0, y1 + 1):
-        w = corner_weights(a, b, c, float(x0) + 0.5, float(y) + 0.5)
-        wb = w[1]
-        wc = w[2]
-        for x in range(x0, x1 + 1):
-            if wb >= 0.0 and wc >= 0.0 and wb + wc <= 1.0:
-                z = 1.0 / (inverse_a + wb * slope_b + wc * slope_c)
-                key = (wp.int64(wp.uint32(z * ticks)) << wp.int64(31)) | wp.int64(k)
-                if key < depth[view, y, x]:
-                    wp.atomic_min(depth, view, y, x, key)
-            wb = wb + wb_dx
-            wc = wc + wc_dx
+    for k in range(run * RUN, wp.min(run * RUN + RUN, faces.shape[0])):
+        f = faces[k]
+        a = screen[view, f[0]]
+        b = screen[view, f[1]]
+        c = screen[view, f[2]]
+        area = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+        if area == 0.0 or (cull > 0 and area > 0.0) or a[2] < near or b[2] < near or c[2] < near:
+            continue
+        x_low = wp.min(a[0], wp.min(b[0], c[0]))
+        x_high = wp.max(a[0], wp.max(b[0], c[0]))
+        y_low = wp.min(a[1], wp.min(b[1], c[1]))
+        y_high = wp.max(a[1], wp.max(b[1], c[1]))
+        if x_high < 0.5 or y_high < 0.5 or x_low > float(width) or y_low > float(height):
+            continue
+        x0 = wp.max(int(wp.ceil(x_low - 0.5)), 0)
+        x1 = wp.min(int(wp.floor(x_high - 0.5)), width - 1)
+        y0 = wp.max(int(wp.ceil(y_low - 0.5)), 0)
+        y1 = wp.min(int(wp.floor(y_high - 0.5)), height - 1)
+        inverse_a = 1.0 / a[2]
+        slope_b = 1.0 / b[2] - inverse_a
+        slope_c = 1.0 / c[2] - inverse_a
+        wb_dx = (c[1] - a[1]) / area
+        wc_dx = -(b[1] - a[1]) / area
+        for y in range(y0, y1 + 1):
+            w = corner_weights(a, b, c, float(x0) + 0.5, float(y) + 0.5)
+            wb = w[1]
+            wc = w[2]
+            for x in range(x0, x1 + 1):
+                if wb >= 0.0 and wc >= 0.0 and wb + wc <= 1.0:
+                    key = depth_key(inverse_a + wb * slope_b + wc * slope_c, k)
+                    if key < depth[view, y, x]:
+                        wp.atomic_min(depth, view, y, x, key)
+                wb = wb + wb_dx
+                wc = wc + wc_dx
 
 
 @wp.kernel

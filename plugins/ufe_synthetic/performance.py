@@ -33,7 +33,7 @@ LARGEST_SLIP = 2.0
 
 #: Bounds of the change from one frame to the next: of lids and `eyeLook*`, which blinks and saccades move; of every
 #: other action; of the gaze, deg/s; of the slip, mm and deg.
-LARGEST_LID_STEP, LARGEST_STEP, FASTEST_GAZE, LARGEST_SLIP_STEP = 0.5, 0.25, 700.0, 0.2
+LARGEST_LID_STEP, LARGEST_STEP, FASTEST_GAZE, LARGEST_SLIP_STEP = 0.55, 0.25, 700.0, 0.2
 
 _KEPT_SEGMENTS = 64
 _REST_S = 0.3

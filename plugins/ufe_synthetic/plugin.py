@@ -1,6 +1,7 @@
 """Registers source `synthetic`. Every `ufe` command imports this file: no torch here."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from pydantic import Field
 
@@ -11,7 +12,9 @@ class SyntheticConfig(ComponentConfig):
     """Options of the simulated headset."""
 
     subjects: int = Field(266, ge=1, le=100_000, description="How many people exist; a person depends on no other")
-    session: int = Field(0, ge=0, description="Which donning of the headset, and which performance, is seen")
+    condition: Literal["ordinary", "glasses", "dim", "aggressive_donning", "hand", "blocked_camera"] = Field(
+        "ordinary", description="What everybody is put under: ordinary sessions, or one out-of-distribution condition"
+    )
 
 
 @hookimpl

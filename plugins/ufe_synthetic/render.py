@@ -24,6 +24,7 @@ _SURFACE_GAP_MM = 2.0
 _WIDEST_TAN = 1.9
 _FINE_FROM_PX = 256  # images at least this wide show facets of the plain mesh
 _FINE_ABOVE_Z_MM, _FINE_ABOVE_Y_MM = -25.0, 120.0
+_BEHIND_MM = -95.0
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,16 @@ class Stage:
     """A scene made ready for the kernels, with its person's look and the emitters' strength.
 
     `exposed` float32 [V] and `visible` float32 [L, count] are what `ambient_exposure` and `emitter_visibility` say;
-    `power` and `lobe` [L] the emitters' strength and the exponent of their cosine lobe.
+    `power` and `lobe` [L] the emitters' strength and the exponent of their cosine lobe. Faces that lie behind
+    z = `behind_mm` at rest, which no headset camera sees, are left out.
     """
 
     def __init__(
         self, scene: Scene, head: Head, look: Look, exposed: np.ndarray, visible: np.ndarray, power: np.ndarray,
-        lobe: np.ndarray,
+        lobe: np.ndarray, behind_mm: float = _BEHIND_MM,
     ) -> None:  # fmt: skip
+        rest = scene.rest[scene.faces, 2].max(1)
+        self._kept = np.flatnonzero(rest > behind_mm)
         self.scene, self.look, self._head = scene, look, head
         self._visible = np.ascontiguousarray(visible, np.float32)
         self._exposed = np.full(scene.count, 0.5, np.float32)
@@ -108,18 +112,19 @@ class Stage:
         """The scene's own meshes."""
         scene = self.scene
         return _level(
-            scene.faces, scene.uv_faces, self._head.uv, scene.material, scene.count, self._direction, self._exposed,
-            self._visible,
+            scene.faces[self._kept], scene.uv_faces[self._kept], self._head.uv, scene.material[self._kept], scene.count,
+            self._direction, self._exposed, self._visible,
         )  # fmt: skip
 
     @cached_property
     def refinement(self) -> Refinement:
         """Midpoints on the face and the eyeballs."""
         scene = self.scene
-        rest = scene.neutral[self._head.faces]
-        chosen = np.zeros(len(scene.faces), bool)
-        chosen[: len(rest)] = ((rest[..., 2] > _FINE_ABOVE_Z_MM) & (rest[..., 1] < _FINE_ABOVE_Y_MM)).all(1)
-        return refine(scene.faces, scene.uv_faces, chosen, scene.count, len(self._head.uv))
+        faces = scene.faces[self._kept]
+        rest = scene.rest[faces]
+        chosen = ((rest[..., 2] > _FINE_ABOVE_Z_MM) & (rest[..., 1] < _FINE_ABOVE_Y_MM)).all(1)
+        chosen &= (faces < scene.head_count).all(1)
+        return refine(faces, scene.uv_faces[self._kept], chosen, scene.count, len(self._head.uv))
 
     @cached_property
     def fine(self) -> Level:
@@ -128,7 +133,7 @@ class Stage:
         uv = self._head.uv
         return _level(
             finer.faces, finer.uv_faces, np.concatenate([uv, uv[finer.uv_edges].mean(1)]),
-            self.scene.material[finer.parent], self.scene.count + len(finer.edges), finer.average(self._direction),
+            self.scene.material[self._kept][finer.parent], self.scene.count + len(finer.edges), finer.average(self._direction),
             finer.average(self._exposed), np.ascontiguousarray(finer.average(self._visible.T).T),
         )  # fmt: skip
 

@@ -60,7 +60,7 @@ class Part:
 class Scene:
     """The meshes of one capture: vertices are the head's V, then the parts', then the fittings of the headset.
 
-    `faces` int32 [F, 3]; `material` int32 [F]; `uv_faces` int32 [F, 3] (zero where nothing is painted).
+    `rest` float64 [count, 3]: all of them at rest; `faces` int32 [F, 3]; `material` int32 [F]; `uv_faces` int32 [F, 3] (zero where nothing is painted).
     """
 
     def __init__(self, head: Head, neutral: np.ndarray, parts: Sequence[Part], fittings: Part | None = None) -> None:
@@ -71,7 +71,7 @@ class Scene:
         self.count = int(starts[-1])
         self.fitted_from = int(starts[-2]) if fittings is not None else self.count
         rest = [neutral.astype(np.float64), *(piece.vertices.astype(np.float64) for piece in pieces)]
-        self._rest = np.concatenate(rest)
+        self.rest = np.concatenate(rest)
         self._actions = np.zeros((len(head.actions), self.count, 3))
         self._actions[:, : self.head_count] = head.actions
         faces, material = [head.faces.astype(np.int32)], [head_materials(head)]
@@ -105,12 +105,12 @@ class Scene:
         """
         out = np.empty((len(expression), self.count, 3), np.float32)
         for n, code in enumerate(expression):  # frame by frame: a frame's bits depend on no other frame
-            out[n] = self._rest
+            out[n] = self.rest
             moved = (code.astype(np.float64) @ self._flat).reshape(-1, 3)
-            out[n, self._moving] = self._rest[self._moving] + moved
+            out[n, self._moving] = self.rest[self._moving] + moved
             if headset is not None and self.fitted_from < self.count:
                 rotation, translation = headset[n]
-                out[n, self.fitted_from :] = self._rest[self.fitted_from :] @ rotation.T + translation
+                out[n, self.fitted_from :] = self.rest[self.fitted_from :] @ rotation.T + translation
         rotate_eyeballs(out, gaze, self.eyes)
         return out
 

@@ -3,50 +3,57 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
-import torch
 
 from ufe_core.errors import DataError
 from ufe_core.head import Head, asset_key, load_head
-from ufe_core.interfaces.source import Capture, FrameLabels, HMCSource, Neutral
+from ufe_core.interfaces.source import SEGMENTS, Capture, FrameLabels, HMCSource, Neutral
+from ufe_core.ops.rasterize import EMPTY_KEY
 from ufe_core.store import Store, code_fingerprint, fingerprint
 from ufe_core.types import CameraSpec
 from ufe_synthetic.headset import default_headset
 from ufe_synthetic.people import TexelLayout, movement_of, neutral_geometry, paint, rng_of, texel_layout
-from ufe_synthetic.performance import Performance, perform
+from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
-from ufe_synthetic.render import Instant, Look, Sensor, Stage, radiance, rasterise, sense
-from ufe_synthetic.scene import Scene, ambient_exposure, emitter_visibility
-from ufe_synthetic.sensing import headset_pose, sensing_of
+from ufe_synthetic.render import Instant, Look, Sensor, Stage, Visible, compress, radiance, rasterise, sense
+from ufe_synthetic.scene import SEGMENT_OF, Scene, ambient_exposure, emitter_visibility
+from ufe_synthetic.sensing import Light, headset_pose, sensing_of
 
 _CODE = (
     "ufe_core.geometry", "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp",
-    "ufe_synthetic.headset", "ufe_synthetic.people", "ufe_synthetic.performance", "ufe_synthetic.render",
-    "ufe_synthetic.render_warp", "ufe_synthetic.source",
+    *(
+        f"ufe_synthetic.{name}" for name in (
+            "acting", "curves", "gaze", "headset", "people", "performance", "prompts", "refine", "render", "render_warp",
+            "scene", "sensing", "source", "visemes",
+        )
+    ),
 )  # fmt: skip
 _SHAPES_PER_FILE = 64
 _FRAMES_PER_CALL = 8
 
 
 class SyntheticSource(HMCSource[SyntheticConfig]):
-    """Simulated captures: one session per subject, 48 segments of 24 frames each."""
+    """Simulated captures: two sessions of each subject, 40,608 frames at 72 Hz each (P§7.2)."""
 
     code_modules = _CODE
+    sessions = 2
 
     def subjects(self) -> tuple[str, ...]:
         return tuple(f"S{k:03d}" for k in range(self.config.subjects))
 
     def captures(self, subjects: Sequence[str], *, session: int = 0) -> list[Capture]:
-        return [SyntheticCapture(self, subject, self._number(subject)) for subject in subjects]
+        if not 0 <= session < self.sessions:
+            raise DataError(f"Source 'synthetic' has sessions 0 to {self.sessions - 1}; {session} was asked for.")
+        return [SyntheticCapture(self, self._number(subject), session) for subject in subjects]
 
     @cached_property
     def fingerprint(self) -> str:
         return fingerprint({
             "source": "ufe/synthetic", "code": code_fingerprint(*_CODE), "head": asset_key(),
-            "session": self.config.session, "warp": importlib.metadata.version("warp-lang"),
+            "condition": self.config.condition, "warp": importlib.metadata.version("warp-lang"),
         })  # fmt: skip
 
     def _number(self, subject: str) -> int:
@@ -97,29 +104,39 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
 
 
 class SyntheticCapture(Capture):
-    """One simulated session."""
+    """One simulated session of one subject."""
 
-    def __init__(self, source: SyntheticSource, subject: str, number: int) -> None:
-        self._source = source
-        self._number = number
-        self._session = source.config.session
-        self.subject = subject
-        self.id = f"{subject}/{self._session}"
-        headset = default_headset()
-        self.cameras = headset.cameras
-        self._sensing = sensing_of(number, self._session, len(headset.emitters), 4)
-        performance = self._performance
-        self.segments, self.anchors = performance.segments, performance.anchors
+    def __init__(self, source: SyntheticSource, number: int, session: int) -> None:
+        self._source, self._number, self._session = source, number, session
+        self.subject = f"S{number:03d}"
+        self.id = f"{self.subject}/{session}"
+        self._headset = default_headset()
+        self.cameras = self._headset.cameras
+        tracking = [camera.name for camera in self.cameras if camera.role == "tracking"]
+        condition = source.config.condition
+        self._sensing = sensing_of(number, session, len(self._headset.emitters), len(tracking), condition)
+        self._performance = Performance(number, movement_of(number), session)
+        self.segments = self._performance.segments
+        self._blocked = tracking[self._sensing.blocked] if self._sensing.blocked is not None else None
         self.conditions = {
+            "condition": condition,
+            "session": session,
             "donning_mm": round(float(np.linalg.norm(self._sensing.translation_mm)), 3),
             "donning_deg": round(float(np.linalg.norm(self._sensing.rotation_deg)), 3),
+            "environment": self._sensing.environment,
             "exposure": round(self._sensing.exposure, 3),
             "ambient": round(self._sensing.ambient, 3),
+            "jpeg_quality": self._sensing.jpeg_quality or "none",
+            **({"blocked": self._blocked} if self._blocked else {}),
         }
 
+    @property
+    def anchors(self) -> Mapping[str, int]:  # type: ignore[override]  # drawn when first asked for
+        return self._performance.anchors
+
     @cached_property
-    def _performance(self) -> Performance:
-        return perform(self._number, movement_of(self._number), self._session)
+    def _scene(self) -> Scene:
+        return Scene(self._source.head, self._source.geometry(self._number), ())
 
     @cached_property
     def _look(self) -> Look:
@@ -133,12 +150,8 @@ class SyntheticCapture(Capture):
         )  # fmt: skip
 
     @cached_property
-    def _scene(self) -> Scene:
-        return Scene(self._source.head, self._source.geometry(self._number), ())
-
-    @cached_property
     def _stage(self) -> Stage:
-        source, headset, sensing = self._source, default_headset(), self._sensing
+        source, headset, sensing = self._source, self._headset, self._sensing
         rotation, translation = headset_pose(sensing.rotation_deg, sensing.translation_mm)
         visible = emitter_visibility(
             self._scene, headset.emitters @ rotation.T + translation, self._directions @ rotation.T
@@ -150,53 +163,82 @@ class SyntheticCapture(Capture):
 
     @cached_property
     def _directions(self) -> np.ndarray:
-        towards = np.array([0.0, 20.0, 0.0]) - default_headset().emitters
+        towards = np.array([0.0, 20.0, 0.0]) - self._headset.emitters
         return np.asarray(towards / np.linalg.norm(towards, axis=1, keepdims=True))
 
     def labels(self, indices: Sequence[int]) -> FrameLabels:
-        rows = self._check(indices)
-        return FrameLabels(self._performance.expression[rows], self._performance.gaze[rows])
+        motion = self._performance.motion(self._check(indices))
+        return FrameLabels(motion.expression, motion.gaze)
 
     def neutral(self) -> Neutral:
         return Neutral(self._source.geometry(self._number), self._source.texture(self._number))
 
-    def vertices(self, indices: Sequence[int]) -> np.ndarray:
-        """Exact geometry float32 [N, V, 3] of the frames, mm, head coordinates."""
-        labels = self.labels(indices)
-        return self._scene.pose(labels.expression, labels.gaze)[:, : self._scene.head_count]
+    def geometry(self, indices: Sequence[int]) -> np.ndarray:
+        motion = self._performance.motion(self._check(indices))
+        return self._scene.pose(motion.expression, motion.gaze)[:, : self._scene.head_count]
 
-    def camera_poses(self, index: int, size: int = 400) -> tuple[list[CameraSpec], tuple[np.ndarray, np.ndarray]]:
-        """The eight cameras of one frame as the headset really sat, and the rigid motion that put them there."""
-        slip = self._performance.slip[index]
-        motion = headset_pose(self._sensing.rotation_deg + slip[:3], self._sensing.translation_mm + slip[3:])
-        return [camera.resized(size, size).moved(*motion) for camera in self.cameras], motion
+    def cameras_at(self, index: int) -> tuple[CameraSpec, ...]:
+        pose = self._headset_poses(self._performance.motion(self._check([index])))[0]
+        return tuple(camera.moved(*pose) for camera in self.cameras)
+
+    def segmentation(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:
+        rows, columns = self._check(indices), self._columns(cameras)
+        out = np.empty((len(rows), len(columns), size, size), np.uint8)
+        for block in range(0, len(rows), _FRAMES_PER_CALL):
+            some = rows[block : block + _FRAMES_PER_CALL]
+            seen = self._see(self._performance.motion(some), columns, size)[1]
+            faces = (seen.keys & 0x7FFFFFFF).numpy()
+            classes = SEGMENT_OF[seen.level.material.numpy()][np.minimum(faces, len(seen.level.material) - 1)]
+            classes[seen.keys.numpy() == EMPTY_KEY] = SEGMENTS.index("background")
+            out[block : block + len(some)] = classes.reshape(len(some), len(columns), size, size)
+        return out
 
     def frames(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:
-        rows = self._check(indices)
-        columns = [self.cameras.index(self.camera(name)) for name in cameras]
+        rows, columns = self._check(indices), self._columns(cameras)
         out = np.empty((len(rows), len(columns), size, size), np.uint8)
-        sensing, headset = self._sensing, default_headset()
         for start in range(0, len(rows), _FRAMES_PER_CALL):
-            block = rows[start : start + _FRAMES_PER_CALL]
-            seen = [self.camera_poses(index, size) for index in block]
-            views = [[poses[k] for k in columns] for poses, _ in seen]
-            motions = [motion for _, motion in seen]
-            labels, light = self.labels(block), sensing.light(np.array(block) / 72)
-            instant = Instant(
-                self._scene.pose(labels.expression, labels.gaze, motions),
-                np.zeros((len(block), self._scene.head_count), np.float32), labels.gaze, np.ones(len(block)),
-                np.stack([headset.emitters @ r.T + t for r, t in motions]),
-                np.stack([self._directions @ r.T for r, _ in motions]), light.ambient,
-            )  # fmt: skip
-            linear = radiance(self._stage, instant, rasterise(self._stage, instant, views))
-            seeds = np.array([
-                int(np.random.default_rng([self._number, self._session, index, column, size]).integers(2**31))
-                for index in block
-                for column in columns
-            ])  # fmt: skip
-            grey = sense(linear, np.repeat(light.exposure, len(columns)), seeds, Sensor())
-            out[start : start + len(block)] = grey.reshape(len(block), len(columns), size, size)
+            some = rows[start : start + _FRAMES_PER_CALL]
+            instant, seen = self._see(self._performance.motion(some), columns, size, self._light(some).ambient)
+            linear = radiance(self._stage, instant, seen)
+            exposure = np.repeat(self._light(some).exposure, len(columns))
+            seeds = [self._seed(index, column, size) for index in some for column in columns]
+            grey = sense(linear, exposure, np.array(seeds), Sensor())
+            out[start : start + len(some)] = grey.reshape(len(some), len(columns), size, size)
+        if self._blocked is not None and self._blocked in cameras:
+            out[:, list(cameras).index(self._blocked)] //= 12  # covered: next to no light, and noise
+        if self._sensing.jpeg_quality is not None:
+            for image in out.reshape(-1, size, size):
+                image[:] = compress(image, self._sensing.jpeg_quality)
         return out
+
+    def _see(
+        self, motion: Motion, columns: Sequence[int], size: int, ambient: np.ndarray | None = None
+    ) -> tuple[Instant, Visible]:
+        """Pose the scene for some frames and rasterise it in the cameras numbered `columns`."""
+        poses, headset, count = self._headset_poses(motion), self._headset, len(motion.gaze)
+        resized = [self.cameras[k].resized(size, size) for k in columns]
+        instant = Instant(
+            self._scene.pose(motion.expression, motion.gaze, poses),
+            np.zeros((count, self._scene.head_count), np.float32), motion.gaze, motion.pupil,
+            np.stack([headset.emitters @ rotation.T + translation for rotation, translation in poses]),
+            np.stack([self._directions @ rotation.T for rotation, _ in poses]),
+            np.zeros(count) if ambient is None else ambient,
+        )  # fmt: skip
+        views = [[camera.moved(*pose) for camera in resized] for pose in poses]
+        return instant, rasterise(self._stage, instant, views)
+
+    def _headset_poses(self, motion: Motion) -> list[tuple[np.ndarray, np.ndarray]]:
+        sits = self._sensing
+        return [headset_pose(sits.rotation_deg + slip[:3], sits.translation_mm + slip[3:]) for slip in motion.slip]
+
+    def _light(self, rows: Sequence[int]) -> Light:
+        return self._sensing.light(np.asarray(rows) / FRAMES_PER_SECOND)
+
+    def _seed(self, index: int, column: int, size: int) -> int:
+        return int(np.random.default_rng([self._number, self._session, index, column, size]).integers(2**31))
+
+    def _columns(self, cameras: Sequence[str]) -> list[int]:
+        return [self.cameras.index(self.camera(name)) for name in cameras]
 
     def _check(self, indices: Sequence[int]) -> list[int]:
         rows = [int(index) for index in indices]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -188,13 +187,6 @@ class Performance:
         expression = _meet(self.movement.realise(meant), (seal * rest).astype(np.float32), lids)
         slip = _bounded(self._course.slip(now) + push)
         return Motion(expression, gaze.astype(np.float32), slip, self._course.pupil(now))
-
-
-def perform(subject: int, movement: Movement, session: int) -> SimpleNamespace:
-    """A whole session at once: segments, anchors and the arrays of `Motion`."""
-    performance = Performance(subject, movement, session)
-    motion = performance.motion(range(SCRIPT[-1].stop))
-    return SimpleNamespace(segments=SCRIPT, anchors=performance.anchors, **vars(motion))
 
 
 @lru_cache(maxsize=_KEPT_SEGMENTS)

@@ -122,8 +122,8 @@ class Stage:
         scene = self.scene
         faces = scene.faces[self._kept]
         rest = scene.rest[faces]
-        chosen = ((rest[..., 2] > _FINE_ABOVE_Z_MM) & (rest[..., 1] < _FINE_ABOVE_Y_MM)).all(1)
-        chosen &= (faces < scene.head_count).all(1)
+        front = (rest[..., 2] > _FINE_ABOVE_Z_MM) & (rest[..., 1] < _FINE_ABOVE_Y_MM)
+        chosen = np.asarray((front & (faces < scene.head_count)).all(1))
         return refine(faces, scene.uv_faces[self._kept], chosen, scene.count, len(self._head.uv))
 
     @cached_property
@@ -133,8 +133,8 @@ class Stage:
         uv = self._head.uv
         return _level(
             finer.faces, finer.uv_faces, np.concatenate([uv, uv[finer.uv_edges].mean(1)]),
-            self.scene.material[self._kept][finer.parent], self.scene.count + len(finer.edges), finer.average(self._direction),
-            finer.average(self._exposed), np.ascontiguousarray(finer.average(self._visible.T).T),
+            self.scene.material[self._kept][finer.parent], self.scene.count + len(finer.edges),
+            finer.average(self._direction), finer.average(self._exposed), finer.average(self._visible.T).T,
         )  # fmt: skip
 
 
@@ -145,7 +145,18 @@ def _level(
     order = np.argsort(faces.reshape(-1), kind="stable")
     counts = np.bincount(faces.reshape(-1), minlength=count)
     row_start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
-    arrays = (faces, _across(faces), uv_faces, uv, material, row_start, (order // 3).astype(np.int32), direction, exposed, visible)
+    arrays = (
+        faces,
+        _across(faces),
+        uv_faces,
+        uv,
+        material,
+        row_start,
+        (order // 3).astype(np.int32),
+        direction,
+        exposed,
+        visible,
+    )
     return Level(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
 
 
@@ -313,7 +324,7 @@ class Sensor:
 
 
 def sense(light: Tensor, exposure: np.ndarray, seeds: np.ndarray, sensor: Sensor) -> np.ndarray:
-    """Grey levels uint8 [views, H, W] of radiance; noise and blur shrink with the image as if binned from the sensor."""
+    """Grey levels uint8 [views, H, W] of radiance; noise and blur shrink with the image, as if binned."""
     import cv2
 
     from ufe_synthetic import render_warp as kernels

@@ -60,7 +60,8 @@ class Part:
 class Scene:
     """The meshes of one capture: vertices are the head's V, then the parts', then the fittings of the headset.
 
-    `rest` float64 [count, 3]: all of them at rest; `faces` int32 [F, 3]; `material` int32 [F]; `uv_faces` int32 [F, 3] (zero where nothing is painted).
+    `rest` float64 [count, 3]: all of them at rest; `faces` int32 [F, 3]; `material` int32 [F]; `uv_faces` int32
+    [F, 3] (zero where nothing is painted).
     """
 
     def __init__(self, head: Head, neutral: np.ndarray, parts: Sequence[Part], fittings: Part | None = None) -> None:

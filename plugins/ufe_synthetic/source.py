@@ -26,8 +26,8 @@ _CODE = (
     "ufe_core.geometry", "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp",
     *(
         f"ufe_synthetic.{name}" for name in (
-            "acting", "curves", "gaze", "headset", "people", "performance", "prompts", "refine", "render", "render_warp",
-            "scene", "sensing", "source", "visemes",
+            "acting", "curves", "gaze", "headset", "people", "performance", "prompts", "refine", "render",
+            "render_warp", "scene", "sensing", "source", "visemes",
         )
     ),
 )  # fmt: skip
@@ -150,7 +150,8 @@ class SyntheticCapture(Capture):
         )  # fmt: skip
 
     @cached_property
-    def _stage(self) -> Stage:
+    def stage(self) -> Stage:
+        """The scene, made ready for the renderer."""
         source, headset, sensing = self._source, self._headset, self._sensing
         rotation, translation = headset_pose(sensing.rotation_deg, sensing.translation_mm)
         visible = emitter_visibility(
@@ -186,7 +187,7 @@ class SyntheticCapture(Capture):
         out = np.empty((len(rows), len(columns), size, size), np.uint8)
         for block in range(0, len(rows), _FRAMES_PER_CALL):
             some = rows[block : block + _FRAMES_PER_CALL]
-            seen = self._see(self._performance.motion(some), columns, size)[1]
+            seen = self.see(some, cameras, size)[1]
             faces = (seen.keys & 0x7FFFFFFF).numpy()
             classes = SEGMENT_OF[seen.level.material.numpy()][np.minimum(faces, len(seen.level.material) - 1)]
             classes[seen.keys.numpy() == EMPTY_KEY] = SEGMENTS.index("background")
@@ -198,8 +199,8 @@ class SyntheticCapture(Capture):
         out = np.empty((len(rows), len(columns), size, size), np.uint8)
         for start in range(0, len(rows), _FRAMES_PER_CALL):
             some = rows[start : start + _FRAMES_PER_CALL]
-            instant, seen = self._see(self._performance.motion(some), columns, size, self._light(some).ambient)
-            linear = radiance(self._stage, instant, seen)
+            instant, seen = self.see(some, cameras, size)
+            linear = radiance(self.stage, instant, seen)
             exposure = np.repeat(self._light(some).exposure, len(columns))
             seeds = [self._seed(index, column, size) for index in some for column in columns]
             grey = sense(linear, exposure, np.array(seeds), Sensor())
@@ -211,21 +212,19 @@ class SyntheticCapture(Capture):
                 image[:] = compress(image, self._sensing.jpeg_quality)
         return out
 
-    def _see(
-        self, motion: Motion, columns: Sequence[int], size: int, ambient: np.ndarray | None = None
-    ) -> tuple[Instant, Visible]:
-        """Pose the scene for some frames and rasterise it in the cameras numbered `columns`."""
-        poses, headset, count = self._headset_poses(motion), self._headset, len(motion.gaze)
-        resized = [self.cameras[k].resized(size, size) for k in columns]
+    def see(self, indices: Sequence[int], cameras: Sequence[str], size: int) -> tuple[Instant, Visible]:
+        """Pose the scene for some frames and rasterise it in some cameras; what `frames` shades."""
+        motion = self._performance.motion(indices)
+        poses, headset = self._headset_poses(motion), self._headset
+        resized = [self.camera(name).resized(size, size) for name in cameras]
         instant = Instant(
             self._scene.pose(motion.expression, motion.gaze, poses),
-            np.zeros((count, self._scene.head_count), np.float32), motion.gaze, motion.pupil,
+            np.zeros((len(motion.gaze), self._scene.head_count), np.float32), motion.gaze, motion.pupil,
             np.stack([headset.emitters @ rotation.T + translation for rotation, translation in poses]),
-            np.stack([self._directions @ rotation.T for rotation, _ in poses]),
-            np.zeros(count) if ambient is None else ambient,
+            np.stack([self._directions @ rotation.T for rotation, _ in poses]), self._light(indices).ambient,
         )  # fmt: skip
         views = [[camera.moved(*pose) for camera in resized] for pose in poses]
-        return instant, rasterise(self._stage, instant, views)
+        return instant, rasterise(self.stage, instant, views)
 
     def _headset_poses(self, motion: Motion) -> list[tuple[np.ndarray, np.ndarray]]:
         sits = self._sensing

@@ -7,9 +7,10 @@ A wrong shape, dtype or value raises `ContractError` naming the type and the fie
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -20,6 +21,10 @@ from ufe_core.errors import ArtifactError, ContractError
 Side = Literal["left", "right", "centre"]
 Region = Literal["upper", "lower", "whole"]
 Role = Literal["tracking", "augmented"]
+LensModel = Literal["brown_conrady", "fisheye"]
+
+_NEWTON_STEPS = 40
+_STEEPEST = 1.5  # radians: where the search for a direction starts at the most
 
 
 def _require(condition: bool, owner: str, name: str, expected: str, found: object) -> None:
@@ -45,8 +50,9 @@ def check_tensor(owner: str, name: str, value: Any, shape: tuple[int | str, ...]
 class CameraSpec:
     """One camera of a headset (or the frontal view): OpenCV model, pose in head coordinates.
 
-    `intrinsics` is float64 [3, 3] in pixels, `distortion` float64 [5] Brown-Conrady, `rotation` float64 [3, 3]
-    and `translation` float64 [3] (mm) map head to camera coordinates.
+    `intrinsics` is float64 [3, 3] in pixels; `rotation` float64 [3, 3] and `translation` float64 [3] (mm) map head to
+    camera coordinates. `distortion` is float64 [5]: (k1, k2, p1, p2, k3) of a `brown_conrady` lens, (k1, k2, k3, k4, 0)
+    of a `fisheye` lens, as CONVENTIONS.md has them.
     """
 
     name: str
@@ -59,6 +65,7 @@ class CameraSpec:
     rotation: np.ndarray
     translation: np.ndarray
     distortion: np.ndarray = field(default_factory=lambda: np.zeros(5))
+    model: LensModel = "brown_conrady"
 
     def __post_init__(self) -> None:
         owner = f"CameraSpec {self.name!r}"
@@ -74,39 +81,131 @@ class CameraSpec:
         orthonormal = np.allclose(self.rotation @ self.rotation.T, np.eye(3), atol=1e-6)
         _require(orthonormal, owner, "rotation", "a rotation matrix", "a matrix that is not orthonormal")
         _require(self.width > 0 and self.height > 0, owner, "width/height", "> 0", (self.width, self.height))
+        _require(self.model in get_args(LensModel), owner, "model", " or ".join(get_args(LensModel)), self.model)
+        four = self.model != "fisheye" or self.distortion[4] == 0
+        _require(four, owner, "distortion", "(k1, k2, k3, k4, 0) of a fisheye lens", self.distortion)
 
     def resized(self, width: int, height: int) -> CameraSpec:
         """The same camera at another image size; `K` scales with the pixel grid."""
         scale = np.diag([width / self.width, height / self.height, 1.0])
-        return CameraSpec(
-            self.name, self.side, self.region, self.role, width, height,
-            scale @ self.intrinsics, self.rotation, self.translation, self.distortion,
-        )  # fmt: skip
+        return replace(self, width=width, height=height, intrinsics=scale @ self.intrinsics)
 
     def moved(self, rotation: np.ndarray, translation: np.ndarray) -> CameraSpec:
         """The camera after its headset moved by `p -> rotation p + translation` in head coordinates."""
         inverse = self.rotation @ rotation.T
-        return CameraSpec(
-            self.name, self.side, self.region, self.role, self.width, self.height,
-            self.intrinsics, inverse, self.translation - inverse @ translation, self.distortion,
-        )  # fmt: skip
+        return replace(self, rotation=inverse, translation=self.translation - inverse @ translation)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Project head-space points [..., 3] (mm) to pixels [..., 2]."""
-        camera = points @ self.rotation.T + self.translation
-        x, y = camera[..., 0] / camera[..., 2], camera[..., 1] / camera[..., 2]
-        k1, k2, p1, p2, k3 = self.distortion
-        r2 = x * x + y * y
-        radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-        xd = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
-        yd = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y
-        K = self.intrinsics
-        return np.stack([K[0, 0] * xd + K[0, 1] * yd + K[0, 2], K[1, 1] * yd + K[1, 2]], -1)
+        """Project head-space points [..., 3] (mm) to pixels float64 [..., 2]; they mean nothing where not `in_view`."""
+        camera = np.asarray(points, np.float64) @ self.rotation.T + self.translation
+        if self.model == "fisheye":
+            across = np.hypot(camera[..., 0], camera[..., 1])
+            bent, _ = self._bend(np.arctan2(across, camera[..., 2]))
+            on_axis = across < 1e-12
+            scale = bent / np.where(on_axis, 1.0, across)
+            flat = camera[..., :2] * np.where(on_axis, 0.0, scale)[..., None]
+        else:
+            flat = self._brown_conrady(camera[..., :2] / camera[..., 2:])[0]
+        return flat @ self.intrinsics[:2, :2].T + self.intrinsics[:2, 2]
+
+    def unproject(self, pixels: np.ndarray) -> np.ndarray:
+        """Directions in which the camera sees pixels [..., 2]: unit vectors float64 [..., 3], camera coordinates.
+
+        The inverse of `project` by Newton's method; NaN for pixels that the lens shows nothing in.
+        """
+        flat = np.linalg.solve(self.intrinsics[:2, :2], (pixels - self.intrinsics[:2, 2])[..., None])[..., 0]
+        radius = np.hypot(flat[..., 0], flat[..., 1])
+        angle = self._unbend(radius)
+        towards = flat / np.where(radius > 0, radius, 1.0)[..., None]
+        if self.model == "brown_conrady" and self.distortion[2:4].any():
+            angle, towards = self._undo_tangential(flat, angle, towards)
+        return np.concatenate([towards * np.sin(angle)[..., None], np.cos(angle)[..., None]], -1)
+
+    def in_view(self, points: np.ndarray) -> np.ndarray:
+        """Which head-space points [..., 3] lie in front of the camera and within `max_angle`, bool [...].
+
+        Such points have one pixel each, inside the image or not; of others `project` may give a pixel that belongs
+        to a direction in view.
+        """
+        camera = np.asarray(points, np.float64) @ self.rotation.T + self.translation
+        angle = np.arctan2(np.hypot(camera[..., 0], camera[..., 1]), camera[..., 2])
+        inside: np.ndarray = (camera[..., 2] > 0) & (angle < self.max_angle)
+        return inside
+
+    @cached_property
+    def max_angle(self) -> float:
+        """Angle from the optical axis (radians, at most pi / 2) below which the lens' radial polynomial rises."""
+        slope = self._radial * (2 * np.arange(len(self._radial)) + 1)
+        roots = np.roots(np.trim_zeros(slope, "b")[::-1])
+        turns = roots.real[(np.abs(roots.imag) < 1e-9 * (1 + np.abs(roots))) & (roots.real > 0)]
+        if not len(turns):
+            return float(np.pi / 2)
+        first = float(np.sqrt(turns.min()))
+        return min(first, float(np.pi / 2)) if self.model == "fisheye" else float(np.arctan(first))
 
     @property
     def position(self) -> np.ndarray:
         """Optical centre in head coordinates, float64 [3], mm."""
         return -self.rotation.T @ self.translation
+
+    @property
+    def _radial(self) -> np.ndarray:
+        """Coefficients of 1, s, s^2 ... in bent radius / radius; s = the squared angle (fisheye) or tangent."""
+        order = [0, 1, 2, 3] if self.model == "fisheye" else [0, 1, 4]
+        return np.concatenate([[1.0], self.distortion[order]])
+
+    def _bend(self, angle: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distance from the image's centre over focal length, at angles from the axis; and its derivative."""
+        radius = angle if self.model == "fisheye" else np.tan(angle)
+        stretch = np.ones_like(radius) if self.model == "fisheye" else 1 + radius * radius
+        bent, slope = np.zeros_like(radius), np.zeros_like(radius)
+        for power, factor in reversed(list(enumerate(self._radial))):
+            bent = bent * radius * radius + factor
+            slope = slope * radius * radius + (2 * power + 1) * factor
+        return bent * radius, slope * stretch
+
+    def _unbend(self, bent: np.ndarray) -> np.ndarray:
+        """Angles from the axis that `_bend` takes to `bent`, NaN beyond the lens' reach; Newton between bounds."""
+        low, high = np.zeros_like(bent), np.full_like(bent, self.max_angle)
+        angle = np.arctan(bent)
+        for _ in range(_NEWTON_STEPS):
+            angle = np.where((angle >= low) & (angle <= high), angle, (low + high) / 2)
+            reached, slope = self._bend(angle)
+            low, high = np.where(reached < bent, angle, low), np.where(reached < bent, high, angle)
+            angle = angle - (reached - bent) / np.where(slope > 0, slope, 1.0)
+        return np.where(bent <= self._bend(np.array(self.max_angle))[0], angle, np.nan)
+
+    def _brown_conrady(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Bent image plane [..., 2] of the ideal one, and the derivative [..., 2, 2]."""
+        k1, k2, p1, p2, k3 = self.distortion
+        x, y = flat[..., 0], flat[..., 1]
+        r2 = x * x + y * y
+        radial, slope = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 2 * (k1 + r2 * (2 * k2 + r2 * 3 * k3))
+        bent = [
+            x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
+            y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
+        ]
+        mixed = slope * x * y + 2 * p1 * x + 2 * p2 * y
+        along_x = np.stack([radial + slope * x * x + 2 * p1 * y + 6 * p2 * x, mixed], -1)
+        along_y = np.stack([mixed, radial + slope * y * y + 6 * p1 * y + 2 * p2 * x], -1)
+        return np.stack(bent, -1), np.stack([along_x, along_y], -1)
+
+    def _undo_tangential(
+        self, bent: np.ndarray, angle: np.ndarray, towards: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Angle and bearing in the image plane of bent points, from those that the radial terms alone give."""
+        start = np.where(np.isnan(angle), self.max_angle, angle)
+        flat = towards * np.tan(np.minimum(start, _STEEPEST))[..., None]
+        for _ in range(_NEWTON_STEPS):
+            reached, slope = self._brown_conrady(flat)
+            singular = np.abs(np.linalg.det(slope)) < 1e-12
+            slope = np.where(singular[..., None, None], np.eye(2), slope)
+            flat = flat - np.linalg.solve(slope, (reached - bent)[..., None])[..., 0]
+        radius = np.hypot(flat[..., 0], flat[..., 1])
+        angle = np.arctan(radius)
+        missed = np.abs(self._brown_conrady(flat)[0] - bent).max(-1) > 1e-9
+        angle = np.where(missed | (angle > self.max_angle), np.nan, angle)
+        return angle, flat / np.where(radius > 0, radius, 1.0)[..., None]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ def synthetic():
     held_out = set(load_registry().split("synthetic", "test"))
 
     class TrainingPeople(SyntheticSource):
-        def captures(self, subjects):
+        def captures(self, subjects, *, session=0):
             assert not held_out & set(subjects), "a test opened a held-out subject"
-            return super().captures(subjects)
+            return super().captures(subjects, session=session)
 
     return TrainingPeople(SyntheticConfig())
 

@@ -230,7 +230,7 @@ def results_of(futures: Sequence[Future[ResultT]]) -> list[ResultT]:
     wait([future for future in futures if not future.cancel()])
     failures = [error for future in futures if not future.cancelled() and (error := future.exception())]
     for error in failures:
-        if not isinstance(error, Stopped):
+        if not isinstance(error, (Stopped, KeyboardInterrupt)):
             raise error
     if failures:
         raise KeyboardInterrupt

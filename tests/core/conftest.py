@@ -8,6 +8,7 @@ import pytest
 from ufe_core.plugins import Catalogue
 
 PLUGINS = Path(__file__).parents[1] / "broken_plugins"
+sys.path.append(str(Path(__file__).parent))  # for fake_source, which several test files and their processes import
 
 
 @dataclass(frozen=True)

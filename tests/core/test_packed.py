@@ -1,92 +1,21 @@
+import functools
 import json
 import multiprocessing
 import os
 import threading
 import time
-from typing import ClassVar
 
 import numpy as np
 import pytest
+from fake_source import FakeCapture, FakeSource, RichCapture
 from safetensors.numpy import load_file
 
-from ufe_core.config import ComponentConfig
 from ufe_core.errors import ArtifactError, ConfigError, DataError
-from ufe_core.interfaces.source import Capture, FrameLabels, HMCSource, Keypoints, Neutral, Segment
 from ufe_core.packed import PackRequest, open_packed, pack, pack_key, verify_packed
+from ufe_core.packed_set import pack_in_processes
 from ufe_core.store import Store
-from ufe_core.types import CameraSpec
 
 REQUEST = PackRequest(frames=6, size=8, cameras=("b", "a"), anchors=("smile", "neutral"))
-
-
-class FakeCapture(Capture):
-    """Pixels say which frame and camera they are of."""
-
-    cameras = ()
-    segments = (Segment("rest", 0, 10), Segment("talk", 10, 14, "speech"), Segment("free", 14, 40, "free"))
-    conditions: ClassVar = {"glasses": True, "donning_mm": 1.25}
-
-    def __init__(self, source, subject, session=0):
-        self.source, self.subject, self.session, self.id = source, subject, session, f"{subject}/{session}"
-        self.anchors = {"neutral": 3, "smile": 12, "pout": 20}
-
-    def frames(self, indices, *, cameras, size):
-        self.source.rendered.append(self.subject)
-        time.sleep(self.source.slow)
-        level = {"a": 100, "b": 200}
-        return np.stack([
-            np.stack([np.full((size, size), level[c] + i, np.uint8) for c in cameras]) for i in indices
-        ])  # fmt: skip
-
-    def labels(self, indices):
-        rows = np.asarray(indices, np.float32)[:, None]
-        return FrameLabels(rows * np.ones((1, 3), np.float32), rows * np.ones((1, 6), np.float32))
-
-    def neutral(self):
-        return Neutral(np.full((4, 3), 7, np.float32), np.full((3, 2, 2), 9, np.uint8))
-
-
-class RichCapture(FakeCapture):
-    """One that has every extra; each value tells frame and camera."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.cameras = tuple(
-            CameraSpec(n, "left", "upper", "tracking", 8, 8, np.eye(3) * 3, np.eye(3), np.zeros(3), np.arange(5) / 7)
-            for n in "abc"
-        )
-
-    def geometry(self, indices):
-        return np.asarray(indices, np.float32)[:, None, None] + np.zeros((1, 5, 3), np.float32)
-
-    def cameras_at(self, index):
-        turned = np.array([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])
-        return tuple(camera.moved(turned, np.full(3, index + 0.1)) for camera in reversed(self.cameras))
-
-    def keypoints(self, indices, *, cameras, size):
-        points = np.array([[[[i, ord(c)]] * 3 for c in cameras] for i in indices], np.float32)
-        return Keypoints(points, points[..., 0] % 2 == 0)
-
-    def segmentation(self, indices, *, cameras, size):
-        return np.stack([np.full((len(cameras), size, size), i % 11, np.uint8) for i in indices])
-
-
-class FakeSource(HMCSource):
-    sessions = 2
-
-    def __init__(self, version="1", slow=0.0, capture=FakeCapture):
-        super().__init__(ComponentConfig())
-        self.version, self.slow, self.capture, self.rendered = version, slow, capture, []
-
-    def subjects(self):
-        return tuple("ABCDEFGH")
-
-    def captures(self, subjects, *, session=0):
-        return [self.capture(self, subject, session) for subject in subjects]
-
-    @property
-    def fingerprint(self):
-        return self.version
 
 
 @pytest.fixture
@@ -557,6 +486,22 @@ def _pack_elsewhere(root, barrier, results):
     source = FakeSource(slow=0.02)
     pack(source, "ABCD", REQUEST, store=Store(root))
     results.put(source.rendered)
+
+
+def test_several_processes_make_the_same_bytes(tmp_path):
+    create = functools.partial(FakeSource, capture=RichCapture)
+    events = []
+    packed = pack_in_processes(
+        create, "CAB", TestExtras.REQUEST, store=Store(tmp_path / "2"), processes=2, listener=events.append
+    )  # fmt: skip
+    assert [one.subject for one in packed] == list("CAB")
+    assert sorted(event.subject for event in events if event.kind == "made") == list("ABC")
+    assert sum(event.rows for event in events) == 3 * 8
+    pack(create(), "ABC", TestExtras.REQUEST, store=Store(tmp_path / "1"))
+    assert bytes_of(Store(tmp_path / "2")) == bytes_of(Store(tmp_path / "1"))
+    wrong = PackRequest(**{**vars(REQUEST), "anchors": ("frown",)})
+    with pytest.raises(DataError, match="has no anchor 'frown'"):
+        pack_in_processes(create, "AB", wrong, store=Store(tmp_path / "2"), processes=1)
 
 
 def test_processes_that_pack_the_same_share_the_work(tmp_path):

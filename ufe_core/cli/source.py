@@ -1,4 +1,4 @@
-"""`ufe source`: what a source of captures gives, a picture of it, and the health of what is packed."""
+"""`ufe source`: what a source of captures gives and a picture of it; packing is in `ufe_core.cli.packing`."""
 
 import json
 from pathlib import Path
@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+from ufe_core.cli.choice import (
+    choose_anchors,
+    choose_cameras,
+    choose_subjects,
+    open_source,
+    progress_bar,
+    splits_of,
+    which_source,
+)
+from ufe_core.cli.packing import pack, packed_facts, print_packed, verify
 
-    from rich.progress import Progress
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
 
     from ufe_core.components import ComponentSpec
     from ufe_core.interfaces.source import Capture, HMCSource
     from ufe_core.types import CameraSpec
-
-
-def _which_source(command: "Callable[..., None]") -> "Callable[..., None]":
-    setting = click.option(
-        "--set", "assignments", multiple=True, metavar="source.OPTION=VALUE",
-        help="Set an option of the source; 'ufe plugins show NAME' lists them.",
-    )  # fmt: skip
-    name = click.option(
-        "--source", "name", default="synthetic", show_default=True, help="Name or full id of the source."
-    )
-    return name(setting(command))
 
 
 @click.group()
@@ -36,8 +36,13 @@ def source() -> None:
       ufe source list                       the sources that are installed
       ufe source info                       subjects, cameras, segments and anchors of the simulated headset
       ufe source preview                    a contact sheet: subjects x cameras x anchors
+      ufe source pack                       render what 'ufe train' will need, and keep it
       ufe source verify                     check the packed captures in the store
     """
+
+
+source.add_command(pack)
+source.add_command(verify)
 
 
 @source.command("list")
@@ -51,49 +56,54 @@ def list_(ctx: click.Context, as_json: bool) -> None:
 
 
 @source.command()
-@_which_source
+@click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@which_source
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def info(name: str, assignments: "Sequence[str]", as_json: bool) -> None:
-    """Show what a source gives: people, splits, cameras, segments, anchors, conditions, labels.
+def info(folder: Path | None, name: str, assignments: "Sequence[str]", as_json: bool) -> None:
+    """Show what a source gives: people, splits, sessions, cameras, segments, anchors, conditions, labels.
 
-    The capture described is the first subject's; no frame is rendered or read.
+    The capture described is the first subject's; no frame is rendered or read. With FOLDER: what is packed there.
 
     \b
     Examples:
       ufe source info
       ufe source info --set source.subjects=20 --json
+      ufe source info held-out              what 'ufe source pack --out held-out' made
     """
-    spec, opened = _open(name, assignments)
-    facts = _facts(spec, opened)
+    if folder is not None:
+        facts, show = packed_facts(folder), print_packed
+    else:
+        facts, show = _facts(*open_source(name, assignments)), _print_facts
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
     else:
-        _print_facts(facts)
+        show(facts)
 
 
 @source.command()
-@_which_source
+@which_source
 @click.option("--subject", "subjects", multiple=True, metavar="ID", help="A subject to show; may be repeated.")
 @click.option("--count", default=4, show_default=True, type=click.IntRange(1), help="Subjects, unless named.")
 @click.option("--seed", type=click.IntRange(0), help="Draw the subjects at random; without it the first ones.")
-@click.option("--anchors", help="Anchors, separated by commas, or 'all'.  [default: the six of a calibration]")
+@click.option("--anchors", help="Anchors by comma, 'all' or 'none'.  [default: the six of a calibration]")
+@click.option("--frames", default=0, show_default=True, type=click.IntRange(0),
+              help="Frames to show beside the anchors, spread over the session.")  # fmt: skip
+@click.option("--session", default=0, show_default=True, type=click.IntRange(0), help="Which donning.")
+@click.option("--keypoints", is_flag=True, help="Draw keypoints: green where visible, red where hidden.")
+@click.option("--segmentation", is_flag=True, help="Tint each pixel by its class.")
 @click.option(
     "--cameras", default="tracking", show_default=True,
     help="'tracking', 'augmented', 'all', or names separated by commas.",
 )  # fmt: skip
 @click.option("--size", default=128, show_default=True, type=click.IntRange(16, 1024), help="Pixels of a tile.")
-@click.option(
-    "--out",
-    default=Path("preview.png"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="PNG to write.",
-)
+@click.option("--out", default=Path("preview.png"), show_default=True, type=click.Path(path_type=Path),
+              help="PNG to write.")  # fmt: skip
 def preview(
     name: str, assignments: "Sequence[str]", subjects: "Sequence[str]", count: int, seed: int | None,
-    anchors: str | None, cameras: str, size: int, out: Path,
+    anchors: str | None, frames: int, session: int, keypoints: bool, segmentation: bool, cameras: str, size: int,
+    out: Path,
 ) -> None:  # fmt: skip
-    """Write a contact sheet: subjects x cameras x anchors.
+    """Write a contact sheet: subjects x cameras x anchors, and frames of the session.
 
     Subjects are training subjects unless named: the held-out ones are for measuring.
 
@@ -102,92 +112,76 @@ def preview(
       ufe source preview
       ufe source preview --count 8 --seed 3 --cameras all --size 96
       ufe source preview --subject S004 --subject S017 --anchors neutral,lip_pucker --out lips.png
+      ufe source preview --anchors none --frames 8 --count 1 --size 192 --segmentation --keypoints
     """
-    from ufe_core.cli.contact_sheet import SheetRow, draw_sheet, sheet_size
+    from ufe_core.cli.contact_sheet import SheetRow, class_colours, draw_sheet, sheet_size
+    from ufe_core.packed import captures_of
 
     _check_target(out)
-    spec, opened = _open(name, assignments)
-    chosen = _choose_subjects(spec, opened, subjects, count, seed)
-    first = opened.captures(chosen[:1])[0]
-    wanted_anchors = _choose_anchors(first, anchors)
-    wanted = _choose_cameras(first, cameras)
-    width, height = sheet_size(wanted, subjects=len(chosen), anchors=len(wanted_anchors), size=size)
+    spec, opened = open_source(name, assignments)
+    chosen = choose_subjects(spec, opened, subjects, count, seed)
+    first = captures_of(opened, chosen[:1], session)[0]
+    titles = choose_anchors(first, anchors)
+    wanted = choose_cameras(first, cameras)
+    _refuse_nothing(titles, frames)
+    headings = [*titles, *(f"frame {k + 1}" for k in range(frames))]
+    width, height = sheet_size(
+        wanted, subjects=len(chosen), anchors=len(headings), size=size, below=frames > 0, legend=segmentation
+    )
     rows = []
-    with _progress() as bar:
-        task = bar.add_task("preparing", total=len(chosen) * len(wanted_anchors))
+    with progress_bar() as bar:
+        task = bar.add_task("preparing", total=len(chosen) * len(headings))
         for subject in chosen:
-            capture = opened.captures([subject])[0]
+            bar.update(task, description=f"rendering {subject}")
+            capture = captures_of(opened, [subject], session)[0]
+            spread = capture.spread(frames, seed=0)
             planes = []
-            for anchor in _choose_anchors(capture, ",".join(wanted_anchors)):
-                index = capture.anchors[anchor]
-                planes.append(capture.frames([index], cameras=[camera.name for camera in wanted], size=size)[0])
-                bar.update(task, advance=1, description=f"rendering {subject}")
-            rows.append(SheetRow(subject, _notes(spec, capture), _stack(planes)))
-    caption = f"{spec.id}: {len(rows)} subjects x {len(wanted)} cameras x {len(wanted_anchors)} anchors, {size} px"
-    data = draw_sheet(rows, wanted, wanted_anchors, caption=caption)
+            for index in (*(capture.anchors[a] for a in choose_anchors(capture, ",".join(titles) or "none")), *spread):
+                planes.append(_pictures(capture, index, wanted, size, keypoints, segmentation))
+                bar.advance(task)
+            below = (*("" for _ in titles), *(_place_of(capture, index) for index in spread))
+            rows.append(SheetRow(subject, _notes(spec, capture), _stack(planes), below))
+    shown = f"{len(titles)} anchors" + (f" and {frames} frames" if frames else "")
+    caption = f"{spec.id}: {len(rows)} subjects x {len(wanted)} cameras x {shown}, "
+    caption += (f"session {session}, " if session else "") + f"{size} px"
+    data = draw_sheet(rows, wanted, headings, caption=caption, legend=class_colours() if segmentation else {})
     _write(out, data)
     click.echo(f"{out}  {width} x {height} pixels, {len(data) / 1e3:.0f} kB ({caption})")
 
 
-@source.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-@click.pass_context
-def verify(ctx: click.Context, as_json: bool) -> None:
-    """Check every packed capture in the store; exits with 1 if any is damaged.
+def _refuse_nothing(anchors: list[str], frames: int) -> None:
+    from ufe_core.errors import ConfigError
 
-    Nothing is changed. A packed capture is a cache: a run that needs a damaged one makes it again, and
-    deleting its folder is safe.
-    """
+    if not anchors and not frames:
+        raise ConfigError("There is nothing to show: name anchors, or ask for --frames.")
+
+
+def _pictures(
+    capture: "Capture", index: int, cameras: "Sequence[CameraSpec]", size: int, keypoints: bool, segmentation: bool
+) -> "np.ndarray":
+    """Images of one frame, uint8 [C, size, size], or [C, size, size, 3] with something drawn over them."""
+    from ufe_core.cli.contact_sheet import draw_points, tint
     from ufe_core.errors import DataError
-    from ufe_core.packed import open_packed
-    from ufe_core.store import Store
 
-    root = Store().root / "captures"
-    folders = sorted(p for p in root.iterdir() if not p.name.startswith(".")) if root.is_dir() else []
-    damaged: list[dict[str, str]] = []
-    sizes = 0
-    with _progress() as bar:
-        for folder in bar.track(folders, description="checking captures"):
-            try:
-                open_packed(folder)
-                sizes += sum(file.stat().st_size for file in folder.iterdir())
-            except DataError as error:
-                damaged.append({"path": str(folder), "reason": str(error)})
-    if as_json:
-        facts = {"store": str(root), "captures": len(folders), "bytes": sizes, "damaged": damaged}
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
-    else:
-        for entry in damaged:
-            click.echo(entry["reason"])
-        if damaged:
-            click.echo(f"{len(damaged)} of {len(folders)} packed captures in '{root}' are damaged.", err=True)
-        else:
-            click.echo(f"{len(folders)} packed captures in '{root}', {sizes / 1e6:.0f} MB: all sound.")
-    if damaged:
-        ctx.exit(1)
+    names = [camera.name for camera in cameras]
+    images = capture.frames([index], cameras=names, size=size)[0]
+    if segmentation:
+        classes = capture.segmentation([index], cameras=names, size=size)
+        if classes is None:
+            raise DataError(f"Capture {capture.id!r} has no segmentation. Leave out --segmentation.")
+        images = tint(images, classes[0])
+    if keypoints:
+        points = capture.keypoints([index], cameras=names, size=size)
+        if points is None:
+            raise DataError(f"Capture {capture.id!r} has no keypoints. Leave out --keypoints.")
+        images = draw_points(images, points.points[0], points.visible[0])
+    return images
 
 
-def _open(name: str, assignments: "Sequence[str]") -> "tuple[ComponentSpec, HMCSource[Any]]":
-    from ufe_core.config import parse_overrides
-    from ufe_core.plugins import catalogue
-
-    overrides = parse_overrides(assignments, owners=("source",)).get("source", {})
-    spec = catalogue().get("source", name)
-    return spec, catalogue().create("source", spec.id, overrides)
-
-
-def _splits(spec: "ComponentSpec", subjects: "Iterable[str]") -> dict[str, list[str]]:
-    """Members of each part of this source's splits in the registry, as far as the source has them."""
-    from ufe_core.registry import load_registry
-
-    there = set(subjects)
-    return {
-        part: [subject for subject in split.part(part) if subject in there]
-        for split in load_registry().splits.values()
-        if split.source == spec.id
-        for part in ("train", "test", "subjects")
-        if getattr(split, part)
-    }
+def _place_of(capture: "Capture", index: int) -> str:
+    """The segment of a frame, and its number."""
+    owner = next((segment.name for segment in capture.segments if segment.start <= index < segment.stop), "")
+    return f"{owner.replace('_', ' ')} · {index}"
 
 
 def _facts(spec: "ComponentSpec", opened: "HMCSource[Any]") -> dict[str, Any]:
@@ -202,7 +196,8 @@ def _facts(spec: "ComponentSpec", opened: "HMCSource[Any]") -> dict[str, Any]:
         "summary": spec.summary,
         "options": opened.config.model_dump(mode="json"),
         "subjects": {"count": len(subjects), "first": subjects[0], "last": subjects[-1]},
-        "splits": {part: len(members) for part, members in _splits(spec, subjects).items()},
+        "sessions": opened.sessions,
+        "splits": {part: len(members) for part, members in splits_of(spec, subjects).items()},
         "cameras": [_camera_facts(camera) for camera in capture.cameras],
         "frames_per_capture": capture.frame_count,
         "segment_kinds": kinds,
@@ -210,26 +205,47 @@ def _facts(spec: "ComponentSpec", opened: "HMCSource[Any]") -> dict[str, Any]:
         "anchors": list(capture.anchors),
         "conditions": dict(capture.conditions),
         "labels": labels is not None,
+        "extras": _extras_of(capture),
         "label_sizes": {"expression": labels.expression.shape[1], "gaze": labels.gaze.shape[1]} if labels else None,
         "capture": capture.id,
     }
 
 
-def _camera_facts(camera: "CameraSpec") -> dict[str, Any]:
-    import math
+def _extras_of(capture: "Capture") -> list[str]:
+    """Exact data that a capture's class implements; whether a capture has it, reading tells."""
+    from ufe_core.interfaces.source import Capture
 
-    fov = [
-        2 * math.degrees(math.atan(pixels / 2 / camera.intrinsics[axis, axis]))
-        for axis, pixels in enumerate((camera.width, camera.height))
-    ]
+    methods = {
+        "geometry": "geometry",
+        "keypoints": "keypoints",
+        "segmentation": "segmentation",
+        "cameras": "cameras_at",
+    }
+    return [extra for extra, name in methods.items() if getattr(type(capture), name) is not getattr(Capture, name)]
+
+
+def _camera_facts(camera: "CameraSpec") -> dict[str, Any]:
     return {
         "name": camera.name,
         "side": camera.side,
         "region": camera.region,
         "role": camera.role,
+        "model": camera.model,
         "resolution": [camera.width, camera.height],
-        "fov_deg": [round(angle, 1) for angle in fov],
+        "fov_deg": [round(angle, 1) for angle in _fields_of_view(camera)],
+        "position_mm": [round(float(x), 1) + 0.0 for x in camera.position],  # no minus zero
     }
+
+
+def _fields_of_view(camera: "CameraSpec") -> list[float]:
+    """Degrees from edge to edge through the image's centre, across and down; less where the lens ends before."""
+    import numpy as np
+
+    wide, high = camera.width, camera.height
+    edges = np.array([[[0, high / 2], [wide, high / 2]], [[wide / 2, 0], [wide / 2, high]]])
+    from_axis = np.arccos(np.clip(camera.unproject(edges)[..., 2], -1, 1))
+    within = np.where(np.isnan(from_axis), camera.max_angle, from_axis)
+    return [float(np.degrees(angles.sum())) for angles in within]
 
 
 def _print_facts(facts: dict[str, Any]) -> None:
@@ -253,101 +269,45 @@ def _print_facts(facts: dict[str, Any]) -> None:
         ("a capture", f"{facts['frames_per_capture']} frames in {len(facts['segments'])} segments: "
                       + ", ".join(f"{count} {kind}" for kind, count in kinds.items())),
         ("anchors", ", ".join(facts["anchors"]) or "none"),
+        ("sessions", f"{facts['sessions']} for each subject"),
         ("labels", f"expression [{sizes['expression']}], gaze [{sizes['gaze']}]" if sizes else "none"),
+        ("extras", ", ".join(facts["extras"]) or "none"),
         ("conditions", f"{shown}  (of {facts['capture']})"),
     ):  # fmt: skip
         rows.add_row(label, escape(value))
     console.print(rows)
     console.print()
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("camera", "side", "region", "role", "pixels", "field of view"):
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for heading in ("camera", "role", "model", "pixels", "field of view", "at x y z, mm"):
         table.add_column(heading, no_wrap=True, style="cyan" if heading == "camera" else None)
     for camera in facts["cameras"]:
         wide, high = camera["fov_deg"]
         pixels = "{} x {}".format(*camera["resolution"])
         table.add_row(
             camera["name"],
-            camera["side"],
-            camera["region"],
             camera["role"],
+            camera["model"],
             pixels,
-            f"{wide:g} x {high:g} deg",
+            f"{wide:.0f} x {high:.0f} deg",
+            "{:4.0f} {:4.0f} {:4.0f}".format(*camera["position_mm"]),
         )
     console.print(table)
 
 
-def _choose_subjects(
-    spec: "ComponentSpec", opened: "HMCSource[Any]", named: "Sequence[str]", count: int, seed: int | None
-) -> list[str]:
-    from ufe_core.config import did_you_mean
-    from ufe_core.errors import ConfigError, DataError
-
-    known = opened.subjects()
-    for subject in named:
-        if subject not in known:
-            raise DataError(
-                f"Source '{spec.id}' has no subject {subject!r}.{did_you_mean(subject, known)} "
-                f"It has {len(known)}: {known[0]} to {known[-1]}."
-            )
-    if named:
-        return list(dict.fromkeys(named))
-    splits = _splits(spec, known)
-    held_out = set(splits.get("test", ()))
-    pool = [subject for subject in known if subject not in held_out]
-    if count > len(pool):
-        raise ConfigError(f"--count {count} is more than the {len(pool)} subjects of '{spec.id}' not held out.")
-    if seed is None:
-        return pool[:count]
-    import random
-
-    return sorted(random.Random(seed).sample(pool, count))
-
-
-def _choose_anchors(capture: "Capture", text: str | None) -> list[str]:
-    from ufe_core.recipe import DEFAULT_ANCHORS
-
-    known = list(capture.anchors)
-    if text == "all":
-        return known
-    wanted = _names(text) if text is not None else [name for name in DEFAULT_ANCHORS if name in known] or known
-    return _all_known(f"Capture {capture.id!r}", "anchor", wanted, known)
-
-
-def _choose_cameras(capture: "Capture", text: str) -> "list[CameraSpec]":
-    if text in ("all", "tracking", "augmented"):
-        return [camera for camera in capture.cameras if text in ("all", camera.role)]
-    by_name = {camera.name: camera for camera in capture.cameras}
-    return [by_name[n] for n in _all_known(f"Capture {capture.id!r}", "camera", _names(text), list(by_name))]
-
-
-def _names(text: str) -> list[str]:
-    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-
-
-def _all_known(owner: str, what: str, wanted: list[str], known: list[str]) -> list[str]:
-    from ufe_core.config import did_you_mean
-    from ufe_core.errors import ConfigError
-
-    has = ", ".join(known) or "none"
-    for name in wanted:
-        if name not in known:
-            raise ConfigError(f"{owner} has no {what} {name!r}.{did_you_mean(name, known)} It has {has}.")
-    if not wanted:
-        raise ConfigError(f"No {what} is named; {owner} has {has}.")
-    return wanted
-
-
 def _notes(spec: "ComponentSpec", capture: "Capture") -> tuple[str, ...]:
     """A few words under a subject's id: its split and how the headset sat."""
-    part = [name for name, members in _splits(spec, [capture.subject]).items() if members]
+    part = [name for name, members in splits_of(spec, [capture.subject]).items() if members]
     lines = []
     for name, value in capture.conditions.items():
+        words = name.replace("_", " ")
         if isinstance(value, float) and name.endswith("_mm"):
-            lines.append(f"{name.removesuffix('_mm')} {value:.1f} mm")
+            lines.append(f"{words.removesuffix(' mm')} {value:.1f} mm")
         elif isinstance(value, float) and name.endswith("_deg"):
-            lines.append(f"{name.removesuffix('_deg')} {value:.1f}°")
+            lines.append(f"{words.removesuffix(' deg')} {value:.1f}°")
+        elif isinstance(value, str) and value != "none":
+            lines.append(value.replace("_", " "))
         else:
-            lines.append(f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}")
+            lines.append(f"{words} {value:.2f}" if isinstance(value, float) else f"{words} {value}")
     return (*part, *lines)
 
 
@@ -355,15 +315,6 @@ def _stack(planes: list[Any]) -> Any:
     import numpy as np
 
     return np.stack(planes)
-
-
-def _progress() -> "Progress":
-    """A bar on standard error, or nothing where that is no terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not console.is_terminal)
 
 
 def _check_target(out: Path) -> None:

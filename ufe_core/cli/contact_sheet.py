@@ -99,7 +99,7 @@ def class_colours() -> dict[str, tuple[int, int, int]]:
 
 
 def draw_points(images: np.ndarray, points: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Mark keypoints [C, K, 2] (x, y) in images [C, H, W] or [C, H, W, 3]: green discs where visible, else red rings."""
+    """Mark keypoints [C, K, 2] (x, y) in images [C, H, W(, 3)]: green discs where visible, else red rings."""
     import cv2
 
     out = np.ascontiguousarray(images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1))

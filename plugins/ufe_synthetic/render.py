@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _POWER = 1500.0  # brings skin at 45 mm to mid grey at exposure 1
 _SURFACE_GAP_MM = 2.0
-_WIDEST_TAN = 1.9
+_WIDEST_RAD = 1.45  # depth along the axis, which sorts what is seen, vanishes at a right angle
 _FINE_FROM_PX = 256  # images at least this wide show facets of the plain mesh
 _FINE_ABOVE_Z_MM, _FINE_ABOVE_Y_MM = -25.0, 120.0
 _BEHIND_MM = -95.0
@@ -182,8 +182,8 @@ def views_of(cameras: Sequence[Sequence[CameraSpec]]) -> dict[str, Tensor]:
         "focal": k[:, [0, 1], [0, 1]],
         "centre": k[:, :2, 2],
         "distortion": np.stack([camera.distortion for camera in flat]),
-        "fisheye": np.array([getattr(camera, "model", "") == "fisheye" for camera in flat], np.int32),
-        "tan_limit": np.array([_WIDEST_TAN for _ in flat]),
+        "fisheye": np.array([camera.model == "fisheye" for camera in flat], np.int32),
+        "tan_limit": np.tan([min(camera.max_angle, _WIDEST_RAD) for camera in flat]),
         "eye": np.stack([camera.position for camera in flat]),
     }
     return {

@@ -261,7 +261,15 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
         wp.from_torch(level.visible), wp.from_torch(level.exposed), wp.from_torch(torch.from_numpy(wrinkle)),
         wp.from_torch(corners, dtype=kernels.Corner),
     ])  # fmt: skip
+    gradients = torch.empty(frames, len(level.faces), 6)
+    runs = -(-len(level.faces) // int(kernels.RUN))
+    wp.launch(kernels.texture_gradients, dim=(frames, runs), device="cpu", inputs=[
+        wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(level.faces, dtype=wp.vec3i),
+        wp.from_torch(level.uv_faces, dtype=wp.vec3i), wp.from_torch(level.uv, dtype=wp.vec2),
+        wp.from_torch(gradients, dtype=kernels.Gradients),
+    ])  # fmt: skip
     surface = kernels.Surface()
+    surface.gradients = wp.from_torch(gradients, dtype=kernels.Gradients)
     surface.corners = wp.from_torch(corners, dtype=kernels.Corner)
     surface.screen = wp.from_torch(seen.screen, dtype=wp.vec3)
     surface.eye_direction = wp.from_torch(level.eye_direction, dtype=wp.vec3)

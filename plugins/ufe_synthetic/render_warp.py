@@ -24,15 +24,20 @@ _FACE_BITS = wp.constant(wp.int64(0x7FFFFFFF))
 Corner = wp.types.vector(length=12, dtype=wp.float32)
 
 
+#: Gradients of a face's texture coordinates along its surface, 1/mm: of u, then of v.
+Gradients = wp.types.vector(length=6, dtype=wp.float32)
+
+
 @wp.struct
 class Surface:
-    """Meshes of N frames: `corners` [N, V], `screen` [views, V]; the rest is per face [F].
+    """Meshes of N frames: `corners` [N, V], `screen` [views, V], `gradients` [N, F]; the rest is per face [F].
 
     `across` holds the face on the other side of each edge (edge k lies opposite corner k), -1 where there is none.
     """
 
     corners: wp.array2d(dtype=Corner)
     screen: wp.array2d(dtype=wp.vec3)
+    gradients: wp.array2d(dtype=Gradients)
     eye_direction: wp.array(dtype=wp.vec3)
     faces: wp.array(dtype=wp.vec3i)
     across: wp.array(dtype=wp.vec3i)
@@ -115,6 +120,33 @@ def gather_light(
     corners[frame, v] = Corner(
         p[0], p[1], p[2], n[0], n[1], n[2], total[0], total[1], total[2], exposed[v], wrinkle[frame, v], 0.0
     )
+
+
+@wp.kernel
+def texture_gradients(
+    vertices: wp.array2d(dtype=wp.vec3),
+    faces: wp.array(dtype=wp.vec3i),
+    uv_faces: wp.array(dtype=wp.vec3i),
+    uv: wp.array(dtype=wp.vec2),
+    gradients: wp.array2d(dtype=Gradients),
+):
+    """How texture coordinates change along each face, so that a slope in the map becomes one in space."""
+    frame, run = wp.tid()
+    for k in range(run * RUN, wp.min(run * RUN + RUN, faces.shape[0])):
+        f = faces[k]
+        t = uv_faces[k]
+        p = vertices[frame, f[0]]
+        e1 = vertices[frame, f[1]] - p
+        e2 = vertices[frame, f[2]] - p
+        t1 = uv[t[1]] - uv[t[0]]
+        t2 = uv[t[2]] - uv[t[0]]
+        facet = wp.cross(e1, e2)
+        area2 = wp.max(wp.dot(facet, facet), 1.0e-12)
+        d1 = wp.cross(e2, facet) / area2
+        d2 = wp.cross(facet, e1) / area2
+        u = t1[0] * d1 + t2[0] * d2
+        v = t1[1] * d1 + t2[1] * d2
+        gradients[frame, k] = Gradients(u[0], u[1], u[2], v[0], v[1], v[2])
 
 
 @wp.kernel
@@ -296,13 +328,9 @@ def glow(
         albedo = paintwork[0]
         gloss = gloss * paintwork[1]
         slope = wp.vec2(across[2] + at[10] * across[3], down[2] + at[10] * down[3]) * size
-        e1 = wp.vec3(c1[0] - c0[0], c1[1] - c0[1], c1[2] - c0[2])
-        e2 = wp.vec3(c2[0] - c0[0], c2[1] - c0[1], c2[2] - c0[2])
-        facet = wp.cross(e1, e2)
-        area2 = wp.dot(facet, facet)
-        if area2 > 0.0:
-            g = (wp.dot(slope, t1 - t0) * wp.cross(e2, facet) + wp.dot(slope, t2 - t0) * wp.cross(facet, e1)) / area2
-            n = wp.normalize(n - (g - wp.dot(n, g) * n))
+        d = surface.gradients[frame, k]
+        g = slope[0] * wp.vec3(d[0], d[1], d[2]) + slope[1] * wp.vec3(d[3], d[4], d[5])
+        n = wp.normalize(n - (g - wp.dot(n, g) * n))
     elif wp.dot(n, to_camera) < 0.0:
         n = -n  # the inside of a thin prop
     strength = wp.length(light)
@@ -311,9 +339,10 @@ def glow(
     total = albedo * (diffuse + lamps.ambient[frame] * exposed)
     if strength > 0.0:
         mirrored = 2.0 * wp.dot(n, to_camera) * n - to_camera
-        s = wp.max(wp.dot(mirrored, light) / strength, 0.0)
+        s = wp.max(wp.dot(mirrored, light), 0.0)
         exponent = materials[material, _EXPONENT]
-        total = total + gloss * strength * s / (exponent - exponent * s + s)  # Schlick's lobe: a power without `pow`
+        # Schlick's lobe: a power without `pow`
+        total = total + gloss * strength * s / (exponent * strength - exponent * s + s)
     return total
 
 

@@ -206,7 +206,7 @@ class _Tally:
             self._total -= event.rows
         else:
             self._done += event.rows
-        if self._total:
+        if event.kind == "rows" or (event.kind == "found" and 0 < self._done == self._total):
             self._show(Progress("pack", self._done, self._total, {}))
 
 

@@ -1,0 +1,136 @@
+"""Eyelashes that ride on the lids and roll with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, SKIN, Head
+from ufe_synthetic.props.mesh import turn, unit
+from ufe_synthetic.scene import Part
+
+_FRONT_EDGE = 3  # edge loops from where the lid's lining begins to the lid's front edge
+_NOMINAL_EYE_MM = 26.0  # corner to corner of the mean head's lids
+_HALF_WIDTH_MM = (0.15, 0.10)  # of a blade, at its root and middle
+
+
+@dataclass(frozen=True)
+class _Row:
+    """How one row of lashes grows: how many, mm long, how far from corner to corner, which way, how they roll.
+
+    `root_tilt` and `tip_tilt` are degrees away from the eye's opening, `roll` the turn of a lash over the turn of its
+    lid round the eyeball.
+    """
+
+    count: int
+    length: float
+    span: tuple[float, float]
+    root_tilt: float
+    tip_tilt: float
+    roll: float
+
+
+_UPPER = _Row(50, 8.0, (0.12, 0.98), -4.0, 62.0, 1.6)
+_LOWER = _Row(28, 5.0, (0.22, 0.96), 30.0, 68.0, 1.0)
+
+
+def lashes(head: Head, geometry: np.ndarray, rng: np.random.Generator) -> list[Part]:
+    """Upper and lower lashes of both eyes, as one part: tapered curved blades of three triangles.
+
+    Args:
+        head: the mean head.
+        geometry: float32 [V, 3] mm, this person's resting face.
+        rng: draws density, length and curl of this person, and the stray of each lash.
+
+    Returns:
+        One two-sided part. Its actions carry each blade with the lid under its root and turn it about the root as the
+        lid rolls over the eyeball: after a full blink the upper lashes point down and out.
+    """
+    density, length, curl = rng.uniform(0.75, 1.15), rng.normal(1.0, 0.1), rng.uniform(0.6, 1.15)
+    vertices: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
+    for eye in (EYE_LEFT, EYE_RIGHT):
+        centre = geometry[head.part == eye].mean(0).astype(np.float64)
+        for row, margin in zip((_UPPER, _LOWER), lid_margins(head, eye), strict=True):
+            grown = _grow(head, geometry, margin, centre, row, (density, length, curl), rng)
+            vertices.append(grown[0])
+            actions.append(grown[1])
+    points = np.concatenate(vertices).astype(np.float32)
+    blade = np.array([[0, 1, 3], [0, 3, 2], [2, 3, 4]])
+    faces = (np.arange(len(points) // 5)[:, None, None] * 5 + blade).reshape(-1, 3).astype(np.int32)
+    return [Part(points, faces, "lash", np.concatenate(actions, 1).astype(np.float32), two_sided=True)]
+
+
+def lid_margins(head: Head, eye: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices along the front edge of the upper and of the lower lid, each from the inner to the outer corner.
+
+    The lid turns in towards the eyeball over a few edge loops; the front edge is the loop where it turns.
+    """
+    side = np.sign(head.template[head.part == eye, 0].mean())
+    here = head.template[:, 0] * side > 0
+    reached = loop = here & (head.part == EYE_SOCKET)
+    for _ in range(_FRONT_EDGE + 1):
+        loop = _beside(head.faces, loop) & (head.part == SKIN) & here & ~reached
+        reached = reached | loop
+    ring = np.flatnonzero(loop)
+    x, y = head.template[ring, 0] * side, head.template[ring, 1]
+    angle = np.arctan2(y - y.mean(), x - x.mean())
+    around = (angle - angle[np.argmin(x)]) % (2 * np.pi)
+    order = ring[np.argsort(around)]
+    outer = int(np.flatnonzero(order == ring[np.argmax(x)])[0])
+    return order[: outer + 1], np.concatenate([order[:1], order[: outer - 1 : -1]])
+
+
+def _beside(faces: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Vertices that share a face with a chosen one."""
+    out = np.zeros(len(chosen), bool)
+    out[faces[chosen[faces].any(1)]] = True
+    return out
+
+
+def _grow(
+    head: Head, geometry: np.ndarray, margin: np.ndarray, centre: np.ndarray, row: _Row,
+    person: tuple[float, float, float], rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Vertices [5 K, 3] and actions [52, 5 K, 3] of one row on one lid."""
+    density, length, curl = person
+    line = geometry[margin].astype(np.float64)
+    along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
+    count = round(row.count * density)
+    place = np.linspace(*row.span, count) + rng.normal(0, 0.12 / count, count)
+    at = np.interp(place * along[-1], along, np.arange(len(margin)))
+    low = np.minimum(at.astype(int), len(margin) - 2)
+    share = (at - low)[:, None]
+    root = line[low] * (1 - share) + line[low + 1] * share
+    moved = head.actions[:, margin].astype(np.float64)
+    moved = moved[:, low] * (1 - share) + moved[:, low + 1] * share
+
+    radius = np.linalg.norm(root - centre, axis=1)
+    out = (root - centre) / radius[:, None]
+    chord = unit(line[-1] - line[0])
+    side = unit(chord - (out @ chord)[:, None] * out)
+    away = np.cross(out, side)
+    away *= np.sign((away * (line.mean(0) - (line[0] + line[-1]) / 2)).sum(1, keepdims=True).sum())
+
+    size = float(np.linalg.norm(line[-1] - line[0])) / _NOMINAL_EYE_MM
+    long = row.length * length * size * (0.62 + 0.38 * np.sin(np.clip(place * 0.75, 0, 1) * np.pi))
+    long *= rng.uniform(0.8, 1.08, count)
+    fan = (place - 0.42) * 0.9 + rng.normal(0, 0.12, count)
+    root_angle = np.radians(row.root_tilt + rng.normal(0, 4, count))
+    tip_angle = np.radians(row.tip_tilt * curl + rng.normal(0, 6, count))
+
+    def heading(angle: np.ndarray) -> np.ndarray:
+        straight = np.cos(angle)[:, None] * out + np.sin(angle)[:, None] * away
+        return unit(straight + fan[:, None] * side)
+
+    middle = root + 0.5 * long[:, None] * heading((2 * root_angle + tip_angle) / 3)
+    tip = middle + 0.5 * long[:, None] * heading(tip_angle)
+    wide, narrow = (side * half for half in _HALF_WIDTH_MM)
+    blades = np.stack([root - wide, root + wide, middle - narrow, middle + narrow, tip], 1)
+
+    lift = (moved * away).sum(-1)
+    spin = turn(np.cross(out, away), row.roll * lift / radius)
+    arm = blades - root[:, None]
+    swung = np.einsum("akij,kpj->akpi", spin, arm) - arm + moved[:, :, None]
+    return blades.reshape(-1, 3), swung.reshape(len(moved), -1, 3)

@@ -15,13 +15,14 @@ from ufe_core.head import (
     EYE_LEFT,
     EYE_RIGHT,
     MOUTH_CAVITY,
-    SKIN,
     TONGUE,
     Head,
     anny_model,
     open_lids,
     to_head_mm,
 )
+from ufe_synthetic.texels import TexelLayout as TexelLayout
+from ufe_synthetic.texels import texel_layout as texel_layout
 
 _PEOPLE_SEED = 20240728
 _SHAPE_PREFIXES = (
@@ -37,12 +38,54 @@ _SHAPE_PREFIXES = (
     "neck-double",
 )
 _NOT_SHAPE = ("head-trans", "eye-trans-up", "mouth-trans-out", "nose-trans-out", "head-age", "head-fat")
-_TEXTURE_SIZE = 256
+
+_PAIRS = tuple(
+    (a, ACTIONS.index(name[: -len("Left")] + "Right"))
+    for a, name in enumerate(ACTIONS)
+    if name.endswith("Left") and name not in ("jawLeft", "mouthLeft")
+)
+#: What may come along with an action: muscles pull on more than one thing.
+_DRAGGED = {
+    "mouthSmile": ("cheekSquint", "eyeSquint", "mouthDimple"),
+    "mouthDimple": ("mouthSmile", "mouthPress"),
+    "mouthStretch": ("mouthFrown", "jawOpen"),
+    "mouthFrown": ("mouthShrugLower", "browDown"),
+    "mouthUpperUp": ("noseSneer", "cheekSquint"),
+    "mouthLowerDown": ("mouthStretch", "jawOpen"),
+    "mouthPucker": ("mouthFunnel",),
+    "mouthFunnel": ("mouthPucker", "jawOpen"),
+    "mouthPress": ("mouthShrugLower", "mouthRollUpper"),
+    "mouthRollLower": ("mouthRollUpper", "mouthPress"),
+    "mouthRollUpper": ("mouthRollLower",),
+    "mouthShrugLower": ("mouthShrugUpper", "mouthPress"),
+    "mouthShrugUpper": ("mouthShrugLower", "noseSneer"),
+    "mouthLeft": ("jawLeft",),
+    "mouthRight": ("jawRight",),
+    "jawLeft": ("mouthLeft",),
+    "jawRight": ("mouthRight",),
+    "jawOpen": ("mouthLowerDown", "browInnerUp"),
+    "cheekPuff": ("mouthPress", "eyeSquint"),
+    "cheekSquint": ("eyeSquint", "noseSneer"),
+    "noseSneer": ("mouthUpperUp", "browDown", "eyeSquint"),
+    "eyeSquint": ("cheekSquint", "browDown"),
+    "eyeWide": ("browInnerUp", "browOuterUp"),
+    "browDown": ("eyeSquint", "noseSneer"),
+    "browInnerUp": ("browOuterUp", "eyeWide"),
+    "browOuterUp": ("browInnerUp", "eyeWide"),
+}
+_RESTING = (
+    "mouthSmile", "mouthFrown", "mouthPress", "mouthStretch", "mouthRollLower", "mouthRollUpper", "mouthShrugLower",
+    "mouthPucker", "mouthUpperUp", "browDown", "browInnerUp", "browOuterUp", "eyeSquint", "eyeWide", "jawForward",
+    "jawOpen", "jawLeft", "jawRight", "noseSneer",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Movement:
-    """How a person's face obeys: `realised = clip(rest + coupling @ intent, 0, limit)`, all [52]."""
+    """How a person's face obeys: `realised = clip(rest + coupling @ intent, 0, limit)`.
+
+    `coupling` float64 [52, 52], column = what is meant; `rest` and `limit` float64 [52].
+    """
 
     coupling: np.ndarray
     rest: np.ndarray
@@ -52,6 +95,28 @@ class Movement:
         """Activations float32 [N, 52] that this person shows when meaning `intent` [N, 52]."""
         return np.clip(self.rest + intent @ self.coupling.T, 0, self.limit).astype(np.float32)
 
+    def traits(self) -> dict[str, float]:
+        """Summary numbers for the record.
+
+        `expressiveness`: mean gain; `asymmetry`: mean |ln(left gain / right gain)|; `leak`: mean share of a one-sided
+        intent that the other side shows; `coupling`: mean of what other actions an action drags along, summed;
+        `range`: mean limit; `resting`: sum of the resting activations.
+        """
+        own = np.diag(self.coupling)
+        left, right = np.array(_PAIRS).T
+        leak = (self.coupling[right, left] + self.coupling[left, right]) / 2
+        dragged = self.coupling.sum(0) - own
+        dragged[left] -= self.coupling[right, left]
+        dragged[right] -= self.coupling[left, right]
+        return {
+            "expressiveness": float(own.mean()),
+            "asymmetry": float(np.abs(np.log(own[left] / own[right])).mean()),
+            "leak": float(leak.mean()),
+            "coupling": float(dragged.mean()),
+            "range": float(self.limit.mean()),
+            "resting": float(self.rest.sum()),
+        }
+
 
 def rng_of(subject: int, purpose: str) -> np.random.Generator:
     """The random stream of one aspect of one subject; aspects do not disturb each other."""
@@ -59,44 +124,71 @@ def rng_of(subject: int, purpose: str) -> np.random.Generator:
 
 
 def movement_of(subject: int) -> Movement:
-    """Gains, asymmetries, couplings, range and resting face of a subject."""
+    """Gains, asymmetries, couplings, range and resting face of a subject (the idiosyncrasy of P§2).
+
+    Gains are a person's expressiveness times an action's own; left and right share one up to a side's bias and a
+    small rest. A one-sided intent leaks to the other side. Actions drag along what shares their muscles
+    (`_DRAGGED`), and now and then something of the person's own.
+    """
     rng = rng_of(subject, "movement")
     count = len(ACTIONS)
-    gain = np.exp(rng.normal(0, 0.22, count))
-    twins = {a: ACTIONS.index(_twin(name)) for a, name in enumerate(ACTIONS) if _twin(name) in ACTIONS}
-    side = np.exp(rng.normal(0, 0.10, count))
-    for a, b in twins.items():  # left and right share a gain, up to a small asymmetry
-        if a < b:
-            gain[b] = gain[a]
-    coupling = np.diag(gain * side)
-    for a in range(count):  # each action drags a few others along
-        for b in rng.choice(count, 2, replace=False):
-            if a != b and "eyeLook" not in ACTIONS[b] and ACTIONS[b] != "tongueOut":
-                coupling[b, a] = abs(rng.normal(0, 0.10))
-    rest = np.zeros(count)
-    chosen = rng.choice(count, 6, replace=False)
-    rest[chosen] = np.abs(rng.normal(0, 0.06, len(chosen)))
+    gain = np.exp(rng.normal(0, 0.12) + rng.normal(0, 0.20, count))
     limit = rng.uniform(0.75, 1.0, count)
-    for a, b in twins.items():
-        limit[b] = limit[a] if a < b else limit[b]
+    lopsided = rng.normal(0, 0.06)
+    habit = rng.uniform(0.02, 0.25)  # of moving both sides at once
+    coupling = np.zeros((count, count))
+    for left, right in _PAIRS:
+        gain[right], limit[right] = gain[left], limit[left]
     for a, name in enumerate(ACTIONS):
+        side = lopsided * (name.endswith("Left") - float(name.endswith("Right")))
+        gain[a] *= np.exp(side + rng.normal(0, 0.06))
         if name.startswith("eyeBlink"):  # everybody can close the eyes
-            limit[a], coupling[a, a] = 1.0, max(1.0, coupling[a, a])
-        if name.startswith("eyeLook") or name == "tongueOut":
-            rest[a] = 0.0
-    return Movement(coupling, rest, limit)
+            limit[a], gain[a] = 1.0, max(1.0, gain[a])
+        coupling[a, a] = gain[a]
+    for left, right in _PAIRS:
+        if "eyeLook" not in ACTIONS[left]:
+            leak = np.clip(habit * np.exp(rng.normal(0, 0.4)), 0, 0.15 if "eyeBlink" in ACTIONS[left] else 0.35)
+            for a, b in ((left, right), (right, left)):
+                coupling[b, a] = leak * gain[b]
+                coupling[a, a] = (1 - leak) * gain[a]
+    for a, name in enumerate(ACTIONS):
+        for b in _dragged(name):
+            coupling[b, a] += abs(rng.normal(0, 0.14))
+        own = int(rng.integers(count))
+        if own != a and coupling[own, a] == 0 and "eyeLook" not in ACTIONS[own] and ACTIONS[own] != "tongueOut":
+            coupling[own, a] = abs(rng.normal(0, 0.06))
+    return Movement(coupling, _resting_face(rng), limit)
 
 
-def _twin(name: str) -> str:
-    """The same action on the right side of the face."""
-    return name.replace("Left", "Right") if name.endswith("Left") and name != "jawLeft" else ""
+def _resting_face(rng: np.random.Generator) -> np.ndarray:
+    """Activations float64 [52] of a relaxed face: a few actions a little, twins alike but not equal."""
+    rest = np.zeros(len(ACTIONS))
+    for stem in rng.choice(_RESTING, 4, replace=False):
+        amount = abs(rng.normal(0, 0.07))
+        for name in (stem, f"{stem}Left", f"{stem}Right"):
+            if name in ACTIONS:
+                rest[ACTIONS.index(name)] = amount * np.exp(rng.normal(0, 0.25))
+    return rest
 
 
-def phenotypes_of(subject: int, labels: list[str], changes: list[str]) -> tuple[dict[str, float], dict[str, float]]:
-    """Anny's phenotype values and local face changes of a subject."""
-    rng = rng_of(subject, "shape")
-    phenotype = dict.fromkeys(labels, 0.5)
-    phenotype |= {
+def _dragged(name: str) -> list[int]:
+    """Actions that may come along with an action, on its own side where it has one."""
+    side = "Left" if name.endswith("Left") else "Right" if name.endswith("Right") else ""
+    stem = name.removesuffix(side) if side and name not in ("jawLeft", "jawRight", "mouthLeft", "mouthRight") else name
+    out = []
+    for other in _DRAGGED.get(stem, ()):
+        sides = (side,) if side and f"{other}{side}" in ACTIONS else ("", "Left", "Right")
+        out += [ACTIONS.index(f"{other}{s}") for s in sides if f"{other}{s}" in ACTIONS]
+    return out
+
+
+def body_of(subject: int) -> dict[str, float]:
+    """A subject's anny phenotype values: `gender` 0 is male, 1 female; `age` 0.5 is 25 years, 1 is 90."""
+    return _body(rng_of(subject, "shape"))
+
+
+def _body(rng: np.random.Generator) -> dict[str, float]:
+    return {
         "gender": float(rng.uniform(0, 1)),
         "age": float(rng.uniform(0.55, 0.95)),
         "muscle": float(rng.uniform(0.2, 0.8)),
@@ -104,6 +196,12 @@ def phenotypes_of(subject: int, labels: list[str], changes: list[str]) -> tuple[
         "height": 0.5,
         "proportions": float(rng.uniform(0.2, 0.8)),
     }
+
+
+def phenotypes_of(subject: int, labels: list[str], changes: list[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """Anny's phenotype values and local face changes of a subject."""
+    rng = rng_of(subject, "shape")
+    phenotype = dict.fromkeys(labels, 0.5) | _body(rng)
     drawn: dict[str, float] = {}
     local: dict[str, float] = {}
     for label in changes:
@@ -184,40 +282,3 @@ def paint(subject: int, head: Head, layout: TexelLayout) -> np.ndarray:
     colour[(part == EYE_LEFT) | (part == EYE_RIGHT)] = np.array([0.80, 0.78, 0.76])
     colour[part > EYE_RIGHT] = skin * 0.5
     return np.moveaxis(np.clip(colour * 255 + 0.5, 0, 255), -1, 0).astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class TexelLayout:
-    """What lies under each texel of the mean head: `position` [T, T, 3] mm, `part` [T, T], `masks` [T, T, 2]."""
-
-    position: np.ndarray
-    part: np.ndarray
-    masks: np.ndarray
-
-    @property
-    def face_rows(self) -> int:
-        """Rows above the strip of small islands."""
-        return int(self.position.shape[0] * 0.85)
-
-
-def texel_layout(head: Head, size: int = _TEXTURE_SIZE) -> TexelLayout:
-    """Rasterise the head's attributes into its UV layout, and spread them one island border outward."""
-    import torch
-
-    from ufe_core.ops.rasterize import interpolate, rasterize
-
-    flat = np.concatenate([head.uv * size, np.full((len(head.uv), 1), 100.0)], 1).astype(np.float32)
-    owner = np.zeros(len(head.uv), np.int64)
-    owner[head.uv_faces.reshape(-1)] = head.faces.reshape(-1)
-    attributes = np.concatenate([head.template, head.part[:, None], head.albedo_mask], 1)[owner].astype(np.float32)
-    screen, faces = torch.from_numpy(flat)[None], torch.from_numpy(head.uv_faces.astype(np.int32))
-    ids = rasterize(screen, faces, height=size, width=size, cull=False)
-    values = interpolate(screen, torch.from_numpy(attributes)[None], faces, ids)[0].numpy()
-    covered = ids[0].numpy() >= 0
-    while not covered.all():  # grow islands, so that bilinear lookups never meet an empty texel
-        for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-            neighbour, there = np.roll(values, step, axis), np.roll(covered, step, axis)
-            fill = there & ~covered
-            values[fill], covered[fill] = neighbour[fill], True
-    part = np.rint(values[..., 3]).astype(np.int64)
-    return TexelLayout(values[..., :3].astype(np.float64), np.where(part < SKIN, SKIN, part), values[..., 4:])

@@ -27,7 +27,7 @@ _HAIR = {
     "brown": ((0.120, 0.078, 0.046, 0.30), 0.22),
     "red": ((0.240, 0.100, 0.045, 0.38), 0.05),
     "blond": ((0.300, 0.210, 0.115, 0.42), 0.13),
-    "grey": ((0.340, 0.330, 0.320, 0.42), 0.0),
+    "grey": ((0.350, 0.315, 0.275, 0.42), 0.0),
 }
 #: Linear RGB of irises, infrared albedo, and how often people with light skin have them.
 _IRIS = {
@@ -131,14 +131,14 @@ def traits_of(subject: int, session: int = 0) -> Traits:
     trimmed = {"moustache": rng.uniform(5, 9), "goatee": rng.uniform(3, 9), "beard": rng.uniform(4, 11)}
     return Traits(
         age_years=years, sex="male" if male else "female", femininity=femininity,
-        melanin=melanin, redness=float(rng.uniform(0.25, 0.55)),
+        melanin=melanin, redness=float(rng.uniform(0.18, 0.42)),
         freckles=freckles if freckled else 0, moles=int(rng.poisson(5)), hair=hair,
         cropped=bool(rng.uniform() < 0.75), facial_hair=kind if male else "none",
         beard_per_cm2=dense if male else 0.0, beard_mm=float((grown | trimmed)[kind]) if male else 0.0,
         brow_hairs=int(rng.uniform(220, 520) + (130 if male else 0)),
         brow_mm=float(rng.uniform(2.2, 4.4) + (0.6 if male else 0)), brow_arch_mm=float(rng.uniform(3.5, 8.0)),
         lip_fullness_mm=float(rng.normal(0, 0.9) - 0.9 * np.clip((years - 45) / 40, 0, 1)),
-        under_eye=float(rng.uniform(0.05, 0.35)),
+        under_eye=float(rng.uniform(0.03, 0.24)),
         wrinkling=float(np.clip((years - 12) / 50, 0.3, 1.15) * np.exp(rng.normal(0, 0.2))),
         oiliness=float(day.uniform(0.2, 1.0)), eye=eye,
     )  # fmt: skip
@@ -217,21 +217,20 @@ class _Painter:
     def _pigments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Melanin, blood, and how far moles stand out (mm), float32 [T, T] each."""
         traits, (x, y, z) = self.traits, (np.abs(self.x), self.y, self.z)
-        varied = 1 + 0.07 * self.broad + 0.06 * self.patchy + 0.05 * self.mottled + 0.035 * self.grainy
+        varied = 1 + 0.06 * self.broad + 0.04 * self.patchy + 0.03 * self.mottled + 0.025 * self.grainy
         melanin = (traits.melanin + 0.05) * varied
         near_lid = np.exp(-(((self.layout.lid_mm - 2) / 6) ** 2))
         upper_lid = near_lid * ramp(y, 4, -3)
         lower_lid = np.exp(-(((self.layout.lid_mm - 9) / 6) ** 2)) * ramp(y, 2, 10) * ramp(x, 54, 38) * ramp(x, 12, 22)
         melanin += (0.10 + 0.12 * traits.melanin) * (upper_lid + 0.6 * near_lid) + traits.under_eye * lower_lid
-        melanin -= 0.10 * self.lips * (traits.melanin > 0.8)
         flush = 0.20 * np.exp(-(((x - 42) / 17) ** 2) - ((y - 34) / 16) ** 2)
         flush += 0.26 * np.exp(-((x / 13) ** 2) - ((y - 36) / 12) ** 2) * (z > 18)
         flush += 0.10 * np.exp(-((x / 14) ** 2) - ((y - 100) / 10) ** 2) * (z > 0) + 0.2 * (x > 66) * (z < -40)
         blood = traits.redness * (1 + 0.10 * self.patchy + 0.11 * self.mottled + 0.08 * self.grainy)
         blood += flush * (1 + 0.25 * self.mottled) + 0.55 * traits.under_eye * lower_lid + 0.25 * near_lid
-        blood += self.lips * (0.95 + 0.10 * self.grainy)
+        blood += self.lips * (0.55 + 0.08 * self.grainy)
         spots, raised = self._spots()
-        melanin += spots + 0.05 * self.lips
+        melanin += spots + (0.12 - 0.10 * (traits.melanin > 1.1)) * self.lips
         return np.maximum(melanin, 0.02).astype(np.float32), np.maximum(blood, 0).astype(np.float32), raised
 
     def _spots(self) -> tuple[np.ndarray, np.ndarray]:
@@ -257,7 +256,7 @@ class _Painter:
             r, c = int(np.clip(row, reach, size - reach - 1)), int(np.clip(column, reach, size - reach - 1))
             window = np.s_[r - reach : r + reach + 1, c - reach : c + reach + 1]
             away2 = ((self.layout.position[window] - self.layout.position[r, c]) ** 2).sum(-1) / radius**2
-            blot = (np.exp(-(away2**2)) * self.skin[window]).astype(np.float32)
+            blot = (np.exp(-(away2**2)) * self.skin[window] * (self.z[r, c] > -30)).astype(np.float32)
             melanin[window] += dark * blot
             raised[window] += height * blot
         return melanin, raised

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _POWER = 1500.0  # brings skin at 45 mm to mid grey at exposure 1
 _SURFACE_GAP_MM = 2.0
 _WIDEST_RAD = 1.45  # depth along the axis, which sorts what is seen, vanishes at a right angle
+_TEXELS_PER_PX = 2.7  # an image pixel covers about as many texels of the face in its finest part
 _FINE_FROM_PX = 256  # images at least this wide show facets of the plain mesh
 _FINE_ABOVE_Z_MM, _FINE_ABOVE_Y_MM = -25.0, 120.0
 _BEHIND_MM = -95.0
@@ -104,8 +105,23 @@ class Stage:
         self.materials = torch.tensor(list(MATERIALS.values()), dtype=torch.float32)
         self.power = torch.from_numpy((power * _POWER).astype(np.float32))
         self.lobe = torch.from_numpy(lobe.astype(np.float32))
-        maps = np.stack([look.albedo, look.gloss, look.relief, look.wrinkles], -1)
-        self.maps = torch.from_numpy(np.ascontiguousarray(maps, np.float32))
+        self._maps = np.stack([look.albedo, look.gloss, look.relief, look.wrinkles], -1).astype(np.float32)
+
+    def maps(self, width: int) -> Tensor:
+        """Albedo, gloss, relief and wrinkles float32 [T, T, 4], T no finer than images of that width can show."""
+        size = self._maps.shape[0]
+        while size > _TEXELS_PER_PX * width:
+            size //= 2
+        if size not in self._coarser:
+            import cv2
+
+            averaged = cv2.resize(self._maps, (size, size), interpolation=cv2.INTER_AREA)
+            self._coarser[size] = torch.from_numpy(np.ascontiguousarray(averaged))
+        return self._coarser[size]
+
+    @cached_property
+    def _coarser(self) -> dict[int, Tensor]:
+        return {}
 
     @cached_property
     def coarse(self) -> Level:
@@ -279,8 +295,9 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
     surface.uv, surface.face_material = wp.from_torch(level.uv, dtype=wp.vec2), wp.from_torch(level.material)
     sharp = torch.empty(seen.keys.shape)
     wp.launch(kernels.shade, dim=_runs(sharp), device="cpu", inputs=[
-        wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]), surface, _paint(wp, kernels, stage), lamps,
-        wp.from_torch(stage.materials), wp.from_torch(seen.views["eye"], dtype=wp.vec3), wp.from_torch(sharp),
+        wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]), surface,
+        _paint(wp, kernels, stage, sharp.shape[2]), lamps, wp.from_torch(stage.materials),
+        wp.from_torch(seen.views["eye"], dtype=wp.vec3), wp.from_torch(sharp),
     ])  # fmt: skip
     out = torch.empty_like(sharp)
     wp.launch(kernels.soften_edges, dim=_runs(sharp), device="cpu", inputs=[
@@ -309,9 +326,9 @@ def _lamps(wp: Any, kernels: Any, stage: Stage, instant: Instant) -> Any:
     return lamps
 
 
-def _paint(wp: Any, kernels: Any, stage: Stage) -> Any:
+def _paint(wp: Any, kernels: Any, stage: Stage, width: int) -> Any:
     paint, look = kernels.Paint(), stage.look
-    paint.maps = wp.from_torch(stage.maps, dtype=wp.vec4)
+    paint.maps = wp.from_torch(stage.maps(width), dtype=wp.vec4)
     paint.iris = wp.from_torch(torch.from_numpy(np.ascontiguousarray(look.iris, np.float32)))
     paint.iris_rad, paint.pupil_rad = float(np.radians(look.iris_deg)), float(np.radians(look.pupil_deg))
     paint.iris_albedo, paint.sclera_albedo = look.iris_albedo, look.sclera_albedo

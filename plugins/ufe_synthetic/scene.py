@@ -73,12 +73,12 @@ class Scene:
         self.fitted_from = int(starts[-2]) if fittings is not None else self.count
         rest = [neutral.astype(np.float64), *(piece.vertices.astype(np.float64) for piece in pieces)]
         self.rest = np.concatenate(rest)
-        self._actions = np.zeros((len(head.actions), self.count, 3))
-        self._actions[:, : self.head_count] = head.actions
+        actions = np.zeros((len(head.actions), self.count, 3))
+        actions[:, : self.head_count] = head.actions
         faces, material = [head.faces.astype(np.int32)], [head_materials(head)]
         for start, piece in zip(starts[:-1], pieces, strict=True):
             if piece.actions is not None:
-                self._actions[:, start : start + len(piece.vertices)] = piece.actions
+                actions[:, start : start + len(piece.vertices)] = piece.actions
             own = piece.faces.astype(np.int32) + np.int32(start)
             sides = [own, own[:, ::-1]] if piece.two_sided else [own]
             faces += sides
@@ -87,8 +87,8 @@ class Scene:
         self.material = np.concatenate(material)
         self.uv_faces = np.zeros_like(self.faces)
         self.uv_faces[: len(head.uv_faces)] = head.uv_faces
-        self._moving = np.flatnonzero(np.abs(self._actions).max((0, 2)) > 0)
-        self._flat = np.ascontiguousarray(self._actions[:, self._moving].reshape(len(head.actions), -1))
+        self._moving = np.flatnonzero(np.abs(actions).max((0, 2)) > 0)
+        self._flat = np.ascontiguousarray(actions[:, self._moving].reshape(len(head.actions), -1))
         self.eyes = [
             (np.flatnonzero(head.part == part), neutral[head.part == part].astype(np.float64).mean(0))
             for part in (EYE_LEFT, EYE_RIGHT)

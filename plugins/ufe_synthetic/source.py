@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -14,25 +14,29 @@ from ufe_core.interfaces.source import SEGMENTS, Capture, FrameLabels, HMCSource
 from ufe_core.ops.rasterize import EMPTY_KEY
 from ufe_core.store import Store, code_fingerprint, fingerprint
 from ufe_core.types import CameraSpec
-from ufe_synthetic.headset import default_headset
-from ufe_synthetic.people import TexelLayout, movement_of, neutral_geometry, paint, rng_of, texel_layout
+from ufe_synthetic.appearance import Appearance, appearance_of
+from ufe_synthetic.headset import Headset, default_headset
+from ufe_synthetic.people import movement_of, neutral_geometry
 from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.render import Instant, Look, Sensor, Stage, Visible, compress, radiance, rasterise, sense
 from ufe_synthetic.scene import SEGMENT_OF, Scene, ambient_exposure, emitter_visibility
-from ufe_synthetic.sensing import Light, headset_pose, sensing_of
+from ufe_synthetic.sensing import Light, Sensing, headset_pose, sensing_of
+from ufe_synthetic.texels import TexelLayout, texel_layout
 
 _CODE = (
     "ufe_core.geometry", "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp",
     *(
         f"ufe_synthetic.{name}" for name in (
-            "acting", "curves", "gaze", "headset", "people", "performance", "prompts", "refine", "render",
-            "render_warp", "scene", "sensing", "source", "visemes",
+            "acting", "appearance", "curves", "gaze", "hair", "headset", "people", "performance", "prompts", "refine",
+            "render", "render_warp", "scene", "sensing", "source", "texels", "visemes", "wrinkles",
         )
     ),
 )  # fmt: skip
 _SHAPES_PER_FILE = 64
 _FRAMES_PER_CALL = 8
+_STUDIOS = 4  # more than the threads that pack; each holds some 20 MB
+_NEUTRAL_TEXTURE_PX = 256
 
 
 class SyntheticSource(HMCSource[SyntheticConfig]):
@@ -69,6 +73,16 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         return load_head()
 
     @cached_property
+    def headset(self) -> Headset:
+        """The headset that everybody wears."""
+        return default_headset()
+
+    def sensing(self, number: int, session: int) -> Sensing:
+        """How a session's headset sits and is lit."""
+        tracking = sum(camera.role == "tracking" for camera in self.headset.cameras)
+        return sensing_of(number, session, len(self.headset.emitters), tracking, self.config.condition)
+
+    @cached_property
     def exposed(self) -> np.ndarray:
         """Ambient occlusion of the mean head, float32 [V]."""
         return ambient_exposure(self.head)
@@ -77,9 +91,17 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
     def _texels(self) -> TexelLayout:
         return texel_layout(self.head)
 
-    def texture(self, number: int) -> np.ndarray:
-        """A subject's neutral texture, uint8 [3, T, T]."""
-        return paint(number, self.head, self._texels)
+    @cached_property
+    def _studios(self) -> Callable[[int, int], Studio]:
+        return lru_cache(maxsize=_STUDIOS)(lambda number, session: Studio(self, number, session))
+
+    def studio(self, number: int, session: int) -> Studio:
+        """What rendering a session takes; only the last few are kept."""
+        return self._studios(number, session)
+
+    def appearance(self, number: int, session: int) -> Appearance:
+        """How a subject looks on the day of a session."""
+        return appearance_of(number, self.head, self._texels, session)
 
     def geometry(self, number: int) -> np.ndarray:
         """A subject's neutral geometry, float32 [V, 3]; shapes are made and kept a block of subjects at a time."""
@@ -103,6 +125,34 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         return {}
 
 
+class Studio:
+    """What rendering one session takes: the person's appearance, the scene, and what the kernels read of both."""
+
+    def __init__(self, source: SyntheticSource, number: int, session: int) -> None:
+        head, headset, sensing = source.head, source.headset, source.sensing(number, session)
+        self.appearance = source.appearance(number, session)
+        self.scene = Scene(head, source.geometry(number), ())
+        towards = np.array([0.0, 20.0, 0.0]) - headset.emitters
+        self.directions = towards / np.linalg.norm(towards, axis=1, keepdims=True)
+        rotation, translation = headset_pose(sensing.rotation_deg, sensing.translation_mm)
+        visible = emitter_visibility(
+            self.scene, headset.emitters @ rotation.T + translation, self.directions @ rotation.T
+        )
+        self.stage = Stage(
+            self.scene, head, _look(self.appearance), source.exposed, visible, headset.power * sensing.emitter_gain,
+            np.ones(len(headset.power)),
+        )  # fmt: skip
+
+
+def _look(appearance: Appearance) -> Look:
+    """The infrared side of an appearance."""
+    eye = appearance.eye
+    return Look(
+        appearance.infrared.astype(np.float32) / 255, appearance.gloss.astype(np.float32) / 255, appearance.relief,
+        appearance.wrinkles, eye.texture, eye.iris_deg, eye.pupil_deg, eye.iris_ir, eye.sclera_ir,
+    )  # fmt: skip
+
+
 class SyntheticCapture(Capture):
     """One simulated session of one subject."""
 
@@ -110,11 +160,11 @@ class SyntheticCapture(Capture):
         self._source, self._number, self._session = source, number, session
         self.subject = f"S{number:03d}"
         self.id = f"{self.subject}/{session}"
-        self._headset = default_headset()
+        self._headset = source.headset
         self.cameras = self._headset.cameras
         tracking = [camera.name for camera in self.cameras if camera.role == "tracking"]
         condition = source.config.condition
-        self._sensing = sensing_of(number, session, len(self._headset.emitters), len(tracking), condition)
+        self._sensing = source.sensing(number, session)
         self._performance = Performance(number, movement_of(number), session)
         self.segments = self._performance.segments
         self._blocked = tracking[self._sensing.blocked] if self._sensing.blocked is not None else None
@@ -134,49 +184,30 @@ class SyntheticCapture(Capture):
     def anchors(self) -> Mapping[str, int]:  # type: ignore[override]  # drawn when first asked for
         return self._performance.anchors
 
-    @cached_property
-    def _scene(self) -> Scene:
-        return Scene(self._source.head, self._source.geometry(self._number), ())
+    @property
+    def _studio(self) -> Studio:
+        return self._source.studio(self._number, self._session)
 
-    @cached_property
-    def _look(self) -> Look:
-        rng = rng_of(self._number, "eyes")
-        iris_deg, pupil_deg = rng.uniform(25, 29), rng.uniform(9, 15)
-        albedo = np.ascontiguousarray(self._source.texture(self._number)[0], np.float32) / 255
-        flat = np.zeros_like(albedo)
-        return Look(
-            albedo, flat + 0.5, flat, flat, np.ones((8, 16), np.float32), iris_deg, pupil_deg,
-            float(rng.uniform(0.2, 0.5)), 0.72,
-        )  # fmt: skip
-
-    @cached_property
+    @property
     def stage(self) -> Stage:
         """The scene, made ready for the renderer."""
-        source, headset, sensing = self._source, self._headset, self._sensing
-        rotation, translation = headset_pose(sensing.rotation_deg, sensing.translation_mm)
-        visible = emitter_visibility(
-            self._scene, headset.emitters @ rotation.T + translation, self._directions @ rotation.T
-        )
-        return Stage(
-            self._scene, source.head, self._look, source.exposed, visible, headset.power * sensing.emitter_gain,
-            np.ones(len(headset.power)),
-        )  # fmt: skip
-
-    @cached_property
-    def _directions(self) -> np.ndarray:
-        towards = np.array([0.0, 20.0, 0.0]) - self._headset.emitters
-        return np.asarray(towards / np.linalg.norm(towards, axis=1, keepdims=True))
+        return self._studio.stage
 
     def labels(self, indices: Sequence[int]) -> FrameLabels:
         motion = self._performance.motion(self._check(indices))
         return FrameLabels(motion.expression, motion.gaze)
 
     def neutral(self) -> Neutral:
-        return Neutral(self._source.geometry(self._number), self._source.texture(self._number))
+        import cv2
+
+        painted = np.moveaxis(self._studio.appearance.rgb, 0, -1)
+        texture = cv2.resize(painted, (_NEUTRAL_TEXTURE_PX, _NEUTRAL_TEXTURE_PX), interpolation=cv2.INTER_AREA)
+        return Neutral(self._source.geometry(self._number), np.ascontiguousarray(np.moveaxis(texture, -1, 0)))
 
     def geometry(self, indices: Sequence[int]) -> np.ndarray:
         motion = self._performance.motion(self._check(indices))
-        return self._scene.pose(motion.expression, motion.gaze)[:, : self._scene.head_count]
+        scene = self._studio.scene
+        return scene.pose(motion.expression, motion.gaze)[:, : scene.head_count]
 
     def cameras_at(self, index: int) -> tuple[CameraSpec, ...]:
         pose = self._headset_poses(self._performance.motion(self._check([index])))[0]
@@ -214,17 +245,17 @@ class SyntheticCapture(Capture):
 
     def see(self, indices: Sequence[int], cameras: Sequence[str], size: int) -> tuple[Instant, Visible]:
         """Pose the scene for some frames and rasterise it in some cameras; what `frames` shades."""
-        motion = self._performance.motion(indices)
+        motion, studio = self._performance.motion(indices), self._studio
         poses, headset = self._headset_poses(motion), self._headset
         resized = [self.camera(name).resized(size, size) for name in cameras]
         instant = Instant(
-            self._scene.pose(motion.expression, motion.gaze, poses),
-            np.zeros((len(motion.gaze), self._scene.head_count), np.float32), motion.gaze, motion.pupil,
+            studio.scene.pose(motion.expression, motion.gaze, poses),
+            np.clip(motion.expression @ studio.appearance.wrinkle_gain, 0, 1), motion.gaze, motion.pupil,
             np.stack([headset.emitters @ rotation.T + translation for rotation, translation in poses]),
-            np.stack([self._directions @ rotation.T for rotation, _ in poses]), self._light(indices).ambient,
+            np.stack([studio.directions @ rotation.T for rotation, _ in poses]), self._light(indices).ambient,
         )  # fmt: skip
         views = [[camera.moved(*pose) for camera in resized] for pose in poses]
-        return instant, rasterise(self.stage, instant, views)
+        return instant, rasterise(studio.stage, instant, views)
 
     def _headset_poses(self, motion: Motion) -> list[tuple[np.ndarray, np.ndarray]]:
         sits = self._sensing

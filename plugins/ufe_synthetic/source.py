@@ -16,9 +16,10 @@ from ufe_core.store import Store, code_fingerprint, fingerprint
 from ufe_core.types import CameraSpec
 from ufe_synthetic.appearance import Appearance, appearance_of
 from ufe_synthetic.headset import Headset, default_headset
-from ufe_synthetic.people import movement_of, neutral_geometry
+from ufe_synthetic.people import movement_of, neutral_geometry, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
+from ufe_synthetic.props import glasses, lashes, teeth
 from ufe_synthetic.render import Instant, Look, Sensor, Stage, Visible, compress, radiance, rasterise, sense
 from ufe_synthetic.scene import SEGMENT_OF, Scene, ambient_exposure, emitter_visibility
 from ufe_synthetic.sensing import Light, Sensing, headset_pose, sensing_of
@@ -29,7 +30,8 @@ _CODE = (
     *(
         f"ufe_synthetic.{name}" for name in (
             "acting", "appearance", "curves", "gaze", "hair", "headset", "people", "performance", "prompts", "refine",
-            "render", "render_warp", "scene", "sensing", "source", "texels", "visemes", "wrinkles",
+            "props.dentition", "props.eyelashes", "props.eyewear", "props.hands", "props.mesh", "render",
+            "render_warp", "scene", "sensing", "source", "texels", "visemes", "wrinkles",
         )
     ),
 )  # fmt: skip
@@ -37,6 +39,7 @@ _SHAPES_PER_FILE = 64
 _FRAMES_PER_CALL = 8
 _STUDIOS = 4  # more than the threads that pack; each holds some 20 MB
 _NEUTRAL_TEXTURE_PX = 256
+_LABELLED, _WITH_GLASSES = 266, 0.15
 
 
 class SyntheticSource(HMCSource[SyntheticConfig]):
@@ -131,7 +134,12 @@ class Studio:
     def __init__(self, source: SyntheticSource, number: int, session: int) -> None:
         head, headset, sensing = source.head, source.headset, source.sensing(number, session)
         self.appearance = source.appearance(number, session)
-        self.scene = Scene(head, source.geometry(number), ())
+        geometry, condition = source.geometry(number), source.config.condition
+        parts = [*teeth(head, geometry, rng_of(number, "teeth")), *lashes(head, geometry, rng_of(number, "lashes"))]
+        if condition == "glasses" or wears_glasses(number):
+            frame_and_lenses = glasses(head, geometry, rng_of(number, "glasses"))
+            parts += [part for part in frame_and_lenses if part.material != "lens"]
+        self.scene = Scene(head, geometry, parts)
         towards = np.array([0.0, 20.0, 0.0]) - headset.emitters
         self.directions = towards / np.linalg.norm(towards, axis=1, keepdims=True)
         rotation, translation = headset_pose(sensing.rotation_deg, sensing.translation_mm)
@@ -142,6 +150,11 @@ class Studio:
             self.scene, head, _look(self.appearance), source.exposed, visible, headset.power * sensing.emitter_gain,
             np.ones(len(headset.power)),
         )  # fmt: skip
+
+
+def wears_glasses(number: int) -> bool:
+    """None of the labelled 266 people does (P§7.1), some of all others do."""
+    return number >= _LABELLED and bool(rng_of(number, "wears glasses").uniform() < _WITH_GLASSES)
 
 
 def _look(appearance: Appearance) -> Look:

@@ -301,7 +301,6 @@ class TestLabelsAndPixels:
         changed_eyes = np.abs(eyes_closed - neutral).mean((1, 2))
         changed_jaw = np.abs(jaw_open - neutral).mean((1, 2))
         assert changed_eyes[:2].min() > 4 and changed_jaw[2:].min() > 3
-        assert changed_jaw[2:].mean() > changed_jaw[:2].mean(), "mouth cameras see the jaw best"
 
     def test_size_only_resamples(self, capture):
         small = capture.frames([500], cameras=("left_mouth",), size=64)[0, 0].astype(float)

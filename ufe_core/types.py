@@ -105,7 +105,8 @@ class CameraSpec:
             scale = bent / np.where(on_axis, 1.0, across)
             flat = camera[..., :2] * np.where(on_axis, 0.0, scale)[..., None]
         else:
-            flat = self._brown_conrady(camera[..., :2] / camera[..., 2:])[0]
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # beside or behind the camera
+                flat = self._brown_conrady(camera[..., :2] / camera[..., 2:])[0]
         return flat @ self.intrinsics[:2, :2].T + self.intrinsics[:2, 2]
 
     def unproject(self, pixels: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ class SyntheticConfig(ComponentConfig):
     """Options of the simulated headset."""
 
     subjects: int = Field(266, ge=1, le=100_000, description="How many people exist; a person depends on no other")
+    headset: str = Field("quest", description="What is worn: a shipped headset's name, or the path of a .toml file")
     condition: Literal["ordinary", "glasses", "dim", "aggressive_donning", "hand", "blocked_camera"] = Field(
         "ordinary", description="What everybody is put under: ordinary sessions, or one out-of-distribution condition"
     )

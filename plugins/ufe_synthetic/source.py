@@ -15,13 +15,13 @@ from ufe_core.ops.rasterize import EMPTY_KEY
 from ufe_core.store import Store, code_fingerprint, fingerprint
 from ufe_core.types import CameraSpec
 from ufe_synthetic.appearance import Appearance, appearance_of
-from ufe_synthetic.headset import Headset, default_headset
+from ufe_synthetic.headset import Headset, load_headset
 from ufe_synthetic.people import movement_of, neutral_geometry, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.props import glasses, lashes, teeth
 from ufe_synthetic.render import Instant, Look, Sensor, Stage, Visible, compress, radiance, rasterise, sense
-from ufe_synthetic.scene import SEGMENT_OF, Scene, ambient_exposure, emitter_visibility
+from ufe_synthetic.scene import SEGMENT_OF, Part, Scene, ambient_exposure, emitter_visibility
 from ufe_synthetic.sensing import Light, Sensing, headset_pose, sensing_of
 from ufe_synthetic.texels import TexelLayout, texel_layout
 
@@ -60,7 +60,8 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
     def fingerprint(self) -> str:
         return fingerprint({
             "source": "ufe/synthetic", "code": code_fingerprint(*_CODE), "head": asset_key(),
-            "condition": self.config.condition, "warp": importlib.metadata.version("warp-lang"),
+            "condition": self.config.condition, "headset": self.headset.digest,
+            "warp": importlib.metadata.version("warp-lang"),
         })  # fmt: skip
 
     def _number(self, subject: str) -> int:
@@ -78,7 +79,7 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
     @cached_property
     def headset(self) -> Headset:
         """The headset that everybody wears."""
-        return default_headset()
+        return load_headset(self.config.headset)
 
     def sensing(self, number: int, session: int) -> Sensing:
         """How a session's headset sits and is lit."""
@@ -139,16 +140,14 @@ class Studio:
         if condition == "glasses" or wears_glasses(number):
             frame_and_lenses = glasses(head, geometry, rng_of(number, "glasses"))
             parts += [part for part in frame_and_lenses if part.material != "lens"]
-        self.scene = Scene(head, geometry, parts)
-        towards = np.array([0.0, 20.0, 0.0]) - headset.emitters
-        self.directions = towards / np.linalg.norm(towards, axis=1, keepdims=True)
+        self.scene = Scene(head, geometry, parts, Part(*headset.occluders(), "headset"))
         rotation, translation = headset_pose(sensing.rotation_deg, sensing.translation_mm)
         visible = emitter_visibility(
-            self.scene, headset.emitters @ rotation.T + translation, self.directions @ rotation.T
+            self.scene, headset.emitters @ rotation.T + translation, headset.directions @ rotation.T
         )
         self.stage = Stage(
             self.scene, head, _look(self.appearance), source.exposed, visible, headset.power * sensing.emitter_gain,
-            np.ones(len(headset.power)),
+            headset.lobe,
         )  # fmt: skip
 
 
@@ -265,7 +264,7 @@ class SyntheticCapture(Capture):
             studio.scene.pose(motion.expression, motion.gaze, poses),
             np.clip(motion.expression @ studio.appearance.wrinkle_gain, 0, 1), motion.gaze, motion.pupil,
             np.stack([headset.emitters @ rotation.T + translation for rotation, translation in poses]),
-            np.stack([studio.directions @ rotation.T for rotation, _ in poses]), self._light(indices).ambient,
+            np.stack([headset.directions @ rotation.T for rotation, _ in poses]), self._light(indices).ambient,
         )  # fmt: skip
         views = [[camera.moved(*pose) for camera in resized] for pose in poses]
         return instant, rasterise(studio.stage, instant, views)

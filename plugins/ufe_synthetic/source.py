@@ -10,12 +10,13 @@ import numpy as np
 
 from ufe_core.errors import DataError
 from ufe_core.head import Head, asset_key, load_head
-from ufe_core.interfaces.source import SEGMENTS, Capture, FrameLabels, HMCSource, Neutral
-from ufe_core.ops.rasterize import EMPTY_KEY
+from ufe_core.interfaces.source import SEGMENTS, Capture, FrameLabels, HMCSource, Keypoints, Neutral
+from ufe_core.ops.rasterize import EMPTY_KEY, key_depths
 from ufe_core.store import Store, code_fingerprint, fingerprint
-from ufe_core.types import CameraSpec
+from ufe_core.types import CameraSpec, Region, Side
 from ufe_synthetic.appearance import Appearance, appearance_of
 from ufe_synthetic.headset import Headset, load_headset
+from ufe_synthetic.keypoints import KeypointSet, keypoint_set
 from ufe_synthetic.people import movement_of, neutral_geometry, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
@@ -29,9 +30,9 @@ _CODE = (
     "ufe_core.geometry", "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp",
     *(
         f"ufe_synthetic.{name}" for name in (
-            "acting", "appearance", "curves", "gaze", "hair", "headset", "people", "performance", "prompts", "refine",
-            "props.dentition", "props.eyelashes", "props.eyewear", "props.hands", "props.mesh", "render",
-            "render_warp", "scene", "sensing", "source", "texels", "visemes", "wrinkles",
+            "acting", "appearance", "curves", "gaze", "hair", "headset", "keypoints", "people", "performance",
+            "prompts", "refine", "props.dentition", "props.eyelashes", "props.eyewear", "props.hands", "props.mesh",
+            "render", "render_warp", "scene", "sensing", "source", "texels", "visemes", "wrinkles",
         )
     ),
 )  # fmt: skip
@@ -39,6 +40,8 @@ _SHAPES_PER_FILE = 64
 _FRAMES_PER_CALL = 8
 _STUDIOS = 4  # more than the threads that pack; each holds some 20 MB
 _NEUTRAL_TEXTURE_PX = 256
+_POINTS = 96
+_HIDDEN_MM = 1.5  # a point is hidden by what lies further in front of it
 _LABELLED, _WITH_GLASSES = 266, 0.15
 
 
@@ -103,6 +106,16 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         """What rendering a session takes; only the last few are kept."""
         return self._studios(number, session)
 
+    def keypoint_set(self, region: Region, side: Side) -> KeypointSet:
+        """The 96 points that a camera of a region and side looks for."""
+        if (region, side) not in self._keypoint_sets:
+            self._keypoint_sets[region, side] = keypoint_set(self.head, "lower" if region == "lower" else "upper", side)
+        return self._keypoint_sets[region, side]
+
+    @cached_property
+    def _keypoint_sets(self) -> dict[tuple[str, str], KeypointSet]:
+        return {}
+
     def appearance(self, number: int, session: int) -> Appearance:
         """How a subject looks on the day of a session."""
         return appearance_of(number, self.head, self._texels, session)
@@ -149,6 +162,15 @@ class Studio:
             self.scene, head, _look(self.appearance), source.exposed, visible, headset.power * sensing.emitter_gain,
             headset.lobe,
         )  # fmt: skip
+
+
+def _unhidden(camera: CameraSpec, place: np.ndarray, pixel: np.ndarray, depths: np.ndarray) -> np.ndarray:
+    """Which points [K, 3] at pixels [K, 2] lie in the image and no deeper than what a z-buffer [H, W] saw there."""
+    column, row = np.floor(np.nan_to_num(pixel, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(int).T
+    inside = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+    depth = place @ camera.rotation[2] + camera.translation[2]
+    nearest = depths[np.clip(row, 0, camera.height - 1), np.clip(column, 0, camera.width - 1)]
+    return np.asarray(inside & (depth < nearest + _HIDDEN_MM))
 
 
 def wears_glasses(number: int) -> bool:
@@ -224,6 +246,23 @@ class SyntheticCapture(Capture):
     def cameras_at(self, index: int) -> tuple[CameraSpec, ...]:
         pose = self._headset_poses(self._performance.motion(self._check([index])))[0]
         return tuple(camera.moved(*pose) for camera in self.cameras)
+
+    def keypoints(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> Keypoints:
+        rows, columns = self._check(indices), self._columns(cameras)
+        points = np.empty((len(rows), len(columns), _POINTS, 2), np.float32)
+        visible = np.empty((len(rows), len(columns), _POINTS), bool)
+        for n, index in enumerate(rows):
+            instant, seen = self.see([index], cameras, size)
+            depths = key_depths(seen.keys).numpy()
+            vertices = instant.vertices[:, : self._studio.scene.head_count]
+            sitting = self.cameras_at(index)
+            for c, column in enumerate(columns):
+                camera = sitting[column].resized(size, size)
+                chosen = self._source.keypoint_set(camera.region, camera.side)
+                place = chosen.positions(vertices, instant.gaze)[0]
+                points[n, c] = camera.project(place)
+                visible[n, c] = camera.in_view(place) & _unhidden(camera, place, points[n, c], depths[c])
+        return Keypoints(points, visible)
 
     def segmentation(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:
         rows, columns = self._check(indices), self._columns(cameras)

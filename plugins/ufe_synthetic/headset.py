@@ -25,10 +25,10 @@ else:
     import tomli as tomllib
 
 _FOLDER = Path(__file__).with_name("headsets")
-_BARREL_SECTIONS, _GASKET_SECTIONS = 24, 36
+_BARREL_SECTIONS, _GASKET_SECTIONS = 32, 36
 #: Strips of each wall: at the face, outside, in front, inside. Cameras sit beside the walls, and a renderer that drops
 #: faces which reach behind a camera must lose little of them.
-_BARREL_STRIPS, _GASKET_STRIPS = (1, 3, 1, 2), (1, 2, 1, 7)
+_BARREL_STRIPS, _GASKET_STRIPS = (1, 2, 1, 1), (1, 2, 1, 7)
 _REGION_ORDER, _SIDE_ORDER = ("upper", "lower", "whole"), ("left", "right", "centre")
 _MIRROR = np.diag([-1.0, 1.0, 1.0])
 

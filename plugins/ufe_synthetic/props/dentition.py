@@ -26,14 +26,13 @@ _ARCH_CENTRE_Z = -12.0  # mm: the arch is measured round this point of the mid p
 _SQUARENESS = 2.3  # exponent of the arch's superellipse
 _LIP_MARGIN_MM, _MOVING_MARGIN_MM = 1.2, 0.4
 _OVERJET_MM = 2.7
-_SLIT_MM = 0.45  # a wider interval without surface, seen from the front, is an opening
+_SLIT_MM = 0.11  # a wider interval without surface, seen from the front, is an opening
+_SMILE = dict.fromkeys(("mouthSmileLeft", "mouthSmileRight", "mouthUpperUpLeft", "mouthUpperUpRight"), 1.0)
 _LIP_POSES = (
-    ("mouthSmileLeft", "mouthSmileRight", "mouthUpperUpLeft", "mouthUpperUpRight"),
-    ("mouthStretchLeft", "mouthStretchRight"),
-    ("mouthDimpleLeft", "mouthDimpleRight"),
-    ("mouthPressLeft", "mouthPressRight"),
-    ("mouthFrownLeft", "mouthFrownRight"),
+    _SMILE,
+    *({f"mouth{name}Left": 1.0, f"mouth{name}Right": 1.0} for name in ("Stretch", "Dimple", "Press", "Frown")),
 )
+_LAUGH = {**_SMILE, "jawOpen": 0.35}  # draws the corners in over the upper teeth
 _JAW = ("jawOpen", "jawForward", "jawLeft", "jawRight")
 
 
@@ -79,8 +78,8 @@ def teeth(head: Head, geometry: np.ndarray, rng: np.random.Generator) -> list[Pa
     bite = float(np.mean(lips) if np.isfinite(lips).all() else geometry[ring, 1].mean() + 0.4)
     overbite = rng.uniform(1.0, 3.0)
     size = rng.normal(1.0, 0.03)
-    upper = _fit_arch(head, geometry, (bite - 10.5, bite + 2.0))
-    below = _fit_arch(head, geometry, (bite - 1.0, bite + 7.0))
+    upper = _fit_arch(head, geometry, (bite - 10.5, bite + 2.0), upper=True)
+    below = _fit_arch(head, geometry, (bite - 1.0, bite + 7.0), upper=False)
     lower = _Arch(min(upper.depth - _OVERJET_MM, below.depth), min(upper.half_width - 1.2, below.half_width))
     tongue = geometry[head.part == TONGUE]
     parts = []
@@ -110,7 +109,7 @@ def _with_jaw(head: Head, geometry: np.ndarray, vertices: np.ndarray) -> np.ndar
     return out
 
 
-def _fit_arch(head: Head, geometry: np.ndarray, heights: tuple[float, float]) -> _Arch:
+def _fit_arch(head: Head, geometry: np.ndarray, heights: tuple[float, float], *, upper: bool) -> _Arch:
     """The widest arch between two heights (mm) that stays behind lips and cheeks.
 
     At rest it keeps clear of the mouth's lining, in broad expressions of the skin: anny's lining does not slide over
@@ -118,8 +117,10 @@ def _fit_arch(head: Head, geometry: np.ndarray, heights: tuple[float, float]) ->
     """
     angle = np.radians(np.arange(0, 126, 3))
     free = _wall(head, geometry, heights, angle, (SKIN, MOUTH_CAVITY)) - _LIP_MARGIN_MM
-    for pose in _LIP_POSES:
-        moved = geometry + head.actions[[ACTIONS.index(action) for action in pose]].sum(0)
+    for pose in _LIP_POSES if not upper else (*_LIP_POSES, _LAUGH):
+        moved = geometry.astype(np.float64)
+        for action, amount in pose.items():
+            moved += amount * head.actions[ACTIONS.index(action)]
         free = np.minimum(free, _wall(head, moved, heights, angle, (SKIN,)) - _MOVING_MARGIN_MM)
     arch = _Arch(min(40.0, float(free[:5].min())), min(32.5, float(free[26:36].min())))
     shrink = min(1.0, float((free / arch.radius(angle)).min()))
@@ -148,17 +149,24 @@ def _slit(head: Head, geometry: np.ndarray) -> tuple[float, float]:
     """Heights (mm) that upper and lower teeth may reach and stay out of sight: resting lips leave a slit in some people."""
     regions = head.topology.regions
     mouth = geometry[np.concatenate([regions["mouth_corners"], regions["lip_centres"]])]
-    near = np.isin(head.part, (SKIN, MOUTH_CAVITY)) & (np.abs(head.template[:, 1] - 67) < 16)
-    near &= (np.abs(head.template[:, 0]) < 32) & (head.template[:, 2] > 0)
-    points = surface_points(geometry, head.faces[near[head.faces].all(1)], 0.4)
-    points = points[np.abs(points[:, 1] - mouth[2:, 1].mean()) < 6]
+    slit = float(mouth[2:, 1].mean())
+    near = (head.part == SKIN) & (np.abs(head.template[:, 0]) < 32) & (head.template[:, 2] > 0)
+    near &= np.abs(geometry[:, 1] - slit) < 9
+    faces = head.faces[near[head.faces].all(1)]
+    a, b, c = np.moveaxis(geometry[faces].astype(np.float64), 1, 0)
+    points = surface_points(geometry, faces[np.cross(b - a, c - a)[:, 2] > 0], _SLIT_MM * 0.75)
+    points = points[np.argsort(points[:, 0])]
     upper, lower = np.inf, -np.inf
     for column in np.arange(np.ceil(mouth[:, 0].min()), mouth[:, 0].max(), 0.5):
-        heights = np.sort(points[np.abs(points[:, 0] - column) < 0.3, 1])
+        first, last = np.searchsorted(points[:, 0], [column - _SLIT_MM / 2, column + _SLIT_MM / 2])
+        heights = np.sort(points[first:last, 1])
+        heights = heights[np.abs(heights - slit) < 6]
+        if len(heights) < 2:
+            continue
         gap = int(np.argmax(np.diff(heights)))
         if heights[gap + 1] - heights[gap] > _SLIT_MM:
             upper, lower = min(upper, heights[gap]), max(lower, heights[gap + 1])
-    return upper - 0.15, lower + 0.15
+    return upper - 0.35, lower + 0.35
 
 
 def _row(

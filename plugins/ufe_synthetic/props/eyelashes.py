@@ -12,6 +12,7 @@ from ufe_synthetic.scene import Part
 
 _FRONT_EDGE = 3  # edge loops from where the lid's lining begins to the lid's front edge
 _NOMINAL_EYE_MM = 26.0  # corner to corner of the mean head's lids
+_FREE_MM = 0.3  # between a lash and eyeball or skin
 _HALF_WIDTH_MM = (0.15, 0.10)  # of a blade, at its root and middle
 
 
@@ -51,9 +52,10 @@ def lashes(head: Head, geometry: np.ndarray, rng: np.random.Generator) -> list[P
     vertices: list[np.ndarray] = []
     actions: list[np.ndarray] = []
     for eye in (EYE_LEFT, EYE_RIGHT):
-        centre = geometry[head.part == eye].mean(0).astype(np.float64)
+        rows = geometry[head.part == eye].astype(np.float64)
+        ball = rows.mean(0), float(np.linalg.norm(rows - rows.mean(0), axis=1).max())
         for row, margin in zip((_UPPER, _LOWER), lid_margins(head, eye), strict=True):
-            grown = _grow(head, geometry, margin, centre, row, (density, length, curl), rng)
+            grown = _grow(head, geometry, margin, ball, row, (density, length, curl), rng)
             vertices.append(grown[0])
             actions.append(grown[1])
     points = np.concatenate(vertices).astype(np.float32)
@@ -89,12 +91,30 @@ def _beside(faces: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     return out
 
 
+def _skin_about(head: Head, geometry: np.ndarray, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points [N, 3] of the skin within reach of an eye's lashes, and normals [N, 3] there."""
+    near = (head.part == SKIN) & (np.linalg.norm(geometry - centre, axis=1) < 34)
+    corners = geometry[head.faces[near[head.faces].all(1)]].astype(np.float64)
+    normal = unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]) + 1e-12)
+    weights = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4]]) / np.array([[3], [6], [6], [6]])
+    points = np.einsum("pk,fkd->fpd", weights, corners)
+    return points.reshape(-1, 3), np.repeat(normal, len(weights), axis=0)
+
+
+def _depth_below(skin: tuple[np.ndarray, np.ndarray], points: np.ndarray) -> np.ndarray:
+    """How deep (mm) points [N, 3] lie under the nearest skin, negative outside."""
+    nearest = np.argmin(((points[:, None] - skin[0]) ** 2).sum(-1), axis=1)
+    return np.asarray(((skin[0][nearest] - points) * skin[1][nearest]).sum(1))
+
+
 def _grow(
-    head: Head, geometry: np.ndarray, margin: np.ndarray, centre: np.ndarray, row: _Row,
+    head: Head, geometry: np.ndarray, margin: np.ndarray, eye: tuple[np.ndarray, float], row: _Row,
     person: tuple[float, float, float], rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Vertices [5 K, 3] and actions [52, 5 K, 3] of one row on one lid."""
     density, length, curl = person
+    centre, ball = eye
+    skin = _skin_about(head, geometry, centre)
     line = geometry[margin].astype(np.float64)
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     count = round(row.count * density)
@@ -103,6 +123,7 @@ def _grow(
     low = np.minimum(at.astype(int), len(margin) - 2)
     share = (at - low)[:, None]
     root = line[low] * (1 - share) + line[low + 1] * share
+    root = centre + unit(root - centre) * np.maximum(np.linalg.norm(root - centre, axis=1), ball + _FREE_MM)[:, None]
     moved = head.actions[:, margin].astype(np.float64)
     moved = moved[:, low] * (1 - share) + moved[:, low + 1] * share
 
@@ -120,12 +141,21 @@ def _grow(
     root_angle = np.radians(row.root_tilt + rng.normal(0, 4, count))
     tip_angle = np.radians(row.tip_tilt * curl + rng.normal(0, 6, count))
 
-    def heading(angle: np.ndarray) -> np.ndarray:
-        straight = np.cos(angle)[:, None] * out + np.sin(angle)[:, None] * away
-        return unit(straight + fan[:, None] * side)
+    def shape(tilt: float) -> tuple[np.ndarray, np.ndarray]:
+        points, last = [], root
+        for angle in ((2 * root_angle + tip_angle * tilt) / 3, tip_angle * tilt):
+            straight = np.cos(angle)[:, None] * out + np.sin(angle)[:, None] * away
+            last = last + 0.5 * long[:, None] * unit(straight + fan[:, None] * side)
+            points.append(last)
+        return points[0], points[1]
 
-    middle = root + 0.5 * long[:, None] * heading((2 * root_angle + tip_angle) / 3)
-    tip = middle + 0.5 * long[:, None] * heading(tip_angle)
+    middle, tip = shape(1.0)
+    for tilt in (0.75, 0.5, 0.25, 0.0, -0.25, -0.5):  # a heavy lid or brow presses lashes forward
+        buried = _depth_below(skin, tip) > -_FREE_MM
+        if not buried.any():
+            break
+        for points, straighter in zip((middle, tip), shape(tilt), strict=True):
+            points[buried] = straighter[buried]
     wide, narrow = (side * half for half in _HALF_WIDTH_MM)
     blades = np.stack([root - wide, root + wide, middle - narrow, middle + narrow, tip], 1)
 

@@ -14,7 +14,7 @@ from ufe_synthetic.scene import Part
 _AROUND = 32  # points of a lens's outline
 _LENS_CURVE_MM = 110.0  # radius of the lenses' front
 _TILT = np.tan(np.radians(7.0))  # lenses lean towards the cheeks
-_CLEARANCE_MM = 0.9
+_CLEARANCE_MM = 0.8
 _TEMPLE_END_Z = -50.0  # in front of the ears
 _GRID_X, _GRID_Y = 80, 55  # half size (mm) of the map of the face
 
@@ -87,13 +87,13 @@ def glasses(head: Head, geometry: np.ndarray, rng: np.random.Generator) -> list[
 
 
 def _height_map(cloud: np.ndarray) -> np.ndarray:
-    """Greatest z of the face over a grid of 1 mm, [x, y]; each cell counts its neighbours up to 2 mm away."""
+    """Greatest z of the face over a grid of 1 mm, [x, y]; each cell counts its neighbours."""
     cells = np.full((2 * _GRID_X + 1, 2 * _GRID_Y + 1), -200.0)
     cell = np.rint(cloud[:, :2]).astype(int) + [_GRID_X, _GRID_Y]
     inside = (cell >= 0).all(1) & (cell < cells.shape).all(1) & (cloud[:, 2] > -20)
     np.maximum.at(cells, tuple(cell[inside].T), cloud[inside, 2])
     spread = cells.copy()
-    for dx, dy in itertools.product(range(-2, 3), repeat=2):
+    for dx, dy in itertools.product(range(-1, 2), repeat=2):
         spread = np.maximum(spread, np.roll(cells, (dx, dy), (0, 1)))
     return np.maximum(spread, spread[::-1])
 
@@ -108,8 +108,8 @@ def _fit(face: np.ndarray, eye_x: float, cornea: float, style: _Style, rng: np.r
     """The most ordinary fit, in size and place, of those that clear the face."""
     usual = rng.uniform(12.0, 13.5)
     lower = rng.uniform(1.5, 5.0)
-    choices = itertools.product(np.arange(0, 21, 1.0), (0.0, 2.0, 4.0, 6.0), (0.0, 3.0, 6.0), (1.0, 0.92, 0.84, 0.76))
-    for forward, bridge, drop, scale in sorted(choices, key=lambda c: c[0] * 1.5 + c[1] + c[2] + 40 * (1 - c[3])):
+    choices = itertools.product(np.arange(0, 21, 1.0), (0.0, 2.0, 4.0, 6.0), (0.0, 3.0, 6.0), (1.0, 0.94, 0.88, 0.82, 0.76))
+    for forward, bridge, drop, scale in sorted(choices, key=lambda c: 2 * c[0] + 0.6 * c[1] + 0.6 * c[2] + 25 * (1 - c[3])):
         gap = 16.0 + bridge
         width = (2 * (eye_x + 1.5) - 16.0) * scale
         middle = np.array([(gap + width) / 2 + style.rim, lower + drop, cornea + usual + forward])
@@ -174,10 +174,11 @@ def _temple(fit: _Fit, cloud: np.ndarray) -> Mesh:
     hinge = edge[np.argmin(np.abs(edge[:, 1] - high))]
     back = np.linspace(hinge[2] - 4, _TEMPLE_END_Z, 7)
     beside = cloud[np.abs(cloud[:, 1] - hinge[1]) < 7]
-    wide = [np.abs(beside[np.abs(beside[:, 2] - z) < 8, 0]).max(initial=0.0) for z in back]
-    outside = np.maximum.accumulate(np.maximum(hinge[0] + 4.0, np.array(wide) + 2.0 + style.wire))
-    turn = hinge + [2.5, 0, -0.5]
-    path = np.concatenate([hinge[None], turn[None], np.stack([outside, np.full(7, hinge[1]), back], 1)])
+    wide = np.array([np.abs(beside[np.abs(beside[:, 2] - z) < 8, 0]).max(initial=0.0) for z in back])
+    start = hinge[0] + 4.0
+    flare = np.max((wide + 2.0 + style.wire - start)[1:] / (back[0] - back[1:]), initial=0.0)
+    outside = np.maximum(start, wide[0] + 2.0 + style.wire) + flare * (back[0] - back)
+    path = np.concatenate([hinge[None], hinge[None] + [2.5, 0, -0.5], np.stack([outside, np.full(7, hinge[1]), back], 1)])
     radii = np.tile([style.wire * 0.7, style.wire * 1.5], (len(path), 1))
     return sweep(path, radii, across=5, up=np.array([0.0, -1.0, 0.0]))
 
@@ -187,9 +188,13 @@ def _pad(fit: _Fit, cloud: np.ndarray) -> list[Mesh]:
     rim = fit.outline(fit.style.rim * 0.6)
     inner = rim[rim[:, 0] < fit.middle[0]]
     arm = inner[np.argmin(np.abs(inner[:, 1] - fit.middle[1] - 0.12 * fit.height))]
-    place = arm + [0, 2.0, -4.0]
-    nose = cloud[(np.abs(cloud[:, 1] - place[1]) < 4) & (np.abs(cloud[:, 2] - place[2]) < 3) & (np.abs(cloud[:, 0]) < 22)]
-    place[0] = min(np.abs(nose[:, 0]).max(initial=0.0) + 1.0, arm[0] + 2.0) if len(nose) else arm[0] - 3.0
+    for behind in (5.0, 4.0, 3.0):
+        place = arm + [0, 2.0, -behind]
+        beside = (np.abs(cloud[:, 1] - place[1]) < 3) & (np.abs(cloud[:, 2] - place[2]) < 1.5)
+        beside &= np.abs(cloud[:, 0]) < 22
+        place[0] = max(np.abs(cloud[beside, 0]).max(initial=0.0) + 0.7, arm[0] - 3.0)
+        if place[0] < arm[0] + 2.5:
+            break
     path = place + np.array([[-0.2, -4.0, 0.3], [-0.1, -2.2, 0.1], [0.0, 0.0, 0.0], [0.3, 2.2, -0.1], [0.6, 4.0, -0.3]])
     radii = np.array([[0.5, 1.2], [0.9, 2.2], [1.0, 2.5], [0.9, 2.2], [0.5, 1.2]])
     pad = sweep(path, radii, across=6, up=np.array([0.0, 0.0, 1.0]))

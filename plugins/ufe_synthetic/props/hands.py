@@ -76,7 +76,7 @@ def _finger(k: int, bend_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         total - end * np.array([1.0, 0.55, 0.2, 0.0]),
     ])  # fmt: skip
     places = np.sort(places)
-    width = np.interp(places, [-base, 0, total - end], [_THICK[k, 0] * 0.9, _THICK[k, 0], _THICK[k, 1]])
+    width = np.interp(places, [-base, 0, total - end], [_THICK[k, 0] * 0.7, _THICK[k, 0], _THICK[k, 1]])
     width *= 1 + 0.05 * np.exp(-(((places[:, None] - joints[1:]) / 6) ** 2)).sum(1)
     rounding = np.sqrt(np.clip(1 - np.clip((places - total + end) / end, 0, 0.995) ** 2, 0, 1))
     path = np.stack([np.interp(places, fine, line[:, c]) for c in range(3)], 1)

@@ -23,7 +23,7 @@ def loft(rings: np.ndarray, *, start: np.ndarray | None = None, end: np.ndarray 
     count, across = rings.shape[:2]
     caps = [point for point in (start, end) if point is not None]
     vertices = np.concatenate([rings.reshape(-1, 3), *(np.asarray(cap, np.float64)[None] for cap in caps)])
-    faces = strip_faces(count, across, closed=True)
+    faces: np.ndarray = strip_faces(count, across, closed=True)
     here = np.arange(across)
     following = np.roll(here, -1)
     if start is not None:

@@ -85,12 +85,13 @@ class Stage:
 
     `exposed` float32 [V] and `visible` float32 [L, count] are what `ambient_exposure` and `emitter_visibility` say;
     `power` and `lobe` [L] the emitters' strength and the exponent of their cosine lobe. Faces that lie behind
-    z = `behind_mm` at rest, which no headset camera sees, are left out.
+    z = `behind_mm` at rest, which no headset camera sees, are left out. `materials` replaces the values of `MATERIALS`,
+    which are those in infrared.
     """
 
     def __init__(
         self, scene: Scene, head: Head, look: Look, exposed: np.ndarray, visible: np.ndarray, power: np.ndarray,
-        lobe: np.ndarray, behind_mm: float = _BEHIND_MM,
+        lobe: np.ndarray, behind_mm: float = _BEHIND_MM, materials: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         rest = scene.rest[scene.faces, 2].max(1)
         self._kept = np.flatnonzero(rest > behind_mm)
@@ -102,7 +103,8 @@ class Stage:
         for rows, _ in scene.eyes:
             offset = scene.neutral[rows] - scene.neutral[rows].mean(0)
             self._direction[rows] = offset / np.linalg.norm(offset, axis=1, keepdims=True)
-        self.materials = torch.tensor(list(MATERIALS.values()), dtype=torch.float32)
+        table = np.array(list(MATERIALS.values())) if materials is None else materials
+        self.materials = torch.from_numpy(table.astype(np.float32))
         self.power = torch.from_numpy((power * _POWER).astype(np.float32))
         self.lobe = torch.from_numpy(lobe.astype(np.float32))
         self._maps = np.stack([look.albedo, look.gloss, look.relief, look.wrinkles], -1).astype(np.float32)
@@ -268,7 +270,7 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
     frames, count = seen.vertices.shape[:2]
     wrinkle = np.zeros((frames, stage.scene.count), np.float32)
     wrinkle[:, : stage.scene.head_count] = instant.wrinkle
-    if level is not stage.coarse:
+    if count > stage.scene.count:
         wrinkle = np.ascontiguousarray(stage.refinement.average(wrinkle.T).T)
     lamps = _lamps(wp, kernels, stage, instant)
     corners = torch.empty(frames, count, 12)

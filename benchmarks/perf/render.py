@@ -27,7 +27,7 @@ from embreex.mesh_construction import TriangleMesh
 
 from ufe_core.ops.rasterize import depth_keys, interpolate, rasterize
 from ufe_synthetic.plugin import SyntheticConfig
-from ufe_synthetic.render import Sensor, radiance, sense
+from ufe_synthetic.render import radiance, sense
 from ufe_synthetic.source import SyntheticSource
 
 SIZE, FRAME, BATCH = 192, 9000, 16
@@ -117,7 +117,7 @@ def prepare() -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
         "finished frame": lambda: capture.frames([FRAME], cameras=names, size=SIZE),
         "pose and rasterise": lambda: capture.see([FRAME], names, SIZE),
         "shade": lambda: radiance(capture.stage, instant, seen),
-        "sensor": lambda: sense(linear, np.ones(len(names)), np.arange(len(names)), Sensor()),
+        "sensor": lambda: sense(linear, np.ones(len(names)), np.arange(len(names)), capture.headset.sensor, 400),
         "R_mesh forward": mesh_forward,
         "R_mesh both": lambda: mesh_forward().sum().backward(),
         f"{BATCH} frames, 1 thread": lambda: capture.frames(frames, cameras=names, size=SIZE),

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ufe_core.errors import ContractError
-from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, MOUTH_CAVITY, SKIN, Head
+from ufe_core.head import EYE_SOCKET, MOUTH_CAVITY, SKIN, Head
 from ufe_core.types import Side
 
 COUNT = 96
@@ -62,28 +62,19 @@ class KeypointSet:
     names: tuple[str, ...]
     vertices: np.ndarray
     pupils: tuple[int, ...]
-    eyes: tuple[np.ndarray, np.ndarray]
-    pupil_rings: tuple[np.ndarray, np.ndarray]
 
-    def positions(self, vertices: np.ndarray, gaze: np.ndarray) -> np.ndarray:
+    def positions(self, vertices: np.ndarray, pupils: np.ndarray) -> np.ndarray:
         """Where the points of N posed heads lie.
 
         Args:
-            vertices: float32 [N, V, 3], mm, head coordinates, eyeballs turned by the gaze.
-            gaze: float32 [N, 6], unit vectors of the left, then of the right eye.
+            vertices: float32 [N, V, 3], mm, head coordinates.
+            pupils: [N, 2, 3], mm: where the gaze of the left, then of the right eye leaves the eyeball.
 
         Returns:
-            float64 [N, 96, 3], mm, head coordinates; a pupil is where the gaze leaves the eyeball.
+            float64 [N, 96, 3], mm, head coordinates.
         """
-        points = np.asarray(vertices[:, self.vertices], np.float64)
-        pupils = [self._pupil(np.asarray(vertices, np.float64), gaze, eye) for eye in self.pupils]
-        return np.concatenate([points, *pupils], 1)
-
-    def _pupil(self, vertices: np.ndarray, gaze: np.ndarray, eye: int) -> np.ndarray:
-        """The front of an eyeball, [N, 1, 3]."""
-        centre = vertices[:, self.eyes[eye]].mean(1, keepdims=True)
-        radius = np.linalg.norm(vertices[:, self.pupil_rings[eye]] - centre, axis=-1).mean(1)
-        return centre + radius[:, None, None] * gaze[:, None, 3 * eye : 3 * eye + 3]
+        chosen = [vertices[:, self.vertices], pupils[:, list(self.pupils)]]
+        return np.concatenate([np.asarray(points, np.float64) for points in chosen], 1)
 
 
 def keypoint_set(head: Head, region: Literal["upper", "lower"], side: Side) -> KeypointSet:
@@ -109,9 +100,7 @@ def keypoint_set(head: Head, region: Literal["upper", "lower"], side: Side) -> K
         names = tuple(f"{which}_{names[k]}" for which in ("left", "right") for k in half)
         rows, pupils = np.concatenate([_mirror(head, rows[half]), rows[half]]), pupils[::-1]
     names += tuple(("pupil_left", "pupil_right")[eye] for eye in pupils)
-    eyes = [np.flatnonzero(head.part == part) for part in (EYE_LEFT, EYE_RIGHT)]
-    rings = [_foremost(head, eye) for eye in eyes]
-    return KeypointSet(names, rows, pupils, (eyes[0], eyes[1]), (rings[0], rings[1]))
+    return KeypointSet(names, rows, pupils)
 
 
 def _right_upper(head: Head) -> tuple[tuple[str, ...], np.ndarray]:
@@ -208,10 +197,3 @@ def _mirror(head: Head, rows: np.ndarray) -> np.ndarray:
     """The vertices on the other side of the symmetric mesh."""
     across = head.template[rows].astype(np.float64) * [-1.0, 1.0, 1.0]
     return np.array([np.linalg.norm(head.template - point, axis=1).argmin() for point in across])
-
-
-def _foremost(head: Head, eye: np.ndarray) -> np.ndarray:
-    """The vertices of an eyeball nearest to its axis."""
-    offset = head.template[eye] - head.template[eye].mean(0)
-    turn = np.degrees(np.arccos(offset[:, 2] / np.linalg.norm(offset, axis=1)))
-    return eye[turn < turn.min() + 1]

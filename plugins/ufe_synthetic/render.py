@@ -18,6 +18,7 @@ from ufe_synthetic.scene import MATERIALS, Scene
 if TYPE_CHECKING:
     from ufe_core.head import Head
     from ufe_core.types import CameraSpec
+    from ufe_synthetic.headset import SensorModel
 
 _POWER = 1500.0  # brings skin at 45 mm to mid grey at exposure 1
 _SURFACE_GAP_MM = 2.0
@@ -26,6 +27,7 @@ _TEXELS_PER_PX = 2.7  # an image pixel covers about as many texels of the face i
 _FINE_FROM_PX = 256  # images at least this wide show facets of the plain mesh
 _FINE_ABOVE_Z_MM, _FINE_ABOVE_Y_MM = -25.0, 120.0
 _BEHIND_MM = -95.0
+_LENS = list(MATERIALS).index("lens")
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Level:
     uv_faces: Tensor
     uv: Tensor
     material: Tensor
+    albedo: Tensor
     row_start: Tensor
     row_face: Tensor
     eye_direction: Tensor
@@ -94,17 +97,20 @@ class Stage:
         lobe: np.ndarray, behind_mm: float = _BEHIND_MM, materials: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         rest = scene.rest[scene.faces, 2].max(1)
-        self._kept = np.flatnonzero(rest > behind_mm)
+        lens = scene.material == _LENS
+        self._kept = np.flatnonzero(((rest > behind_mm) | (scene.faces[:, 0] >= scene.head_count)) & ~lens)
+        self._lenses = np.flatnonzero(lens)
         self.scene, self.look, self._head = scene, look, head
         self._visible = np.ascontiguousarray(visible, np.float32)
         self._exposed = np.full(scene.count, 0.5, np.float32)
         self._exposed[: scene.head_count] = exposed
         self._direction = np.zeros((scene.count, 3), np.float32)
-        for rows, _ in scene.eyes:
-            offset = scene.neutral[rows] - scene.neutral[rows].mean(0)
+        for rows, centre in scene.eyes:
+            offset = scene.rest[rows] - centre
             self._direction[rows] = offset / np.linalg.norm(offset, axis=1, keepdims=True)
         table = np.array(list(MATERIALS.values())) if materials is None else materials
         self.materials = torch.from_numpy(table.astype(np.float32))
+        self._albedo = np.where(np.isnan(scene.albedo), table[scene.material, 0], scene.albedo).astype(np.float32)
         self.power = torch.from_numpy((power * _POWER).astype(np.float32))
         self.lobe = torch.from_numpy(lobe.astype(np.float32))
         self._maps = np.stack([look.albedo, look.gloss, look.relief, look.wrinkles], -1).astype(np.float32)
@@ -128,10 +134,18 @@ class Stage:
     @cached_property
     def coarse(self) -> Level:
         """The scene's own meshes."""
+        return self._whole(self._kept)
+
+    @cached_property
+    def lenses(self) -> Level | None:
+        """The lenses of glasses, through which the rest is seen; None without glasses."""
+        return self._whole(self._lenses) if len(self._lenses) else None
+
+    def _whole(self, chosen: np.ndarray) -> Level:
         scene = self.scene
         return _level(
-            scene.faces[self._kept], scene.uv_faces[self._kept], self._head.uv, scene.material[self._kept], scene.count,
-            self._direction, self._exposed, self._visible,
+            scene.faces[chosen], scene.uv_faces[chosen], self._head.uv, scene.material[chosen], self._albedo[chosen],
+            scene.count, self._direction, self._exposed, self._visible,
         )  # fmt: skip
 
     @cached_property
@@ -151,14 +165,15 @@ class Stage:
         uv = self._head.uv
         return _level(
             finer.faces, finer.uv_faces, np.concatenate([uv, uv[finer.uv_edges].mean(1)]),
-            self.scene.material[self._kept][finer.parent], self.scene.count + len(finer.edges),
-            finer.average(self._direction), finer.average(self._exposed), finer.average(self._visible.T).T,
+            self.scene.material[self._kept][finer.parent], self._albedo[self._kept][finer.parent],
+            self.scene.count + len(finer.edges), finer.average(self._direction), finer.average(self._exposed),
+            finer.average(self._visible.T).T,
         )  # fmt: skip
 
 
 def _level(
-    faces: np.ndarray, uv_faces: np.ndarray, uv: np.ndarray, material: np.ndarray, count: int, direction: np.ndarray,
-    exposed: np.ndarray, visible: np.ndarray,
+    faces: np.ndarray, uv_faces: np.ndarray, uv: np.ndarray, material: np.ndarray, albedo: np.ndarray, count: int,
+    direction: np.ndarray, exposed: np.ndarray, visible: np.ndarray,
 ) -> Level:  # fmt: skip
     order = np.argsort(faces.reshape(-1), kind="stable")
     counts = np.bincount(faces.reshape(-1), minlength=count)
@@ -169,6 +184,7 @@ def _level(
         uv_faces,
         uv,
         material,
+        albedo,
         row_start,
         (order // 3).astype(np.int32),
         direction,
@@ -215,7 +231,7 @@ class Visible:
     """What the cameras of N frames see of a level's meshes.
 
     `vertices` and `normals` float32 [N, count, 3]; `screen` float32 [views, count, 3]; `keys` int64
-    [views, H, W], the z-buffer.
+    [views, H, W], the z-buffer; `lens_keys` that of the glasses' lenses alone, None without glasses.
     """
 
     level: Level
@@ -223,6 +239,7 @@ class Visible:
     normals: Tensor
     screen: Tensor
     keys: Tensor
+    lens_keys: Tensor | None
     views: dict[str, Tensor]
 
 
@@ -245,8 +262,13 @@ def rasterise(stage: Stage, instant: Instant, cameras: Sequence[Sequence[CameraS
         wp.from_torch(views["distortion"]),
         wp.from_torch(views["fisheye"]), wp.from_torch(views["tan_limit"]), wp.from_torch(screen, dtype=wp.vec3),
     ])  # fmt: skip
-    keys = depth_keys(screen, level.faces, height=camera.height, width=camera.width)
-    return Visible(level, vertices, _vertex_normals(level, vertices), screen, keys, views)
+
+    def z_buffer(faces: Tensor) -> Tensor:
+        return depth_keys(screen, faces, height=camera.height, width=camera.width)
+
+    lens_keys = z_buffer(stage.lenses.faces) if stage.lenses else None
+    shown = z_buffer(level.faces)
+    return Visible(level, vertices, _vertex_normals(level, vertices), screen, shown, lens_keys, views)
 
 
 def _vertex_normals(level: Level, vertices: Tensor) -> Tensor:
@@ -295,12 +317,21 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
     surface.across = wp.from_torch(level.across, dtype=wp.vec3i)
     surface.uv_faces = wp.from_torch(level.uv_faces, dtype=wp.vec3i)
     surface.uv, surface.face_material = wp.from_torch(level.uv, dtype=wp.vec2), wp.from_torch(level.material)
+    surface.face_albedo = wp.from_torch(level.albedo)
     sharp = torch.empty(seen.keys.shape)
     wp.launch(kernels.shade, dim=_runs(sharp), device="cpu", inputs=[
         wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]), surface,
         _paint(wp, kernels, stage, sharp.shape[2]), lamps, wp.from_torch(stage.materials),
         wp.from_torch(seen.views["eye"], dtype=wp.vec3), wp.from_torch(sharp),
     ])  # fmt: skip
+    if stage.lenses is not None and seen.lens_keys is not None:
+        normals = _vertex_normals(stage.lenses, seen.vertices[:, : stage.scene.count].contiguous())
+        wp.launch(kernels.glaze, dim=_runs(sharp), device="cpu", inputs=[
+            wp.from_torch(seen.keys), wp.from_torch(seen.lens_keys), wp.from_torch(seen.views["frame"]),
+            wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(seen.screen, dtype=wp.vec3),
+            wp.from_torch(normals, dtype=wp.vec3), wp.from_torch(stage.lenses.faces, dtype=wp.vec3i), lamps,
+            float(stage.materials[_LENS, 1]), wp.from_torch(seen.views["eye"], dtype=wp.vec3), wp.from_torch(sharp),
+        ])  # fmt: skip
     out = torch.empty_like(sharp)
     wp.launch(kernels.soften_edges, dim=_runs(sharp), device="cpu", inputs=[
         wp.from_torch(seen.keys), surface, _SURFACE_GAP_MM, wp.from_torch(sharp), wp.from_torch(out),
@@ -337,28 +368,23 @@ def _paint(wp: Any, kernels: Any, stage: Stage, width: int) -> Any:
     return paint
 
 
-@dataclass(frozen=True)
-class Sensor:
-    """An image sensor: noise in grey levels at its full resolution `full_px`; `blur_px` of the lens there too."""
+def sense(light: Tensor, exposure: np.ndarray, seeds: np.ndarray, sensor: SensorModel, full_px: int) -> np.ndarray:
+    """Grey levels uint8 [views, H, W] of radiance; noise and blur shrink with the image, as if binned.
 
-    black: float = 0.012
-    read_noise: float = 2.4
-    shot_noise: float = 0.5
-    vignetting: float = 0.35
-    gamma: float = 1.6
-    blur_px: float = 0.9
-    full_px: int = 400
-
-
-def sense(light: Tensor, exposure: np.ndarray, seeds: np.ndarray, sensor: Sensor) -> np.ndarray:
-    """Grey levels uint8 [views, H, W] of radiance; noise and blur shrink with the image, as if binned."""
+    Args:
+        light: float32 [views, H, W], as `radiance` gives it.
+        exposure: gain of each view, [views].
+        seeds: of each view's noise, [views].
+        sensor: what turns light into grey levels.
+        full_px: width of the sensor, at which its noise and blur hold.
+    """
     import cv2
 
     from ufe_synthetic import render_warp as kernels
 
     wp = warp()
-    share = min(light.shape[-1] / sensor.full_px, 1.0)
-    blur = sensor.blur_px * light.shape[-1] / sensor.full_px
+    share = min(light.shape[-1] / full_px, 1.0)
+    blur = sensor.blur_px * light.shape[-1] / full_px
     if blur > 0.3:
         blurred = [cv2.GaussianBlur(image, (0, 0), blur) for image in light.numpy()]
         light = torch.from_numpy(np.stack(blurred))
@@ -366,12 +392,12 @@ def sense(light: Tensor, exposure: np.ndarray, seeds: np.ndarray, sensor: Sensor
     wp.launch(kernels.sense, dim=_runs(light), device="cpu", inputs=[
         wp.from_torch(light), wp.from_torch(torch.from_numpy(exposure.astype(np.float32))),
         wp.from_torch(torch.from_numpy(seeds.astype(np.int32))), sensor.black, sensor.vignetting,
-        wp.from_torch(_response(sensor, share)), wp.from_torch(out),
+        wp.from_torch(_response(sensor, share)), 2 ** (8 - sensor.bits), wp.from_torch(out),
     ])  # fmt: skip
     return out.numpy()
 
 
-def _response(sensor: Sensor, share: float, steps: int = 4096) -> Tensor:
+def _response(sensor: SensorModel, share: float, steps: int = 4096) -> Tensor:
     """Grey level and its noise for `steps` amounts of light from none to saturation, float32 [steps, 2]."""
     level = 255 * np.linspace(0, 1, steps) ** (1 / sensor.gamma)
     noise = share * np.sqrt(sensor.read_noise**2 + sensor.shot_noise**2 * level)

@@ -11,7 +11,6 @@ RUN = wp.constant(16)
 
 #: Rows of a material, and its columns in the table that `shade` reads.
 EYE_MATERIAL = wp.constant(6)
-_ALBEDO = wp.constant(0)
 _GLOSS = wp.constant(1)
 _EXPONENT = wp.constant(2)
 _WRAP = wp.constant(3)
@@ -44,6 +43,7 @@ class Surface:
     uv_faces: wp.array(dtype=wp.vec3i)
     uv: wp.array(dtype=wp.vec2)
     face_material: wp.array(dtype=int)
+    face_albedo: wp.array(dtype=float)
 
 
 @wp.struct
@@ -218,6 +218,35 @@ def streaks(image: wp.array2d(dtype=float), along: float, turn: float):
 
 
 @wp.func
+def surface_weights(a: wp.vec3, b: wp.vec3, c: wp.vec3, x: float, y: float):
+    """Weights of a face's corners, in space, at the screen position (x, y)."""
+    ax = a[0] - x  # screen weights times depths, up to a factor that the last division takes out
+    ay = a[1] - y
+    bx = b[0] - x
+    by = b[1] - y
+    cx = c[0] - x
+    cy = c[1] - y
+    wa = (bx * cy - by * cx) * b[2] * c[2]
+    wb = (cx * ay - cy * ax) * a[2] * c[2]
+    wc = (ax * by - ay * bx) * a[2] * b[2]
+    share = 1.0 / (wa + wb + wc)
+    return wp.vec3(wa * share, wb * share, wc * share)
+
+
+@wp.func
+def mirrored_emitters(lamps: Lamps, frame: int, p: wp.vec3, n: wp.vec3, to_camera: wp.vec3):
+    """Light that a polished surface at p throws from the emitters towards the camera."""
+    shine = float(0.0)
+    for m in range(lamps.power.shape[0]):
+        to_light = lamps.place[frame, m] - p
+        r2 = wp.dot(to_light, to_light)
+        s = wp.dot(n, wp.normalize(to_light / wp.sqrt(r2) + to_camera))
+        if s > 0.99:
+            shine = shine + wp.pow(s, 2400.0) * lamps.power[m] / r2
+    return shine
+
+
+@wp.func
 def eye_glow(
     surface: Surface,
     paint: Paint,
@@ -251,13 +280,7 @@ def eye_glow(
         dark = 1.0 - ramp(angle, hole * 0.95, hole * 1.05)
         albedo = albedo * (1.0 - dark) + 0.02 * dark
         n = wp.normalize(n + (wp.normalize(n - 0.45 * lamps.gaze[frame, side]) - n) * inside)
-    shine = float(0.0)
-    for m in range(lamps.power.shape[0]):
-        to_light = lamps.place[frame, m] - p
-        r2 = wp.dot(to_light, to_light)
-        s = wp.dot(n, wp.normalize(to_light / wp.sqrt(r2) + to_camera))
-        if s > 0.99:
-            shine = shine + wp.pow(s, 2400.0) * lamps.power[m] / r2
+    shine = mirrored_emitters(lamps, frame, p, n, to_camera)
     diffuse = wp.max((wp.dot(light, n) + 0.3 * wp.length(light)) / 1.3, 0.0)
     return albedo * (diffuse + lamps.ambient[frame] * exposed) + gloss * shine
 
@@ -277,20 +300,7 @@ def glow(
 ):
     """Radiance of face `k` towards a camera at `eye`, seen at screen position (x, y)."""
     f = surface.faces[k]
-    a = surface.screen[view, f[0]]
-    b = surface.screen[view, f[1]]
-    c = surface.screen[view, f[2]]
-    ax = a[0] - x  # screen weights times depths, up to a factor that the last division takes out
-    ay = a[1] - y
-    bx = b[0] - x
-    by = b[1] - y
-    cx = c[0] - x
-    cy = c[1] - y
-    wa = (bx * cy - by * cx) * b[2] * c[2]
-    wb = (cx * ay - cy * ax) * a[2] * c[2]
-    wc = (ax * by - ay * bx) * a[2] * b[2]
-    share = 1.0 / (wa + wb + wc)
-    w = wp.vec3(wa * share, wb * share, wc * share)
+    w = surface_weights(surface.screen[view, f[0]], surface.screen[view, f[1]], surface.screen[view, f[2]], x, y)
     c0 = surface.corners[frame, f[0]]
     c1 = surface.corners[frame, f[1]]
     c2 = surface.corners[frame, f[2]]
@@ -304,7 +314,7 @@ def glow(
     gloss = materials[material, _GLOSS]
     if material == EYE_MATERIAL:
         return eye_glow(surface, paint, lamps, frame, f, w, p, wp.normalize(n), light, exposed, to_camera, gloss)
-    albedo = materials[material, _ALBEDO]
+    albedo = surface.face_albedo[k]
     if materials[material, _TEXTURED] > 0.5:
         t = surface.uv_faces[k]
         t0 = surface.uv[t[0]]
@@ -364,10 +374,48 @@ def shade(
         level = float(0.0)
         if key != _EMPTY_KEY:
             level = glow(
-                surface, paint, lamps, materials, view, frame_of_view[view], int(key & _FACE_BITS), float(j) + 0.5,
-                float(i) + 0.5, eye[view],
+                surface,
+                paint,
+                lamps,
+                materials,
+                view,
+                frame_of_view[view],
+                int(key & _FACE_BITS),
+                float(j) + 0.5,
+                float(i) + 0.5,
+                eye[view],
             )
         out[view, i, j] = level
+
+
+@wp.kernel
+def glaze(
+    keys: wp.array3d(dtype=wp.int64),
+    lens_keys: wp.array3d(dtype=wp.int64),
+    frame_of_view: wp.array(dtype=int),
+    vertices: wp.array2d(dtype=wp.vec3),
+    screen: wp.array2d(dtype=wp.vec3),
+    normals: wp.array2d(dtype=wp.vec3),
+    faces: wp.array(dtype=wp.vec3i),
+    lamps: Lamps,
+    gloss: float,
+    eye: wp.array(dtype=wp.vec3),
+    out: wp.array3d(dtype=float),
+):
+    """Lay lenses over what is seen through them: a little light is lost, surroundings and emitters are reflected."""
+    view, i, run = wp.tid()
+    for j in range(run * RUN, wp.min(run * RUN + RUN, keys.shape[2])):
+        key = lens_keys[view, i, j]
+        if key < keys[view, i, j]:
+            frame = frame_of_view[view]
+            f = faces[int(key & _FACE_BITS)]
+            w = surface_weights(
+                screen[view, f[0]], screen[view, f[1]], screen[view, f[2]], float(j) + 0.5, float(i) + 0.5
+            )
+            p = w[0] * vertices[frame, f[0]] + w[1] * vertices[frame, f[1]] + w[2] * vertices[frame, f[2]]
+            n = wp.normalize(w[0] * normals[frame, f[0]] + w[1] * normals[frame, f[1]] + w[2] * normals[frame, f[2]])
+            shine = mirrored_emitters(lamps, frame, p, n, wp.normalize(eye[view] - p))
+            out[view, i, j] = 0.92 * out[view, i, j] + 0.08 * lamps.ambient[frame] + gloss * shine
 
 
 @wp.func
@@ -492,9 +540,13 @@ def sense(
     black: float,
     vignetting: float,
     response: wp.array2d(dtype=float),
+    step: int,
     out: wp.array3d(dtype=wp.uint8),
 ):
-    """Grey levels: vignetting, gain, saturation at both ends, then `response`: level and noise by clipped light."""
+    """Grey levels: vignetting, gain, saturation at both ends, then `response`: level and noise by clipped light.
+
+    They are read out in multiples of `step`.
+    """
     view, i, run = wp.tid()
     width = radiance.shape[2]
     y = (float(i) + 0.5) / float(radiance.shape[1]) * 2.0 - 1.0
@@ -504,4 +556,4 @@ def sense(
         light = wp.clamp(radiance[view, i, j] * fall * exposure[view] - black, 0.0, 1.0)
         row = int(light * float(response.shape[0] - 1))
         level = response[row, 0] + bell(seed[view], i * width + j) * response[row, 1]
-        out[view, i, j] = wp.uint8(wp.clamp(level + 0.5, 0.0, 255.0))
+        out[view, i, j] = wp.uint8((int(wp.clamp(level + 0.5, 0.0, 255.0)) / step) * step)

@@ -1,9 +1,10 @@
-"""Everything that one capture's cameras can see, in one vertex array: the head, what is fixed to it, the headset."""
+"""Everything that one capture's cameras can see, in one vertex array: the head, what it wears, the headset, a hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from ufe_core.geometry import rotate_eyeballs
 from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, MOUTH_CAVITY, TONGUE, Head
 from ufe_core.interfaces.source import SEGMENTS
 from ufe_core.ops.rasterize import depth_keys, key_depths
+
+Carrier = Literal["head", "left eye", "right eye", "headset", "hand"]
+
+EYE_CARRIERS: tuple[tuple[int, Carrier], ...] = ((EYE_LEFT, "left eye"), (EYE_RIGHT, "right eye"))
 
 #: What surfaces are made of: albedo in infrared, gloss, gloss exponent, how far light wraps round, painted or plain.
 #: The row is the material; `SEGMENT_OF` says which segmentation class it belongs to.
@@ -28,26 +33,28 @@ MATERIALS: dict[str, tuple[float, float, float, float, float]] = {
     "headset": (0.035, 0.03, 8, 0, 0),
     "lash": (0.10, 0.05, 10, 0, 0),
     "gum": (0.42, 0.3, 24, 0.25, 0),
-    "lens": (0.0, 0.0, 1, 0, 0),
+    "lens": (0.0, 260.0, 1, 0, 0),
 }
 SEGMENT_OF = np.array([
     SEGMENTS.index({"nothing": "background", "lash": "lashes", "gum": "mouth", "lens": "glasses"}.get(name, name))
     for name in MATERIALS
 ], np.uint8)  # fmt: skip
 _ROW = {name: row for row, name in enumerate(MATERIALS)}
-_INNER_LIGHT = (
-    0.55  # share of the emitters' light on teeth, tongue and cavity, which no neutral-face shadow map can tell
-)
+#: Share of the emitters' light on what no shadow map of the resting face can tell: teeth, tongue, cavity and parts.
+_INNER_LIGHT = 0.55
+_OPEN_LIGHT = {"eye": 0.9, "glasses": 1.0, "lens": 1.0, "headset": 1.0, "hand": 1.0}
 _SHADOW_PX, _SHADOW_BIAS_MM, _SHADOW_CONE_DEG = 192, 1.2, 88.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """A mesh beside the head's own, fixed to the head.
+    """A mesh beside the head's own.
 
-    `vertices` float32 [P, 3] mm, head coordinates at rest; `faces` int32 [Q, 3], counter-clockwise seen from
-    outside; `material` names a row of `MATERIALS`; `actions` float32 [52, P, 3], mm at full activation, or None where
-    the part is rigid; `two_sided` parts are seen from behind as well.
+    `vertices` float32 [P, 3] mm, at rest, in the coordinates of what it `follows`; `faces` int32 [Q, 3],
+    counter-clockwise seen from outside; `material` names a row of `MATERIALS`; `actions` float32 [52, P, 3], mm at full
+    activation, or None where the part is rigid; `two_sided` parts are seen from behind as well; `albedo` float32 [Q]
+    replaces that of the material. Eyes turn with the gaze; `headset` and `hand` move by the poses that `Scene.pose`
+    is given, from head coordinates and from the hand's own.
     """
 
     vertices: np.ndarray
@@ -55,63 +62,81 @@ class Part:
     material: str
     actions: np.ndarray | None = None
     two_sided: bool = False
+    follows: Carrier = "head"
+    albedo: np.ndarray | None = None
 
 
 class Scene:
-    """The meshes of one capture: vertices are the head's V, then the parts', then the fittings of the headset.
+    """The meshes of one capture: vertices are the head's V, then the parts'.
 
-    `rest` float64 [count, 3]: all of them at rest; `faces` int32 [F, 3]; `material` int32 [F]; `uv_faces` int32
-    [F, 3] (zero where nothing is painted).
+    `rest` float64 [count, 3]: all of them at rest; `faces` int32 [F, 3]; `material` int32 [F]; `albedo` float32 [F],
+    NaN where the material's holds; `uv_faces` int32 [F, 3] (zero where nothing is painted); `rows`: the vertices
+    int64 [n] of the parts that follow something other than the head; `eyes`: vertices [n] and centre [3] of the left,
+    then the right eyeball, those of the head included; `pupils`: the foremost vertex of each eyeball part, if it has
+    any. Faces of the head's own eyeballs are left out where parts replace them.
     """
 
-    def __init__(self, head: Head, neutral: np.ndarray, parts: Sequence[Part], fittings: Part | None = None) -> None:
+    def __init__(self, head: Head, neutral: np.ndarray, parts: Sequence[Part]) -> None:
         self.head, self.neutral = head, neutral
         self.head_count = len(neutral)
-        pieces = [*parts, *([fittings] if fittings is not None else [])]
-        starts = np.cumsum([self.head_count, *(len(piece.vertices) for piece in pieces)])
+        starts = np.cumsum([self.head_count, *(len(part.vertices) for part in parts)])
         self.count = int(starts[-1])
-        self.fitted_from = int(starts[-2]) if fittings is not None else self.count
-        rest = [neutral.astype(np.float64), *(piece.vertices.astype(np.float64) for piece in pieces)]
-        self.rest = np.concatenate(rest)
+        self.rest = np.concatenate([neutral, *(part.vertices for part in parts)]).astype(np.float64)
+        own_material = head_materials(head)
+        shown = np.ones(len(own_material), bool)
+        if any(part.material == "eye" for part in parts):
+            shown = own_material != _ROW["eye"]
         actions = np.zeros((len(head.actions), self.count, 3))
         actions[:, : self.head_count] = head.actions
-        faces, material = [head.faces.astype(np.int32)], [head_materials(head)]
-        for start, piece in zip(starts[:-1], pieces, strict=True):
-            if piece.actions is not None:
-                actions[:, start : start + len(piece.vertices)] = piece.actions
-            own = piece.faces.astype(np.int32) + np.int32(start)
-            sides = [own, own[:, ::-1]] if piece.two_sided else [own]
-            faces += sides
-            material += [np.full(len(side), _ROW[piece.material], np.int32) for side in sides]
+        faces, material = [head.faces[shown].astype(np.int32)], [own_material[shown]]
+        albedo = [np.full(int(shown.sum()), np.nan, np.float32)]
+        self.rows: dict[str, np.ndarray] = {}
+        for start, part in zip(starts[:-1], parts, strict=True):
+            if part.actions is not None:
+                actions[:, start : start + len(part.vertices)] = part.actions
+            own = part.faces.astype(np.int32) + np.int32(start)
+            for side in [own, own[:, ::-1]] if part.two_sided else [own]:
+                faces.append(side)
+                material.append(np.full(len(side), _ROW[part.material], np.int32))
+                albedo.append(np.full(len(side), np.nan, np.float32) if part.albedo is None else part.albedo)
+            if part.follows != "head":
+                rows = np.arange(start, start + len(part.vertices))
+                self.rows[part.follows] = np.concatenate([self.rows.get(part.follows, rows[:0]), rows])
         self.faces = np.ascontiguousarray(np.concatenate(faces))
-        self.material = np.concatenate(material)
+        self.material, self.albedo = np.concatenate(material), np.concatenate(albedo)
         self.uv_faces = np.zeros_like(self.faces)
-        self.uv_faces[: len(head.uv_faces)] = head.uv_faces
+        self.uv_faces[: len(faces[0])] = head.uv_faces[shown]
         self._moving = np.flatnonzero(np.abs(actions).max((0, 2)) > 0)
         self._flat = np.ascontiguousarray(actions[:, self._moving].reshape(len(head.actions), -1))
-        self.eyes = [
-            (np.flatnonzero(head.part == part), neutral[head.part == part].astype(np.float64).mean(0))
-            for part in (EYE_LEFT, EYE_RIGHT)
-        ]
+        self.eyes = []
+        self.pupils = []
+        for part_id, name in EYE_CARRIERS:
+            own = np.flatnonzero(head.part == part_id)
+            added = self.rows.get(name, own[:0])
+            self.eyes.append((np.concatenate([own, added]), neutral[own].astype(np.float64).mean(0)))
+            self.pupils += added[:1].tolist()
 
     def pose(
-        self, expression: np.ndarray, gaze: np.ndarray, headset: Sequence[tuple[np.ndarray, np.ndarray]] | None = None
-    ) -> np.ndarray:
-        """Vertices float32 [N, count, 3]: blendshapes, then eyeballs by gaze, then the fittings with the headset.
+        self, expression: np.ndarray, gaze: np.ndarray,
+        placed: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]] | None = None,
+    ) -> np.ndarray:  # fmt: skip
+        """Vertices float32 [N, count, 3]: blendshapes, then eyeballs by gaze, then what is placed.
 
         Args:
             expression: float32 [N, 52].
             gaze: float32 [N, 6].
-            headset: rotation [3, 3] and translation [3] of the headset in each frame; nominal without.
+            placed: for `headset` and `hand`, rotation [3, 3] and translation [3] in each frame; what has none stays.
         """
         out = np.empty((len(expression), self.count, 3), np.float32)
         for n, code in enumerate(expression):  # frame by frame: a frame's bits depend on no other frame
             out[n] = self.rest
             moved = (code.astype(np.float64) @ self._flat).reshape(-1, 3)
             out[n, self._moving] = self.rest[self._moving] + moved
-            if headset is not None and self.fitted_from < self.count:
-                rotation, translation = headset[n]
-                out[n, self.fitted_from :] = self.rest[self.fitted_from :] @ rotation.T + translation
+            for name, poses in (placed or {}).items():
+                rows = self.rows.get(name)
+                if rows is not None:
+                    rotation, translation = poses[n]
+                    out[n, rows] = self.rest[rows] @ rotation.T + translation
         rotate_eyeballs(out, gaze, self.eyes)
         return out
 
@@ -151,8 +176,8 @@ def emitter_visibility(scene: Scene, emitters: np.ndarray, directions: np.ndarra
     """
     head = scene.head
     out = np.full((len(emitters), scene.count), _INNER_LIGHT, np.float32)
-    out[:, scene.head_count :] = _INNER_LIGHT
-    out[:, scene.fitted_from :] = 1.0
+    for name, share in _OPEN_LIGHT.items():
+        out[:, np.unique(scene.faces[scene.material == _ROW[name]])] = share
     points = scene.neutral.astype(np.float64)
     inside = np.isin(head.part, (MOUTH_CAVITY, TONGUE, EYE_SOCKET))
     eyes = np.isin(head.part, (EYE_LEFT, EYE_RIGHT))
@@ -160,7 +185,7 @@ def emitter_visibility(scene: Scene, emitters: np.ndarray, directions: np.ndarra
     for k, (place, direction) in enumerate(zip(emitters, directions, strict=True)):
         lit = _lit(points, head.faces, np.broadcast_to(place, points.shape), direction, parallel=False)
         lit = _smooth(lit, neighbours)
-        lit[inside], lit[eyes] = _INNER_LIGHT, 0.9
+        lit[inside], lit[eyes] = _INNER_LIGHT, _OPEN_LIGHT["eye"]
         out[k, : scene.head_count] = lit
     return out
 

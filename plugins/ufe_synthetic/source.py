@@ -20,8 +20,8 @@ from ufe_synthetic.keypoints import KeypointSet, keypoint_set
 from ufe_synthetic.people import movement_of, neutral_geometry, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
-from ufe_synthetic.props import glasses, lashes, teeth
-from ufe_synthetic.render import Instant, Look, Sensor, Stage, Visible, compress, radiance, rasterise, sense
+from ufe_synthetic.props import eyeballs, glasses, hand, hand_motion, lashes, teeth
+from ufe_synthetic.render import Instant, Look, Stage, Visible, compress, radiance, rasterise, sense
 from ufe_synthetic.scene import SEGMENT_OF, Part, Scene, ambient_exposure, emitter_visibility
 from ufe_synthetic.sensing import Light, Sensing, headset_pose, sensing_of
 from ufe_synthetic.texels import TexelLayout, texel_layout
@@ -31,8 +31,9 @@ _CODE = (
     *(
         f"ufe_synthetic.{name}" for name in (
             "acting", "appearance", "curves", "gaze", "hair", "headset", "keypoints", "people", "performance",
-            "prompts", "refine", "props.dentition", "props.eyelashes", "props.eyewear", "props.hands", "props.mesh",
-            "render", "render_warp", "scene", "sensing", "source", "texels", "visemes", "wrinkles",
+            "prompts", "refine", "props.dentition", "props.eyeballs", "props.eyelashes", "props.eyewear",
+            "props.hands", "props.mesh", "render", "render_warp", "scene", "sensing", "source", "texels", "visemes",
+            "wrinkles",
         )
     ),
 )  # fmt: skip
@@ -149,11 +150,16 @@ class Studio:
         head, headset, sensing = source.head, source.headset, source.sensing(number, session)
         self.appearance = source.appearance(number, session)
         geometry, condition = source.geometry(number), source.config.condition
-        parts = [*teeth(head, geometry, rng_of(number, "teeth")), *lashes(head, geometry, rng_of(number, "lashes"))]
+        parts = [
+            *eyeballs(head, geometry), *teeth(head, geometry, rng_of(number, "teeth")),
+            *lashes(head, geometry, rng_of(number, "lashes")),
+        ]  # fmt: skip
         if condition == "glasses" or wears_glasses(number):
-            frame_and_lenses = glasses(head, geometry, rng_of(number, "glasses"))
-            parts += [part for part in frame_and_lenses if part.material != "lens"]
-        self.scene = Scene(head, geometry, parts, Part(*headset.occluders(), "headset"))
+            parts += glasses(head, geometry, rng_of(number, "glasses"))
+        if condition == "hand":
+            parts.append(hand(rng_of(number, "hand")))
+        fittings = Part(*headset.occluders(), "headset", follows="headset", albedo=headset.albedo)
+        self.scene = Scene(head, geometry, [*parts, fittings])
         rotation, translation = headset_pose(sensing.rotation_deg, sensing.translation_mm)
         visible = emitter_visibility(
             self.scene, headset.emitters @ rotation.T + translation, headset.directions @ rotation.T
@@ -194,8 +200,8 @@ class SyntheticCapture(Capture):
         self._source, self._number, self._session = source, number, session
         self.subject = f"S{number:03d}"
         self.id = f"{self.subject}/{session}"
-        self._headset = source.headset
-        self.cameras = self._headset.cameras
+        self.headset = source.headset
+        self.cameras = self.headset.cameras
         tracking = [camera.name for camera in self.cameras if camera.role == "tracking"]
         condition = source.config.condition
         self._sensing = source.sensing(number, session)
@@ -254,12 +260,13 @@ class SyntheticCapture(Capture):
         for n, index in enumerate(rows):
             instant, seen = self.see([index], cameras, size)
             depths = key_depths(seen.keys).numpy()
-            vertices = instant.vertices[:, : self._studio.scene.head_count]
+            scene = self._studio.scene
+            vertices, pupils = instant.vertices[:, : scene.head_count], instant.vertices[:, scene.pupils]
             sitting = self.cameras_at(index)
             for c, column in enumerate(columns):
                 camera = sitting[column].resized(size, size)
                 chosen = self._source.keypoint_set(camera.region, camera.side)
-                place = chosen.positions(vertices, instant.gaze)[0]
+                place = chosen.positions(vertices, pupils)[0]
                 points[n, c] = camera.project(place)
                 visible[n, c] = camera.in_view(place) & _unhidden(camera, place, points[n, c], depths[c])
         return Keypoints(points, visible)
@@ -285,7 +292,7 @@ class SyntheticCapture(Capture):
             linear = radiance(self.stage, instant, seen)
             exposure = np.repeat(self._light(some).exposure, len(columns))
             seeds = [self._seed(index, column, size) for index in some for column in columns]
-            grey = sense(linear, exposure, np.array(seeds), Sensor())
+            grey = sense(linear, exposure, np.array(seeds), self.headset.sensor, self.cameras[columns[0]].width)
             out[start : start + len(some)] = grey.reshape(len(some), len(columns), size, size)
         if self._blocked is not None and self._blocked in cameras:
             out[:, list(cameras).index(self._blocked)] //= 12  # covered: next to no light, and noise
@@ -297,10 +304,11 @@ class SyntheticCapture(Capture):
     def see(self, indices: Sequence[int], cameras: Sequence[str], size: int) -> tuple[Instant, Visible]:
         """Pose the scene for some frames and rasterise it in some cameras; what `frames` shades."""
         motion, studio = self._performance.motion(indices), self._studio
-        poses, headset = self._headset_poses(motion), self._headset
+        poses, headset = self._headset_poses(motion), self.headset
+        placed = {"headset": poses, "hand": self._hand_poses(indices)}
         resized = [self.camera(name).resized(size, size) for name in cameras]
         instant = Instant(
-            studio.scene.pose(motion.expression, motion.gaze, poses),
+            studio.scene.pose(motion.expression, motion.gaze, placed),
             np.clip(motion.expression @ studio.appearance.wrinkle_gain, 0, 1), motion.gaze, motion.pupil,
             np.stack([headset.emitters @ rotation.T + translation for rotation, translation in poses]),
             np.stack([headset.directions @ rotation.T for rotation, _ in poses]), self._light(indices).ambient,
@@ -311,6 +319,15 @@ class SyntheticCapture(Capture):
     def _headset_poses(self, motion: Motion) -> list[tuple[np.ndarray, np.ndarray]]:
         sits = self._sensing
         return [headset_pose(sits.rotation_deg + slip[:3], sits.translation_mm + slip[3:]) for slip in motion.slip]
+
+    def _hand_poses(self, indices: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        if "hand" not in self._studio.scene.rows:
+            return []
+        seconds = np.asarray(indices) / FRAMES_PER_SECOND
+        motion = hand_motion(
+            rng_of(self._number, f"hand {self._session}"), seconds, self._source.geometry(self._number)
+        )
+        return [(pose[:, :3], pose[:, 3]) for pose in motion]
 
     def _light(self, rows: Sequence[int]) -> Light:
         return self._sensing.light(np.asarray(rows) / FRAMES_PER_SECOND)

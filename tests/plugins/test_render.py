@@ -8,8 +8,9 @@ import torch
 
 from ufe_core.ops.rasterize import EMPTY_KEY
 from ufe_core.types import CameraSpec
+from ufe_synthetic.headset import SensorModel
 from ufe_synthetic.refine import refine
-from ufe_synthetic.render import Instant, Look, Sensor, Stage, compress, radiance, rasterise, sense
+from ufe_synthetic.render import Instant, Look, Stage, compress, radiance, rasterise, sense
 from ufe_synthetic.scene import MATERIALS
 
 SKIN = list(MATERIALS).index("skin")
@@ -32,7 +33,7 @@ def wall(half_mm=40.0, relief=None):
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     scene = SimpleNamespace(
         rest=corners, faces=faces, count=4, head_count=4, neutral=corners.astype(np.float32), eyes=[],
-        uv_faces=faces, material=np.full(2, SKIN, np.int32),
+        uv_faces=faces, material=np.full(2, SKIN, np.int32), albedo=np.full(2, np.nan),
     )  # fmt: skip
     flat = np.zeros((64, 64), np.float32)
     look = Look(
@@ -104,29 +105,29 @@ class TestEdges:
 
 class TestSensor:
     def test_noise_is_as_large_as_asked_at_full_resolution(self):
-        sensor = Sensor(black=0, vignetting=0, blur_px=0, read_noise=2.5, shot_noise=0.4)
-        image = sense(torch.full((1, 400, 400), 0.3), np.ones(1), np.array([7]), sensor)[0]
+        sensor = SensorModel(black=0, vignetting=0, blur_px=0, read_noise=2.5, shot_noise=0.4)
+        image = sense(torch.full((1, 400, 400), 0.3), np.ones(1), np.array([7]), sensor, 400)[0]
         level = 255 * 0.3 ** (1 / sensor.gamma)
         assert image.mean() == pytest.approx(level, abs=0.2)
         expected = np.sqrt(sensor.read_noise**2 + sensor.shot_noise**2 * level + 1 / 12)
         assert image.std() == pytest.approx(expected, rel=0.03)
 
     def test_a_smaller_image_is_as_clean_as_pixels_binned(self):
-        sensor = Sensor(black=0, vignetting=0, blur_px=0, read_noise=8.0, shot_noise=0)
-        image = sense(torch.full((1, 100, 100), 0.3), np.ones(1), np.array([7]), sensor)[0]
+        sensor = SensorModel(black=0, vignetting=0, blur_px=0, read_noise=8.0, shot_noise=0)
+        image = sense(torch.full((1, 100, 100), 0.3), np.ones(1), np.array([7]), sensor, 400)[0]
         assert image.std() == pytest.approx(np.hypot(8.0 / 4, np.sqrt(1 / 12)), rel=0.05)
 
     def test_exposure_brightens_until_it_saturates_at_both_ends(self):
         ramp = torch.linspace(0, 1, 10_000).view(1, 100, 100)
-        sensor = Sensor(read_noise=0, shot_noise=0, vignetting=0, blur_px=0, black=0.02)
-        dim, bright = (sense(ramp, np.array([gain]), np.zeros(1), sensor)[0] for gain in (0.5, 3.0))
+        sensor = SensorModel(read_noise=0, shot_noise=0, vignetting=0, blur_px=0, black=0.02)
+        dim, bright = (sense(ramp, np.array([gain]), np.zeros(1), sensor, 400)[0] for gain in (0.5, 3.0))
         assert dim.max() < 250 and dim[:3].max() == 0
         assert (bright == 255).mean() > 0.6
         assert bright[:10].mean() > dim[:10].mean()
 
     def test_corners_are_darker_by_the_vignetting(self):
-        sensor = Sensor(read_noise=0, shot_noise=0, black=0, blur_px=0, vignetting=0.4, gamma=1.0)
-        image = sense(torch.full((1, 101, 101), 0.8), np.ones(1), np.zeros(1), sensor)[0].astype(float)
+        sensor = SensorModel(read_noise=0, shot_noise=0, black=0, blur_px=0, vignetting=0.4, gamma=1.0)
+        image = sense(torch.full((1, 101, 101), 0.8), np.ones(1), np.zeros(1), sensor, 400)[0].astype(float)
         assert image[0, 0] / image[50, 50] == pytest.approx(1 - 0.4 * (100 / 101) ** 2, abs=0.01)
 
     def test_compression_loses_detail_more_at_low_quality(self):

@@ -45,7 +45,7 @@ def hand(rng: np.random.Generator) -> Part:
         meshes.append(sweep(path, radii, across=8, up=np.array([0.0, -0.35, -1.0])))
     meshes.append(_thumb(folded=pointing))
     vertices, faces = join(meshes)
-    return Part(((vertices - tip) * size).astype(np.float32), faces, "hand")
+    return Part(((vertices - tip) * size).astype(np.float32), faces, "hand", follows="hand")
 
 
 def _palm() -> Mesh:
@@ -84,9 +84,13 @@ def _finger(k: int, bend_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _thumb(*, folded: bool) -> Mesh:
-    corners = np.array([[10.0, -2.0, -2.0], [32.0, 32.0, 16.0], [46.0, 56.0, 22.0], [50.0, 76.0, 24.0], [51.0, 88.0, 24.0]])
+    corners = np.array(
+        [[10.0, -2.0, -2.0], [32.0, 32.0, 16.0], [46.0, 56.0, 22.0], [50.0, 76.0, 24.0], [51.0, 88.0, 24.0]]
+    )
     if folded:
-        corners = np.array([[10.0, -2.0, -2.0], [31.0, 32.0, 18.0], [38.0, 56.0, 28.0], [28.0, 73.0, 37.0], [18.0, 79.0, 40.0]])
+        corners = np.array(
+            [[10.0, -2.0, -2.0], [31.0, 32.0, 18.0], [38.0, 56.0, 28.0], [28.0, 73.0, 37.0], [18.0, 79.0, 40.0]]
+        )
     fine = np.linspace(0, 4, 80)
     smooth = np.stack([np.interp(fine, np.arange(5), corners[:, c]) for c in range(3)], 1)
     for _ in range(40):

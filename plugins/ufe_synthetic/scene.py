@@ -34,15 +34,14 @@ MATERIALS: dict[str, tuple[float, float, float, float, float]] = {
     "lash": (0.10, 0.05, 10, 0, 0),
     "gum": (0.42, 0.3, 24, 0.25, 0),
     "lens": (0.0, 260.0, 1, 0, 0),
+    "cloth": (0.2, 0.0, 1, 0.3, 0),
 }
-SEGMENT_OF = np.array([
-    SEGMENTS.index({"nothing": "background", "lash": "lashes", "gum": "mouth", "lens": "glasses"}.get(name, name))
-    for name in MATERIALS
-], np.uint8)  # fmt: skip
+_CLASS_OF = {"nothing": "background", "cloth": "background", "lash": "lashes", "gum": "mouth", "lens": "glasses"}
+SEGMENT_OF = np.array([SEGMENTS.index(_CLASS_OF.get(name, name)) for name in MATERIALS], np.uint8)
 _ROW = {name: row for row, name in enumerate(MATERIALS)}
 #: Share of the emitters' light on what no shadow map of the resting face can tell: teeth, tongue, cavity and parts.
 _INNER_LIGHT = 0.55
-_OPEN_LIGHT = {"eye": 0.9, "glasses": 1.0, "lens": 1.0, "headset": 1.0, "hand": 1.0}
+_OPEN_LIGHT = {"eye": 0.9, "glasses": 1.0, "lens": 1.0, "cloth": 0.8, "headset": 1.0, "hand": 1.0}
 _SHADOW_PX, _SHADOW_BIAS_MM, _SHADOW_CONE_DEG = 192, 1.2, 88.0
 
 

@@ -20,7 +20,7 @@ from ufe_synthetic.keypoints import KeypointSet, keypoint_set
 from ufe_synthetic.people import movement_of, neutral_geometry, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
-from ufe_synthetic.props import eyeballs, glasses, hand, hand_motion, lashes, teeth
+from ufe_synthetic.props import eyeballs, glasses, hand, hand_motion, lashes, shirt, teeth
 from ufe_synthetic.render import Instant, Look, Stage, Visible, compress, radiance, rasterise, sense
 from ufe_synthetic.scene import SEGMENT_OF, Part, Scene, ambient_exposure, emitter_visibility
 from ufe_synthetic.sensing import Light, Sensing, headset_pose, sensing_of
@@ -32,8 +32,8 @@ _CODE = (
         f"ufe_synthetic.{name}" for name in (
             "acting", "appearance", "curves", "gaze", "hair", "headset", "keypoints", "people", "performance",
             "prompts", "refine", "props.dentition", "props.eyeballs", "props.eyelashes", "props.eyewear",
-            "props.hands", "props.mesh", "render", "render_warp", "scene", "sensing", "source", "texels", "visemes",
-            "wrinkles",
+            "props.garment", "props.hands", "props.mesh", "render", "render_warp", "scene", "sensing", "source",
+            "texels", "visemes", "wrinkles",
         )
     ),
 )  # fmt: skip
@@ -138,6 +138,17 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         shape: np.ndarray = self._blocks[block][number % _SHAPES_PER_FILE]
         return shape
 
+    def parts(self, number: int) -> list[Part]:
+        """What a subject's head lacks in the mean head, and what they wear."""
+        head, geometry = self.head, self.geometry(number)
+        out = [
+            *eyeballs(head, geometry), *teeth(head, geometry, rng_of(number, "teeth")),
+            *lashes(head, geometry, rng_of(number, "lashes")), shirt(head, geometry, rng_of(number, "shirt")),
+        ]  # fmt: skip
+        if self.config.condition == "glasses" or wears_glasses(number):
+            out += glasses(head, geometry, rng_of(number, "glasses"))
+        return out
+
     @cached_property
     def _blocks(self) -> dict[int, np.ndarray]:
         return {}
@@ -150,12 +161,7 @@ class Studio:
         head, headset, sensing = source.head, source.headset, source.sensing(number, session)
         self.appearance = source.appearance(number, session)
         geometry, condition = source.geometry(number), source.config.condition
-        parts = [
-            *eyeballs(head, geometry), *teeth(head, geometry, rng_of(number, "teeth")),
-            *lashes(head, geometry, rng_of(number, "lashes")),
-        ]  # fmt: skip
-        if condition == "glasses" or wears_glasses(number):
-            parts += glasses(head, geometry, rng_of(number, "glasses"))
+        parts = source.parts(number)
         if condition == "hand":
             parts.append(hand(rng_of(number, "hand")))
         fittings = Part(*headset.occluders(), "headset", follows="headset", albedo=headset.albedo)

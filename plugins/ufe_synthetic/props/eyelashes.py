@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, SKIN, Head
+from ufe_core.head import ACTIONS, EYE_LEFT, EYE_RIGHT, EYE_SOCKET, SKIN, Head
 from ufe_synthetic.props.mesh import turn, unit
 from ufe_synthetic.scene import Part
 
@@ -14,6 +14,9 @@ _FRONT_EDGE = 3  # edge loops from where the lid's lining begins to the lid's fr
 _NOMINAL_EYE_MM = 26.0  # corner to corner of the mean head's lids
 _FREE_MM = 0.3  # between a lash and eyeball or skin
 _HALF_WIDTH_MM = (0.15, 0.10)  # of a blade, at its root and middle
+#: Actions that bring lids or brow onto lashes, and the action that may be there already.
+_PRESSING = (("eyeLookUp", ""), ("eyeWide", ""), ("browDown", "eyeWide"))
+_PRESS_STEP, _PRESS_STEPS = 0.13, 5  # radians
 
 
 @dataclass(frozen=True)
@@ -101,10 +104,11 @@ def _skin_about(head: Head, geometry: np.ndarray, centre: np.ndarray) -> tuple[n
     return points.reshape(-1, 3), np.repeat(normal, len(weights), axis=0)
 
 
-def _depth_below(skin: tuple[np.ndarray, np.ndarray], points: np.ndarray) -> np.ndarray:
-    """How deep (mm) points [N, 3] lie under the nearest skin, negative outside."""
-    nearest = np.argmin(((points[:, None] - skin[0]) ** 2).sum(-1), axis=1)
-    return np.asarray(((skin[0][nearest] - points) * skin[1][nearest]).sum(1))
+def _depth_below(skin: tuple[np.ndarray, np.ndarray], points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How deep (mm) points [N, 3] lie under the nearest skin, negative outside, and its normals [N, 3]."""
+    nearest = np.argmin((skin[0] ** 2).sum(1) - 2 * points @ skin[0].T, axis=1)
+    normal = skin[1][nearest]
+    return ((skin[0][nearest] - points) * normal).sum(1), normal
 
 
 def _grow(
@@ -151,7 +155,7 @@ def _grow(
 
     middle, tip = shape(1.0)
     for tilt in (0.75, 0.5, 0.25, 0.0, -0.25, -0.5):  # a heavy lid or brow presses lashes forward
-        buried = _depth_below(skin, tip) > -_FREE_MM
+        buried = _depth_below(skin, tip)[0] > -_FREE_MM
         if not buried.any():
             break
         for points, straighter in zip((middle, tip), shape(tilt), strict=True):
@@ -159,8 +163,33 @@ def _grow(
     wide, narrow = (side * half for half in _HALF_WIDTH_MM)
     blades = np.stack([root - wide, root + wide, middle - narrow, middle + narrow, tip], 1)
 
-    lift = (moved * away).sum(-1)
-    spin = turn(np.cross(out, away), row.roll * lift / radius)
+    angle = row.roll * (moved * away).sum(-1) / radius
+    axis = np.cross(out, away)
     arm = blades - root[:, None]
-    swung = np.einsum("akij,kpj->akpi", spin, arm) - arm + moved[:, :, None]
+    side_name = "Right" if centre[0] > 0 else "Left"
+    for name, before in _PRESSING:
+        done = [ACTIONS.index(before + side_name)] if before else []
+        both = [ACTIONS.index(name + side_name), *done]
+        pressed = _skin_about(head, geometry + head.actions[both].sum(0), centre)
+        turned = _laid_on(pressed, root + moved[both].sum(0), arm[:, 2:], axis, angle[both].sum(0))
+        angle[both[0]] = turned - angle[done].sum(0)
+    swung = np.einsum("akij,kpj->akpi", turn(axis, angle), arm) - arm + moved[:, :, None]
     return blades.reshape(-1, 3), swung.reshape(len(moved), -1, 3)
+
+
+def _laid_on(
+    skin: tuple[np.ndarray, np.ndarray], root: np.ndarray, arm: np.ndarray, axis: np.ndarray, angle: np.ndarray
+) -> np.ndarray:
+    """Angles [K] near `angle` [K] by which arms [K, P, 3] turn about axes [K, 3] at their roots and clear the skin."""
+    out = angle.copy()
+    for _ in range(_PRESS_STEPS):
+        swung = np.einsum("kij,kpj->kpi", turn(axis, out), arm)
+        depth, normal = _depth_below(skin, (root[:, None] + swung).reshape(-1, 3))
+        deepest = depth.reshape(arm.shape[:2]).argmax(1)
+        rows = np.arange(len(arm))
+        buried = depth.reshape(arm.shape[:2])[rows, deepest] > 0
+        if not buried.any():
+            break
+        rising = (np.cross(axis, swung[rows, deepest]) * normal.reshape(arm.shape)[rows, deepest]).sum(1)
+        out += np.where(buried, _PRESS_STEP * np.sign(rising), 0.0)
+    return out

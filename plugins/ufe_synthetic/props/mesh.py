@@ -37,8 +37,10 @@ def loft(rings: np.ndarray, *, start: np.ndarray | None = None, end: np.ndarray 
 
 def strip_faces(count: int, across: int, *, closed: bool) -> np.ndarray:
     """Faces int32 [Q, 3] between `count` rows of `across` points, whose ends meet where `closed`."""
-    i, j = np.meshgrid(np.arange(count - 1), np.arange(across if closed else across - 1), indexing="ij")
-    i, j = i.ravel(), j.ravel()
+    i, j = (
+        index.ravel()
+        for index in np.meshgrid(np.arange(count - 1), np.arange(across if closed else across - 1), indexing="ij")
+    )
     k = (j + 1) % across
     a, b, c, d = i * across + j, i * across + k, (i + 1) * across + k, (i + 1) * across + j
     return np.stack([np.stack([a, b, c], 1), np.stack([a, c, d], 1)], 1).reshape(-1, 3).astype(np.int32)
@@ -93,9 +95,10 @@ def sweep(path: np.ndarray, radii: np.ndarray, *, across: int, up: np.ndarray, s
     side = unit(np.cross(np.broadcast_to(up, ahead.shape), ahead))
     over = np.cross(ahead, side)
     angle = np.arange(across) * 2 * np.pi / across
-    ring = np.cos(angle)[:, None] * side[:, None] * radii[:, None, :1] + np.sin(angle)[:, None] * over[
-        :, None
-    ] * (radii[:, None, 1:])
+    ring = (
+        np.cos(angle)[:, None] * side[:, None] * radii[:, None, :1]
+        + np.sin(angle)[:, None] * over[:, None] * (radii[:, None, 1:])
+    )
     return loft(path[:, None] + ring, start=path[0] if start else None, end=path[-1])
 
 

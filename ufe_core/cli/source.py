@@ -15,6 +15,7 @@ from ufe_core.cli.choice import (
     splits_of,
     which_source,
 )
+from ufe_core.cli.export import export
 from ufe_core.cli.packing import pack, packed_facts, print_packed, verify
 
 if TYPE_CHECKING:
@@ -38,11 +39,13 @@ def source() -> None:
       ufe source preview                    a contact sheet: subjects x cameras x anchors
       ufe source pack                       render what 'ufe train' will need, and keep it
       ufe source verify                     check the packed captures in the store
+      ufe source export --as ava256 ...     write captures in the layout of the public ava-256 release
     """
 
 
 source.add_command(pack)
 source.add_command(verify)
+source.add_command(export)
 
 
 @source.command("list")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
 from ufe_core.config import ComponentConfig
-from ufe_core.errors import DataError
+from ufe_core.errors import ConfigError, DataError
 from ufe_core.types import CameraSpec
 
 if TYPE_CHECKING:
@@ -191,13 +192,53 @@ class DomeCapture(ABC):
         return self.segments[-1].stop if self.segments else 0
 
 
+@dataclass(frozen=True)
+class WriteRequest:
+    """What of a source is to be written in another source's layout.
+
+    `frames` instants are taken of each recording, at least 2, as statistics are taken over them; `parts` says of which
+    recordings. Headset images are `headset_size` pixels wide and high, dome images `dome_height` pixels high.
+    `options` are the layout's own.
+
+    Raises:
+        ConfigError: a part is not known, or a number is too small.
+    """
+
+    subjects: tuple[str, ...]
+    frames: int
+    session: int = 0
+    parts: tuple[str, ...] = ("headset", "dome")
+    headset_size: int = 400
+    dome_height: int = 1024
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.subjects or not self.parts or not set(self.parts) <= {"headset", "dome"}:
+            raise ConfigError(
+                f"Subjects {list(self.subjects)} and parts {list(self.parts)} were asked for; at least one of each is "
+                "needed, and parts are headset and dome."
+            )
+        for name, least in (("frames", 2), ("headset_size", 16), ("dome_height", 16)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it must be {least} or more.")
+
+
+@dataclass(frozen=True)
+class WrittenCapture:
+    """A capture in another layout: whose it is, its folder, and whether it is new or was there already, whole."""
+
+    subject: str
+    path: Path
+    new: bool
+
+
 class HMCSource(ABC, Generic[ConfigT]):
     """A collection of captures.
 
     A plugin implements `subjects` and `captures` and gives `fingerprint`, which changes whenever the pixels or
     labels could: packed captures are keyed by it. `code_modules` names the modules whose source decides the
     pixels. A source with several donnings of a subject says how many in `sessions`; one that has dome captures
-    implements `dome`.
+    implements `dome`; one whose layout others' captures can be written in implements `write`.
     """
 
     code_modules: tuple[str, ...] = ()
@@ -229,6 +270,32 @@ class HMCSource(ABC, Generic[ConfigT]):
             DataError: a subject, or any dome capture at all, is not in this source.
         """
         raise DataError(f"{type(self).__name__} has no dome captures.")
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path,
+        source: HMCSource[Any],
+        request: WriteRequest,
+        *,
+        listener: Callable[[int, int], None] | None = None,
+    ) -> list[WrittenCapture]:
+        """Write captures of another source in the layout that this class reads.
+
+        A capture appears whole or not at all, and one that is there already stays; equal requests give equal bytes.
+
+        Args:
+            folder: where to; made if it is missing, and not touched where it holds anything but an export.
+            source: whose captures.
+            request: which, and how large.
+            listener: told of work done and of all work, in frames.
+
+        Raises:
+            ConfigError: this class has no writer, or the request does not fit it or what the folder holds.
+            DataError: the source cannot give what was asked for, or the layout cannot hold it.
+            ArtifactError: the disk is full, or the folder cannot be written.
+        """
+        raise ConfigError(f"{cls.__name__} has no writer: other sources' captures cannot take its layout.")
 
     @property
     @abstractmethod

@@ -10,7 +10,7 @@ import numpy as np
 
 from ufe_core.errors import DataError
 from ufe_core.head import Head, asset_key, load_head
-from ufe_core.interfaces.source import SEGMENTS, Capture, FrameLabels, HMCSource, Keypoints, Neutral
+from ufe_core.interfaces.source import SEGMENTS, Capture, DomeCapture, FrameLabels, HMCSource, Keypoints, Neutral
 from ufe_core.ops.rasterize import EMPTY_KEY, key_depths
 from ufe_core.store import Store, code_fingerprint, fingerprint
 from ufe_core.types import CameraSpec, Region, Side
@@ -59,6 +59,11 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         if not 0 <= session < self.sessions:
             raise DataError(f"Source 'synthetic' has sessions 0 to {self.sessions - 1}; {session} was asked for.")
         return [SyntheticCapture(self, self._number(subject), session) for subject in subjects]
+
+    def dome(self, subjects: Sequence[str]) -> list[DomeCapture]:
+        from ufe_synthetic.dome import SyntheticDome
+
+        return [SyntheticDome(self, self._number(subject)) for subject in subjects]
 
     @cached_property
     def fingerprint(self) -> str:

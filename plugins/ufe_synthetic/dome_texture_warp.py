@@ -1,0 +1,80 @@
+"""Warp kernel of the dome's textures: what pinhole cameras saw, gathered texel by texel."""
+
+# mypy: ignore-errors
+# Kernels are written in warp's own language.
+
+import warp as wp
+
+from ufe_core.ops.rasterize_warp import depth_key, key_gap
+
+wp.set_module_options({"enable_backward": False})
+
+#: Cosine of the viewing angle from which on a camera counts; it counts for what the cosine lies above.
+GRAZING = wp.constant(0.2)
+_SLACK_MM = wp.constant(1.5)
+_SLACK_PX = wp.constant(2.5)
+
+
+@wp.func
+def shows(keys: wp.array3d(dtype=wp.int64), view: int, row: int, column: int, depth: float, slack: float):
+    """Whether every pixel that a bilinear look-up reads, and every one around these, holds the surface at `depth`."""
+    own = depth_key(1.0 / depth, 0)
+    gap = key_gap(own, slack)
+    own = own >> wp.int64(31)
+    for dr in range(-1, 3):
+        for dc in range(-1, 3):
+            if wp.abs(float((keys[view, row + dr, column + dc] >> wp.int64(31)) - own)) > gap:
+                return False
+    return True
+
+
+@wp.func
+def bilinear(image: wp.array3d(dtype=float), view: int, row: int, column: int, fx: float, fy: float):
+    top = image[view, row, column] * (1.0 - fx) + image[view, row, column + 1] * fx
+    low = image[view, row + 1, column] * (1.0 - fx) + image[view, row + 1, column + 1] * fx
+    return top * (1.0 - fy) + low * fy
+
+
+@wp.kernel
+def unwrap(
+    texels: wp.array3d(dtype=float),
+    ids: wp.array2d(dtype=int),
+    rotation: wp.array(dtype=wp.mat33),
+    translation: wp.array(dtype=wp.vec3),
+    focal: wp.array(dtype=wp.vec2),
+    centre: wp.array(dtype=wp.vec2),
+    eye: wp.array(dtype=wp.vec3),
+    keys: wp.array3d(dtype=wp.int64),
+    red: wp.array3d(dtype=float),
+    green: wp.array3d(dtype=float),
+    blue: wp.array3d(dtype=float),
+    out: wp.array2d(dtype=wp.vec4),
+):
+    """Sum of weighted colour, and of weights, of each texel; `texels` holds its position and normal."""
+    i, j = wp.tid()
+    total = wp.vec4(0.0, 0.0, 0.0, 0.0)
+    if ids[i, j] >= 0:
+        p = wp.vec3(texels[i, j, 0], texels[i, j, 1], texels[i, j, 2])
+        n = wp.normalize(wp.vec3(texels[i, j, 3], texels[i, j, 4], texels[i, j, 5]))
+        for view in range(focal.shape[0]):
+            cosine = wp.dot(n, wp.normalize(eye[view] - p))
+            q = rotation[view] * p + translation[view]
+            if cosine > GRAZING and q[2] > 0.0:
+                x = focal[view][0] * q[0] / q[2] + centre[view][0] - 0.5
+                y = focal[view][1] * q[1] / q[2] + centre[view][1] - 0.5
+                column = int(wp.floor(x))
+                row = int(wp.floor(y))
+                inside = column >= 1 and row >= 1 and column < keys.shape[2] - 2 and row < keys.shape[1] - 2
+                slope = wp.sqrt(1.0 - cosine * cosine) / cosine
+                slack = _SLACK_MM + _SLACK_PX * slope * q[2] / focal[view][1]
+                if inside and shows(keys, view, row, column, q[2], slack):
+                    fx = x - float(column)
+                    fy = y - float(row)
+                    weight = cosine - GRAZING
+                    total = total + weight * wp.vec4(
+                        wp.min(bilinear(red, view, row, column, fx, fy), 1.0),
+                        wp.min(bilinear(green, view, row, column, fx, fy), 1.0),
+                        wp.min(bilinear(blue, view, row, column, fx, fy), 1.0),
+                        1.0,
+                    )
+    out[i, j] = total

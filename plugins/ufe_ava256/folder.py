@@ -1,0 +1,100 @@
+"""A capture's folder on disk: its archives, opened once, and what headset and dome part share of it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ufe_ava256.archives import Archive, decode_image
+from ufe_ava256.frame_list import FrameList, read_frame_list
+from ufe_ava256.layout import DOME, FRAME_LIST, HEAD_AXES, MESHES, TEXTURES
+from ufe_ava256.ply import read_vertices
+from ufe_core.errors import DataError
+from ufe_core.interfaces.source import Neutral
+
+
+class CaptureFolder:
+    """One `<mcd>--<mct>--<sid>` folder. `vertex_count`: of the mesh that all captures beside it share."""
+
+    def __init__(self, path: Path, subject: str, vertex_count: int) -> None:
+        self.path, self.subject, self.vertex_count = path, subject, vertex_count
+        self._archives: dict[str, Archive] = {}
+
+    @property
+    def recorded(self) -> str:
+        """Date and time of the recording, `yyyymmdd--hhmm`."""
+        return self.path.name.rpartition("--")[0]
+
+    def archive(self, relative: str, suffix: str) -> Archive:
+        """The archive at a path below the folder; the same one each time."""
+        if relative not in self._archives:
+            self._archives[relative] = Archive(self.path / relative, suffix)
+        return self._archives[relative]
+
+    @property
+    def meshes(self) -> Archive:
+        """Registered meshes of the dome."""
+        return self.archive(MESHES, "ply")
+
+    @property
+    def textures(self) -> Archive:
+        """View-averaged textures of the dome."""
+        return self.archive(TEXTURES, "avif")
+
+    def mesh(self, frame: int) -> np.ndarray:
+        """A frame's registered mesh, float32 [V, 3], mm, head coordinates.
+
+        Raises:
+            DataError: the mesh is missing, damaged, or has another number of vertices than the topology.
+        """
+        data = self.meshes.read(frame)
+        found = read_vertices(data, self.meshes.name(frame), count=self.vertex_count)
+        return found @ HEAD_AXES.astype(np.float32)
+
+    def texture(self, frame: int) -> np.ndarray:
+        """A frame's texture, uint8 [3, T, T], linear RGB.
+
+        Raises:
+            DataError: the texture is missing or damaged.
+        """
+        name = self.textures.name(frame)
+        pixels = decode_image(self.textures.read(frame), name)
+        if pixels.ndim != 3 or pixels.shape[0] != pixels.shape[1]:
+            raise DataError(f"{name} is of shape {list(pixels.shape)}; a texture is square and has colours.")
+        return np.ascontiguousarray(np.moveaxis(pixels[..., :3], -1, 0))
+
+    @cached_property
+    def dome_frames(self) -> FrameList:
+        """The dome's frame list.
+
+        Raises:
+            DataError: it is missing or damaged.
+        """
+        return read_frame_list(self.path / DOME / FRAME_LIST)
+
+    @property
+    def has_dome(self) -> bool:
+        """Whether there is a dome part at all."""
+        return (self.path / DOME / FRAME_LIST).is_file()
+
+    @cached_property
+    def neutral_frame(self) -> int | None:
+        """The dome frame of the resting face: the first of `neutral_frames` with mesh and texture; None without any.
+
+        Raises:
+            DataError: the frame list, or the archive of meshes or textures, cannot be read.
+        """
+        candidates = np.array(self.dome_frames.neutral_frames(), np.int64)
+        there = candidates[self.meshes.has(candidates) & self.textures.has(candidates)]
+        return int(there[0]) if len(there) else None
+
+    def neutral(self) -> Neutral | None:
+        """The subject's resting mesh and texture; None where no frame is for it.
+
+        Raises:
+            DataError: that frame, or what lists it, is damaged.
+        """
+        frame = self.neutral_frame
+        return None if frame is None else Neutral(self.mesh(frame), self.texture(frame))

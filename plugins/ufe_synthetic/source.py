@@ -332,12 +332,13 @@ class SyntheticCapture(Capture):
         return [headset_pose(sits.rotation_deg + slip[:3], sits.translation_mm + slip[3:]) for slip in motion.slip]
 
     def _hand_poses(self, indices: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        if "hand" not in self._studio.scene.rows:
+        scene = self._studio.scene
+        if "hand" not in scene.rows:
             return []
-        seconds = np.asarray(indices) / FRAMES_PER_SECOND
         motion = hand_motion(
-            rng_of(self._number, f"hand {self._session}"), seconds, self._source.geometry(self._number)
-        )
+            rng_of(self._number, f"hand {self._session}"), np.asarray(indices) / FRAMES_PER_SECOND,
+            scene.rest[scene.rows["hand"]], scene.neutral,
+        )  # fmt: skip
         return [(pose[:, :3], pose[:, 3]) for pose in motion]
 
     def _light(self, rows: Sequence[int]) -> Light:

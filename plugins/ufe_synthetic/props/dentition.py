@@ -13,10 +13,12 @@ from ufe_synthetic.scene import Part
 #: Of one half arch, from the middle to the second molar: width along the arch, height of the crown, thickness (mm);
 #: means of adults, rounded.
 _UPPER = np.array([
-    [8.5, 10.5, 6.6], [6.6, 9.2, 6.0], [7.6, 10.2, 7.4], [7.0, 8.6, 7.8], [6.8, 8.2, 7.8], [9.8, 7.2, 8.6], [9.2, 6.8, 8.4],
+    [8.5, 10.5, 6.6], [6.6, 9.2, 6.0], [7.6, 10.2, 7.4], [7.0, 8.6, 7.8], [6.8, 8.2, 7.8],
+    [9.8, 7.2, 8.6], [9.2, 6.8, 8.4],
 ])  # fmt: skip
 _LOWER = np.array([
-    [5.2, 9.0, 5.8], [5.8, 9.3, 6.0], [6.9, 10.4, 7.0], [7.0, 8.8, 7.2], [7.1, 8.2, 7.4], [10.6, 7.2, 8.4], [9.8, 6.8, 8.2],
+    [5.2, 9.0, 5.8], [5.8, 9.3, 6.0], [6.9, 10.4, 7.0], [7.0, 8.8, 7.2], [7.1, 8.2, 7.4],
+    [10.6, 7.2, 8.4], [9.8, 6.8, 8.2],
 ])  # fmt: skip
 _FRONT = 3  # teeth of a half arch that have an edge; those behind have a chewing surface
 #: Cross-sections of a crown: height (0 at the gum, 1 at the edge), width, thickness, retreat from the lip in mm.
@@ -146,7 +148,7 @@ def _wall(
 
 
 def _slit(head: Head, geometry: np.ndarray) -> tuple[float, float]:
-    """Heights (mm) that upper and lower teeth may reach and stay out of sight: resting lips leave a slit in some people."""
+    """Heights (mm) that upper and lower teeth may reach unseen: the resting lips of some people leave a slit."""
     regions = head.topology.regions
     mouth = geometry[np.concatenate([regions["mouth_corners"], regions["lip_centres"]])]
     slit = float(mouth[2:, 1].mean())

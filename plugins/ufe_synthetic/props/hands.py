@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from ufe_synthetic.props.mesh import Mesh, join, loft, sweep, turn, unit
@@ -13,15 +15,15 @@ _KNUCKLES = np.array([[26.5, 84.0, 0.0], [8.5, 89.0, -1.0], [-9.5, 86.0, -1.0], 
 _BONES = np.array([[43.0, 25.0, 22.0], [47.0, 29.0, 23.0], [43.0, 27.0, 23.0], [34.0, 20.0, 20.0]])
 _THICK = np.array([[10.6, 8.4], [10.8, 8.6], [10.2, 8.2], [9.0, 7.2]])  # radius at knuckle and tip
 _SPREAD_DEG = np.array([4.0, 0.0, -4.0, -10.0])
-_POINTING_DEG = np.array([[12.0, 16.0, 8.0], [58.0, 66.0, 36.0], [64.0, 70.0, 38.0], [62.0, 66.0, 38.0]])
-_RELAXED_DEG = np.array([[16.0, 22.0, 10.0], [26.0, 34.0, 16.0], [34.0, 40.0, 20.0], [38.0, 42.0, 22.0]])
+_POINTING_DEG = np.array([[12.0, 16.0, 8.0], [78.0, 96.0, 44.0], [82.0, 98.0, 46.0], [80.0, 96.0, 46.0]])
+_RELAXED_DEG = np.array([[22.0, 28.0, 14.0], [20.0, 28.0, 14.0], [22.0, 28.0, 14.0], [26.0, 30.0, 16.0]])
 #: Sections of palm, wrist and forearm: y, half width, half thickness, shift along x and z.
 _PALM = np.array([
     [-130, 35, 31, 0, -4], [-80, 31, 25, 0, -4], [-35, 27, 19, 0, -3], [-12, 26, 17, 1, -2], [6, 30, 18, 2, 0],
     [26, 36, 18, 1, 0], [48, 38.5, 16.5, 0, 0], [70, 38.5, 14, 0, 0], [84, 36, 11.5, 0, 0], [93, 29, 8, 2, 0],
     [97, 18, 4, 3, 0],
 ])  # fmt: skip
-#: Where a fingertip touches the mean face, and where the hand waits, out of every camera's sight (mm, head coordinates).
+#: Where a fingertip touches the mean face, and where the hand waits, out of sight (mm, head coordinates).
 _TOUCHES = {
     "right cheek": (46.0, 52.0, 14.0),
     "left cheek": (-46.0, 52.0, 14.0),
@@ -30,6 +32,7 @@ _TOUCHES = {
 }
 _WAITING = np.array([60.0, 250.0, 150.0])
 _REACH_S, _CLEAR_MM = 0.7, 2.0
+_CELL_MM, _FIRST_CELL, _CELLS = 4.0, np.array([-88.0, -40.0]), (45, 50)  # map of the face: x by y
 
 
 def hand(rng: np.random.Generator) -> Part:
@@ -101,19 +104,20 @@ def _thumb(*, folded: bool) -> Mesh:
     return sweep(path, np.stack([width, width * 0.9], 1), across=8, up=np.array([-0.3, -0.2, -1.0]))
 
 
-def hand_motion(rng: np.random.Generator, seconds: np.ndarray, face: np.ndarray | None = None) -> np.ndarray:
+def hand_motion(rng: np.random.Generator, seconds: np.ndarray, shape: np.ndarray, face: np.ndarray) -> np.ndarray:
     """How the hand moves: it reaches for cheek, chin or nose, rests or rubs there and leaves, again and again.
 
     Args:
         rng: draws what is touched and when.
         seconds: float [N], times of the frames, from 0.
-        face: float32 [V, 3] mm, the face to touch; the mean face without.
+        shape: float32 [P, 3] mm, the hand's vertices; no part of it goes through the face.
+        face: float32 [V, 3] mm, the resting face to touch.
 
     Returns:
         float64 [N, 3, 4], hand to head coordinates: rotation and, in the last column, the index finger's tip.
     """
     out = np.empty((len(seconds), 3, 4))
-    names = sorted(_TOUCHES)
+    names, heights = sorted(_TOUCHES), _heights(face)
     begin, clock = 0.0, rng.uniform(0.2, 0.8)
     end = float(np.max(seconds, initial=0.0))
     while begin <= end:
@@ -121,32 +125,49 @@ def hand_motion(rng: np.random.Generator, seconds: np.ndarray, face: np.ndarray 
         finish = clock + 2 * _REACH_S + stay + rng.uniform(0.6, 2.5)
         chosen = (seconds >= begin) & (seconds < finish)
         name = names[rng.integers(len(names))]
-        out[chosen] = _touch(rng, seconds[chosen] - clock, stay, name, face)
+        out[chosen] = _touch(rng, seconds[chosen] - clock, stay, name, shape, heights)
         begin, clock = finish, finish + 0.2
     return out
 
 
-def _touch(rng: np.random.Generator, since: np.ndarray, stay: float, name: str, face: np.ndarray | None) -> np.ndarray:
+def _touch(
+    rng: np.random.Generator, since: np.ndarray, stay: float, name: str, shape: np.ndarray, heights: np.ndarray
+) -> np.ndarray:
     """Poses [N, 3, 4] of one touch that begins at 0; before and after it the hand waits."""
     target = np.array(_TOUCHES[name]) + rng.normal(0, 3.0, 3) * [1, 1, 0]
-    if face is not None:
-        here = np.linalg.norm(face[:, :2] - target[:2], axis=1) < 7
-        target[2] = face[here, 2].max() if here.any() else target[2]
     waiting = _pose(unit(np.array([-0.2, -0.9, -0.4])))
     reaching = _pose(unit(target - _WAITING))
+    placed = shape @ reaching.T + [*target[:2], 0.0]
+    target[2] = np.max(heights[_cells(placed)] - placed[:, 2]) + _CLEAR_MM  # some finger touches
     swing, rate = rng.uniform(1.5, 4.0), rng.uniform(0.6, 1.4)
     close = _ease(since / _REACH_S) * _ease((2 * _REACH_S + stay - since) / _REACH_S)
     between = waiting.T @ reaching
     angle = np.arccos(np.clip((np.trace(between) - 1) / 2, -1, 1))
     axis = unit(np.array([between[2, 1] - between[1, 2], between[0, 2] - between[2, 0], between[1, 0] - between[0, 1]]))
-    tip = _WAITING + close[:, None] * (target - reaching[:, 1] * _CLEAR_MM - _WAITING)
+    tip = _WAITING + close[:, None] * (target - _WAITING)
     tip += (swing * np.sin(2 * np.pi * rate * since) * close**4)[:, None] * reaching[:, 0]
     rotation = waiting @ turn(np.broadcast_to(axis, (len(since), 3)), close * angle)
     return np.concatenate([rotation, tip[:, :, None]], 2)
 
 
+def _heights(face: np.ndarray) -> np.ndarray:
+    """Greatest z (mm) of a face over cells of x and y, each with its neighbours; far behind where there is none."""
+    out = np.full(_CELLS, -1000.0)
+    for dx, dy in itertools.product((-_CELL_MM, 0.0, _CELL_MM), repeat=2):
+        near = face[face[:, 2] > -40] + [dx, dy, 0.0]
+        np.maximum.at(out, _cells(near), near[:, 2])
+    out[[0, -1]], out[:, [0, -1]] = -1000.0, -1000.0
+    return out
+
+
+def _cells(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of the map that points [N, 3] lie over; those beyond it in its outermost ones."""
+    cell = np.clip(np.rint((points[:, :2] - _FIRST_CELL) / _CELL_MM).astype(int), 0, np.array(_CELLS) - 1)
+    return cell[:, 0], cell[:, 1]
+
+
 def _pose(ahead: np.ndarray) -> np.ndarray:
-    """Rotation [3, 3], hand to head coordinates, of a hand whose fingers point `ahead` and whose palm faces the face."""
+    """Rotation [3, 3], hand to head coordinates, of a hand whose fingers point `ahead`, its palm to the face."""
     palm = np.array([0.0, -0.35, -1.0])
     palm = unit(palm - (palm @ ahead) * ahead)
     return np.stack([np.cross(ahead, palm), ahead, palm], 1)

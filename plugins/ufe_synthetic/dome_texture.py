@@ -11,7 +11,13 @@ from torch import Tensor
 from ufe_core.head import EYE_LEFT, EYE_RIGHT
 from ufe_core.ops.rasterize import interpolate, rasterize, warp
 from ufe_synthetic.render import Level, Visible
-from ufe_synthetic.scene import Scene
+from ufe_synthetic.scene import MATERIALS, Scene
+
+#: Surfaces whose colours must not end up on each other, however close they lie, by material: the head's own, its eyes,
+#: and those that no texel belongs to. Lashes are painted on the lids that they lie on.
+_EYE, _OTHER = 1, 2
+_OTHERS = ("teeth", "gum", "glasses", "lens", "cloth", "hand", "headset")
+_KIND_OF = np.array([_EYE if name == "eye" else _OTHER if name in _OTHERS else 0 for name in MATERIALS], np.int32)
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,9 @@ class Atlas:
         depth = torch.full((len(level.uv), 1), 100.0)
         self._flat = torch.cat([level.uv * size, depth], 1)[None].contiguous()
         self._ids = rasterize(self._flat, self._uv_faces, height=size, width=size, cull=False)
+        self._face_kind = torch.from_numpy(_KIND_OF)[level.material.long()]
+        kinds = torch.cat([self._face_kind, torch.full((int(own.sum()),), _EYE), torch.tensor([-1])]).int()
+        self._texel_kind = kinds[self._ids[0].long()]
 
     def texels(self, vertices: Tensor, normals: Tensor) -> Tensor:
         """Position (mm) and normal of each texel, float32 [T, T, 6], of `vertices` and `normals` [V, 3]."""
@@ -71,7 +80,8 @@ class Atlas:
         out = torch.empty(size, size, 4)
         red, green, blue = light
         wp.launch(kernels.unwrap, dim=(size, size), device="cpu", inputs=[
-            wp.from_torch(self.texels(seen.vertices[0], seen.normals[0])), wp.from_torch(self._ids[0]),
+            wp.from_torch(self.texels(seen.vertices[0], seen.normals[0])), wp.from_torch(self._texel_kind),
+            wp.from_torch(self._face_kind),
             wp.from_torch(views["rotation"], dtype=wp.mat33), wp.from_torch(views["translation"], dtype=wp.vec3),
             wp.from_torch(views["focal"], dtype=wp.vec2), wp.from_torch(views["centre"], dtype=wp.vec2),
             wp.from_torch(views["eye"], dtype=wp.vec3), wp.from_torch(seen.keys),

@@ -11,19 +11,33 @@ wp.set_module_options({"enable_backward": False})
 
 #: Cosine of the viewing angle from which on a camera counts; it counts for what the cosine lies above.
 GRAZING = wp.constant(0.2)
+_FACE_BITS = wp.constant(wp.int64(0x7FFFFFFF))
 _SLACK_MM = wp.constant(1.5)
 _SLACK_PX = wp.constant(2.5)
 
 
 @wp.func
-def shows(keys: wp.array3d(dtype=wp.int64), view: int, row: int, column: int, depth: float, slack: float):
-    """Whether every pixel that a bilinear look-up reads, and every one around these, holds the surface at `depth`."""
+def shows(
+    keys: wp.array3d(dtype=wp.int64),
+    face_kind: wp.array(dtype=int),
+    view: int,
+    row: int,
+    column: int,
+    depth: float,
+    slack: float,
+    kind: int,
+):
+    """Whether a bilinear look-up reads a surface of this kind, and it and all pixels around it hold this depth."""
     own = depth_key(1.0 / depth, 0)
     gap = key_gap(own, slack)
     own = own >> wp.int64(31)
     for dr in range(-1, 3):
         for dc in range(-1, 3):
             if wp.abs(float((keys[view, row + dr, column + dc] >> wp.int64(31)) - own)) > gap:
+                return False
+    for dr in range(2):
+        for dc in range(2):
+            if face_kind[int(keys[view, row + dr, column + dc] & _FACE_BITS)] != kind:
                 return False
     return True
 
@@ -38,7 +52,8 @@ def bilinear(image: wp.array3d(dtype=float), view: int, row: int, column: int, f
 @wp.kernel
 def unwrap(
     texels: wp.array3d(dtype=float),
-    ids: wp.array2d(dtype=int),
+    texel_kind: wp.array2d(dtype=int),
+    face_kind: wp.array(dtype=int),
     rotation: wp.array(dtype=wp.mat33),
     translation: wp.array(dtype=wp.vec3),
     focal: wp.array(dtype=wp.vec2),
@@ -50,10 +65,14 @@ def unwrap(
     blue: wp.array3d(dtype=float),
     out: wp.array2d(dtype=wp.vec4),
 ):
-    """Sum of weighted colour, and of weights, of each texel; `texels` holds its position and normal."""
+    """Sum of weighted colour, and of weights, of each texel; `texels` holds its position and normal.
+
+    `texel_kind` is -1 where the layout is bare.
+    """
     i, j = wp.tid()
     total = wp.vec4(0.0, 0.0, 0.0, 0.0)
-    if ids[i, j] >= 0:
+    kind = texel_kind[i, j]
+    if kind >= 0:
         p = wp.vec3(texels[i, j, 0], texels[i, j, 1], texels[i, j, 2])
         n = wp.normalize(wp.vec3(texels[i, j, 3], texels[i, j, 4], texels[i, j, 5]))
         for view in range(focal.shape[0]):
@@ -67,7 +86,7 @@ def unwrap(
                 inside = column >= 1 and row >= 1 and column < keys.shape[2] - 2 and row < keys.shape[1] - 2
                 slope = wp.sqrt(1.0 - cosine * cosine) / cosine
                 slack = _SLACK_MM + _SLACK_PX * slope * q[2] / focal[view][1]
-                if inside and shows(keys, view, row, column, q[2], slack):
+                if inside and shows(keys, face_kind, view, row, column, q[2], slack, kind):
                     fx = x - float(column)
                     fy = y - float(row)
                     weight = cosine - GRAZING

@@ -151,8 +151,6 @@ class _Export:
             "source": type(self.source).__name__,
             "fingerprint": self.source.fingerprint,
             "frames": request.frames,
-            "session": request.session,
-            "parts": sorted(request.parts),
             "headset_size": request.headset_size,
             "dome_height": request.dome_height,
             **self.options.model_dump(),
@@ -182,7 +180,7 @@ class _Export:
         """A subject's capture, made unless it is there whole."""
         path = self.folder / capture_name(self.source, subject, self.request.session)
         finished = self._done + self._each
-        if _is_whole(path):
+        if _is_whole(path, self.request.parts):
             self._tick(self._each)
             return WrittenCapture(subject, path, new=False)
         part = path.with_name(f".{path.name}.part")
@@ -196,18 +194,19 @@ class _Export:
         finally:
             shutil.rmtree(part, ignore_errors=True)
         self._list()
-        self._tick(finished - self._done)  # a recording may have fewer frames than were asked for
+        if self._done < finished:  # a recording may have fewer frames than were asked for
+            self._tick(finished - self._done)
         return WrittenCapture(subject, path, new=True)
 
     def _fill(self, part: Path, subject: str) -> None:
-        facts: dict[str, Any] = {"schema": _SCHEMA, "subject": subject}
+        facts: dict[str, Any] = {"schema": _SCHEMA, "subject": subject, "session": self.request.session}
         if "headset" in self.request.parts:
             capture = self.source.captures([subject], session=self.request.session)[0]
             facts["headset"] = self._write_headset(part, capture)
         if "dome" in self.request.parts:
             dome = self.source.dome([subject])[0]
             self._write_topology(dome)
-            self._write_dome(part, dome)
+            facts["dome"] = self._write_dome(part, dome)
         files = {f.relative_to(part).as_posix(): f.stat().st_size for f in sorted(part.rglob("*")) if f.is_file()}
         _put(part / RECORD, _json_bytes({**facts, "files": files}))
 
@@ -244,7 +243,7 @@ class _Export:
             first = self.source.dome(self.source.subjects()[:1])[0]
             _put(target, _obj(first.neutral().geometry, topology))
 
-    def _write_dome(self, part: Path, dome: DomeCapture) -> None:
+    def _write_dome(self, part: Path, dome: DomeCapture) -> dict[str, Any]:
         if all(segment_name(segment, layout.NEUTRAL_SEGMENT) != layout.NEUTRAL_SEGMENT for segment in dome.segments):
             raise DataError(f"Dome capture {dome.id!r} has no neutral segment, without which nothing reads the layout.")
         chosen = spread(dome.segments, self.request.frames)
@@ -275,6 +274,7 @@ class _Export:
         _put(part / layout.TEXTURE_VARIANCE, f"{textures.variance!r}\n".encode())
         _put(part / layout.MESH_MEAN, _npy(meshes.mean.astype(np.float32)))
         _put(part / layout.MESH_VARIANCE, f"{meshes.variance!r}\n".encode())
+        return {"capture": dome.id, "cameras": cameras}
 
     def _list(self) -> None:
         """Name every whole capture of the folder in the list that the public code selects from."""
@@ -425,12 +425,11 @@ def _json_of(path: Path) -> Any:
     return found if isinstance(found, dict) else {}
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether every file that a capture was finished with is there, at its length."""
-    if not (path / RECORD).is_file():
-        return False
-    files = _json_of(path / RECORD).get("files")
-    if not isinstance(files, dict):
+def _is_whole(path: Path, parts: Sequence[str]) -> bool:
+    """Whether a capture has some parts, and every file that it was finished with at its length."""
+    record = _json_of(path / RECORD) if (path / RECORD).is_file() else {}
+    files = record.get("files")
+    if not isinstance(files, dict) or not set(parts) <= set(record):
         return False
     return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in files.items())
 

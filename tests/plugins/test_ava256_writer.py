@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from ufe_ava256 import writer
+from ufe_ava256.plugin import Ava256Config
+from ufe_ava256.source import Ava256Source
 from ufe_core.cli.main import main
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import ArtifactError, ConfigError, DataError
@@ -404,6 +406,66 @@ class TestFolder:
         with pytest.raises(ArtifactError, match="the disk is full. Free some space and run the same command again"):
             writer.write(tmp_path, FakeSource(), request())
         assert not [p for p in tmp_path.iterdir() if p.is_dir() and p.name != "assets"]
+
+
+class TestSessionsAndParts:
+    def test_another_donning_lies_beside_the_first(self, tmp_path):
+        for session in (0, 1):
+            writer.write(tmp_path, FakeSource(), request(session=session, parts=("headset",)))
+        assert rows_of(tmp_path / "256_ids.csv")[1:] == [["20000101", "SYN001", "0000"], ["20000102", "SYN001", "0000"]]
+
+    def test_a_part_that_is_not_there_yet_is_made_and_one_too_many_stays(self, tmp_path):
+        assert writer.write(tmp_path, FakeSource(), request(parts=("headset",)))[0].new
+        assert writer.write(tmp_path, FakeSource(), request())[0].new
+        assert not writer.write(tmp_path, FakeSource(), request(parts=("dome",)))[0].new
+
+
+@pytest.fixture(scope="module")
+def source(written):
+    """The export as source `ava256` reads it."""
+    source = Ava256Source(Ava256Config(root=written[0]))
+    assert source.subjects() == ("SYN001",)
+    return source
+
+
+class TestRoundTrip:
+    """What is written, read back by source `ava256`."""
+
+    def test_dome(self, source, written):
+        (read,), true = source.dome(["SYN001"]), FakeDome("S001")
+        frames = dome_frames(written[1])
+        rows = list(range(len(frames)))
+        assert [segment.kind for segment in read.segments] == ["expression", "expression", "speech", "free"]
+        np.testing.assert_array_equal(read.geometry(rows), true.geometry(frames))
+        np.testing.assert_array_equal(read.head_pose(rows), true.head_pose(frames))
+        images = read.frames(rows, cameras=["400001", "400002"], height=64).astype(int)
+        assert np.abs(images - true.frames(frames, cameras=["cam400001", "400002"], height=64)).max() <= 6
+        assert read.texture(rows).shape == (6, 3, 48, 48)
+        np.testing.assert_array_equal(read.topology().faces, true.topology().faces)
+        np.testing.assert_array_equal(read.topology().uv_faces, true.topology().uv_faces)
+        np.testing.assert_allclose(read.topology().uv, true.topology().uv, atol=1e-7)
+        first_neutral = frames.index(min((f for f in frames if 5 <= f < 9), key=str))
+        np.testing.assert_array_equal(read.neutral().geometry, read.geometry([first_neutral])[0])
+
+    def test_cameras_see_each_vertex_where_the_source_has_it(self, source, written):
+        (read,), true, frame = source.dome(["SYN001"]), FakeDome("S001"), dome_frames(written[1])[3]
+        pose = true.head_pose([frame])[0]
+        world = true.geometry([frame])[0] @ pose[:, :3].T + pose[:, 3]
+        for ours, theirs in zip(true.cameras, read.cameras, strict=True):
+            whole = ours.resized(2668, 4096)
+            for name in ("intrinsics", "rotation", "translation"):
+                np.testing.assert_allclose(getattr(theirs, name), getattr(whole, name), rtol=0, atol=1e-12)
+            np.testing.assert_allclose(theirs.project(world), whole.project(world), atol=1e-8)
+
+    def test_headset(self, source, written):
+        (read,), true = source.captures(["SYN001"]), FakeCapture("S001", 0)
+        frames = [int(frame) for _, frame in rows_of(written[1] / "encoder/frame_list.csv")[1:]]
+        rows, names = list(range(len(frames))), [camera.name for camera in true.cameras[:5]]
+        assert [camera.name for camera in read.cameras] == names and "neutral" in read.anchors
+        images = read.frames(rows, cameras=names, size=40).astype(int)
+        assert np.abs(images - true.frames(frames, cameras=names, size=40)).max() <= 5
+        np.testing.assert_array_equal(read.labels(rows).expression, true.labels(frames).expression)
+        assert read.conditions["frames_left_out"] == 0
 
 
 class TestRefusals:

@@ -26,7 +26,7 @@ _WIDEST_RAD = 1.45  # depth along the axis, which sorts what is seen, vanishes a
 _TEXELS_PER_PX = 2.7  # an image pixel covers about as many texels of the face in its finest part
 _FINE_FROM_PX = 256  # images at least this wide show facets of the plain mesh
 _FINE_ABOVE_Z_MM, _FINE_ABOVE_Y_MM = -25.0, 120.0
-_BEHIND_MM = -95.0
+_BEHIND_MM, _EARS_MM, _JAW_Y_MM = -95.0, 20.0, 90.0  # the headset's cameras see further back below the jaw
 _LENS = list(MATERIALS).index("lens")
 
 
@@ -87,18 +87,19 @@ class Stage:
     """A scene made ready for the kernels, with its person's look and the emitters' strength.
 
     `exposed` float32 [V] and `visible` float32 [L, count] are what `ambient_exposure` and `emitter_visibility` say;
-    `power` and `lobe` [L] the emitters' strength and the exponent of their cosine lobe. Faces that lie behind
-    z = `behind_mm` at rest, which no headset camera sees, are left out. `materials` replaces the values of `MATERIALS`,
-    which are those in infrared.
+    `power` and `lobe` [L] the emitters' strength and the exponent of their cosine lobe. The head's faces behind
+    z = `behind_mm` at rest, above the jaw from the ears on, are left out: no headset camera sees them. `materials`
+    replaces the values of `MATERIALS`, which are those in infrared.
     """
 
     def __init__(
         self, scene: Scene, head: Head, look: Look, exposed: np.ndarray, visible: np.ndarray, power: np.ndarray,
         lobe: np.ndarray, behind_mm: float = _BEHIND_MM, materials: np.ndarray | None = None,
     ) -> None:  # fmt: skip
-        rest = scene.rest[scene.faces, 2].max(1)
+        rest = scene.rest[scene.faces]
+        back = behind_mm + np.where(rest[..., 1].min(1) < _JAW_Y_MM, _EARS_MM, 0.0)
         lens = scene.material == _LENS
-        self._kept = np.flatnonzero(((rest > behind_mm) | (scene.faces[:, 0] >= scene.head_count)) & ~lens)
+        self._kept = np.flatnonzero(((rest[..., 2].max(1) > back) | (scene.faces[:, 0] >= scene.head_count)) & ~lens)
         self._lenses = np.flatnonzero(lens)
         self.scene, self.look, self._head = scene, look, head
         self._visible = np.ascontiguousarray(visible, np.float32)
@@ -301,23 +302,21 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
         wp.from_torch(level.visible), wp.from_torch(level.exposed), wp.from_torch(torch.from_numpy(wrinkle)),
         wp.from_torch(corners, dtype=kernels.Corner),
     ])  # fmt: skip
-    gradients = torch.empty(frames, len(level.faces), 6)
+    facets = torch.empty(frames, len(level.faces), 12)
     runs = -(-len(level.faces) // int(kernels.RUN))
-    wp.launch(kernels.texture_gradients, dim=(frames, runs), device="cpu", inputs=[
+    wp.launch(kernels.texture_facets, dim=(frames, runs), device="cpu", inputs=[
         wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(level.faces, dtype=wp.vec3i),
         wp.from_torch(level.uv_faces, dtype=wp.vec3i), wp.from_torch(level.uv, dtype=wp.vec2),
-        wp.from_torch(gradients, dtype=kernels.Gradients),
+        wp.from_torch(facets, dtype=kernels.Facet),
     ])  # fmt: skip
     surface = kernels.Surface()
-    surface.gradients = wp.from_torch(gradients, dtype=kernels.Gradients)
+    surface.facets = wp.from_torch(facets, dtype=kernels.Facet)
     surface.corners = wp.from_torch(corners, dtype=kernels.Corner)
     surface.screen = wp.from_torch(seen.screen, dtype=wp.vec3)
     surface.eye_direction = wp.from_torch(level.eye_direction, dtype=wp.vec3)
     surface.faces = wp.from_torch(level.faces, dtype=wp.vec3i)
     surface.across = wp.from_torch(level.across, dtype=wp.vec3i)
-    surface.uv_faces = wp.from_torch(level.uv_faces, dtype=wp.vec3i)
-    surface.uv, surface.face_material = wp.from_torch(level.uv, dtype=wp.vec2), wp.from_torch(level.material)
-    surface.face_albedo = wp.from_torch(level.albedo)
+    surface.face_material, surface.face_albedo = wp.from_torch(level.material), wp.from_torch(level.albedo)
     sharp = torch.empty(seen.keys.shape)
     wp.launch(kernels.shade, dim=_runs(sharp), device="cpu", inputs=[
         wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]), surface,

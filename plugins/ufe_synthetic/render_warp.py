@@ -23,25 +23,24 @@ _FACE_BITS = wp.constant(wp.int64(0x7FFFFFFF))
 Corner = wp.types.vector(length=12, dtype=wp.float32)
 
 
-#: Gradients of a face's texture coordinates along its surface, 1/mm: of u, then of v.
-Gradients = wp.types.vector(length=6, dtype=wp.float32)
+#: What a face brings to a pixel: texture coordinates (u, v) of its first corner, how far the other two lie from
+#: there, and gradients along its surface, 1/mm, of u and of v.
+Facet = wp.types.vector(length=12, dtype=wp.float32)
 
 
 @wp.struct
 class Surface:
-    """Meshes of N frames: `corners` [N, V], `screen` [views, V], `gradients` [N, F]; the rest is per face [F].
+    """Meshes of N frames: `corners` [N, V], `screen` [views, V], `facets` [N, F]; the rest is per face [F].
 
     `across` holds the face on the other side of each edge (edge k lies opposite corner k), -1 where there is none.
     """
 
     corners: wp.array2d(dtype=Corner)
     screen: wp.array2d(dtype=wp.vec3)
-    gradients: wp.array2d(dtype=Gradients)
+    facets: wp.array2d(dtype=Facet)
     eye_direction: wp.array(dtype=wp.vec3)
     faces: wp.array(dtype=wp.vec3i)
     across: wp.array(dtype=wp.vec3i)
-    uv_faces: wp.array(dtype=wp.vec3i)
-    uv: wp.array(dtype=wp.vec2)
     face_material: wp.array(dtype=int)
     face_albedo: wp.array(dtype=float)
 
@@ -123,14 +122,14 @@ def gather_light(
 
 
 @wp.kernel
-def texture_gradients(
+def texture_facets(
     vertices: wp.array2d(dtype=wp.vec3),
     faces: wp.array(dtype=wp.vec3i),
     uv_faces: wp.array(dtype=wp.vec3i),
     uv: wp.array(dtype=wp.vec2),
-    gradients: wp.array2d(dtype=Gradients),
+    facets: wp.array2d(dtype=Facet),
 ):
-    """How texture coordinates change along each face, so that a slope in the map becomes one in space."""
+    """Where each face lies in the texture, and how that changes along it: slopes in the map become slopes in space."""
     frame, run = wp.tid()
     for k in range(run * RUN, wp.min(run * RUN + RUN, faces.shape[0])):
         f = faces[k]
@@ -138,15 +137,16 @@ def texture_gradients(
         p = vertices[frame, f[0]]
         e1 = vertices[frame, f[1]] - p
         e2 = vertices[frame, f[2]] - p
-        t1 = uv[t[1]] - uv[t[0]]
-        t2 = uv[t[2]] - uv[t[0]]
+        t0 = uv[t[0]]
+        t1 = uv[t[1]] - t0
+        t2 = uv[t[2]] - t0
         facet = wp.cross(e1, e2)
         area2 = wp.max(wp.dot(facet, facet), 1.0e-12)
         d1 = wp.cross(e2, facet) / area2
         d2 = wp.cross(facet, e1) / area2
         u = t1[0] * d1 + t2[0] * d2
         v = t1[1] * d1 + t2[1] * d2
-        gradients[frame, k] = Gradients(u[0], u[1], u[2], v[0], v[1], v[2])
+        facets[frame, k] = Facet(t0[0], t0[1], t1[0], t1[1], t2[0], t2[1], u[0], u[1], u[2], v[0], v[1], v[2])
 
 
 @wp.kernel
@@ -316,30 +316,27 @@ def glow(
         return eye_glow(surface, paint, lamps, frame, f, w, p, wp.normalize(n), light, exposed, to_camera, gloss)
     albedo = surface.face_albedo[k]
     if materials[material, _TEXTURED] > 0.5:
-        t = surface.uv_faces[k]
-        t0 = surface.uv[t[0]]
-        t1 = surface.uv[t[1]]
-        t2 = surface.uv[t[2]]
+        d = surface.facets[frame, k]
         size = float(paint.maps.shape[0])
-        where = w[0] * t0 + w[1] * t1 + w[2] * t2
-        tx = wp.clamp(where[0] * size - 0.5, 0.0, size - 1.001)
-        ty = wp.clamp(where[1] * size - 0.5, 0.0, size - 1.001)
+        tx = wp.clamp((d[0] + w[1] * d[2] + w[2] * d[4]) * size - 0.5, 0.0, size - 1.001)
+        ty = wp.clamp((d[1] + w[1] * d[3] + w[2] * d[5]) * size - 0.5, 0.0, size - 1.001)
         col = int(tx)
         row = int(ty)
         fx = tx - float(col)
         fy = ty - float(row)
         m00 = paint.maps[row, col]
-        m01 = paint.maps[row, col + 1]
         m10 = paint.maps[row + 1, col]
-        m11 = paint.maps[row + 1, col + 1]
-        across = (m01 - m00) * (1.0 - fy) + (m11 - m10) * fy
-        down = (m10 - m00) * (1.0 - fx) + (m11 - m01) * fx
-        paintwork = (m00 * (1.0 - fx) + m01 * fx) * (1.0 - fy) + (m10 * (1.0 - fx) + m11 * fx) * fy
-        albedo = paintwork[0]
-        gloss = gloss * paintwork[1]
-        slope = wp.vec2(across[2] + at[10] * across[3], down[2] + at[10] * down[3]) * size
-        d = surface.gradients[frame, k]
-        g = slope[0] * wp.vec3(d[0], d[1], d[2]) + slope[1] * wp.vec3(d[3], d[4], d[5])
+        upper = paint.maps[row, col + 1] - m00
+        lower = paint.maps[row + 1, col + 1] - m10
+        top = m00 + fx * upper
+        down = m10 + fx * lower - top
+        albedo = top[0] + fy * down[0]
+        gloss = gloss * (top[1] + fy * down[1])
+        wrinkled = at[10]
+        along = upper[2] + wrinkled * upper[3]
+        along = along + fy * (lower[2] + wrinkled * lower[3] - along)
+        slope = wp.vec2(along, down[2] + wrinkled * down[3]) * size
+        g = slope[0] * wp.vec3(d[6], d[7], d[8]) + slope[1] * wp.vec3(d[9], d[10], d[11])
         n = wp.normalize(n - (g - wp.dot(n, g) * n))
     elif wp.dot(n, to_camera) < 0.0:
         n = -n  # the inside of a thin prop

@@ -80,11 +80,15 @@ def depth_test(
             w = corner_weights(a, b, c, float(x0) + 0.5, float(y) + 0.5)
             wb = w[1]
             wc = w[2]
+            entered = int(0)
             for x in range(x0, x1 + 1):
                 if wb >= 0.0 and wc >= 0.0 and wb + wc <= 1.0:
+                    entered = 1
                     key = depth_key(inverse_a + wb * slope_b + wc * slope_c, k)
                     if key < depth[view, y, x]:
                         wp.atomic_min(depth, view, y, x, key)
+                elif entered > 0:
+                    break  # a face is convex: its row has ended
                 wb = wb + wb_dx
                 wc = wc + wc_dx
 

@@ -7,8 +7,8 @@ import numpy as np
 from ufe_core.head import Head
 from ufe_synthetic.scene import EYE_CARRIERS, Part
 
-_RINGS_DEG = (4, 8, 12, 16, 20, 24, 28, 33, 39, 46, 54, 63, 73, 84)  # from the axis; lids hide the rest
-_AROUND = 28
+_RINGS_DEG = (4, 8, 12, 16, 20, 24, 29, 35, 42, 50, 60, 72, 84)  # from the axis; lids hide the rest
+_AROUND = 24
 
 
 def eyeballs(head: Head, geometry: np.ndarray) -> list[Part]:

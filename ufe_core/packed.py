@@ -133,7 +133,10 @@ class PackedCapture:
 
 @dataclass(frozen=True)
 class PackEvent:
-    """News of a capture being packed: `rows` more are there. `kind` is `rows`, or at its end `made` or `found`."""
+    """News of a capture being packed: `rows` more are there. `kind` is `rows`, or at its end `made` or `found`.
+
+    Fewer than none are there where a broken frame is met: other frames are chosen, and it begins again.
+    """
 
     subject: str
     kind: str
@@ -294,32 +297,46 @@ def _locked(job: _Job, key: str) -> Iterator[None]:
 
 
 def _make(job: _Job, capture: Capture, key: str, path: Path) -> None:
-    request = job.request
-    missing = [name for name in request.anchors if name not in capture.anchors]
+    partial = path.parent / ".partial" / key
+    while True:
+        frames, anchors = _choose(job.request, capture)
+        try:
+            with explained(f"pack {capture.id!r}", path.parent, only_full=True):
+                meta = _write_data(job, capture, [*frames, *anchors], partial, key)
+                _write_meta(job, capture, frames, anchors, partial, meta)
+                os.rename(partial, path)
+            return
+        except DataError:
+            if _choose(job.request, capture) == (frames, anchors):
+                raise
+            # The capture found one of them broken, which it tells itself, and leaves it out from now on.
+
+
+def _choose(request: PackRequest, capture: Capture) -> tuple[list[int], list[int]]:
+    """Frames and anchors to pack; a capture that met a broken one chooses others."""
+    anchors = dict(capture.anchors)
+    missing = [name for name in request.anchors if name not in anchors]
     if missing:
         raise DataError(
-            f"Capture {capture.id!r} has no anchor {', '.join(map(repr, missing))}; "
-            f"it has {', '.join(capture.anchors)}."
+            f"Capture {capture.id!r} has no anchor {', '.join(map(repr, missing))}; it has {', '.join(anchors)}."
         )
-    frames = capture.spread(request.frames, seed=request.seed)
-    anchors = [capture.anchors[name] for name in request.anchors]
-    partial = path.parent / ".partial" / key
-    with explained(f"pack {capture.id!r}", path.parent, only_full=True):
-        meta = _write_data(job, capture, [*frames, *anchors], partial, key)
-        _write_meta(job, capture, frames, anchors, partial, meta)
-        os.rename(partial, path)
+    return capture.spread(request.frames, seed=request.seed), [anchors[name] for name in request.anchors]
 
 
 def _write_data(job: _Job, capture: Capture, rows: list[int], folder: Path, key: str) -> dict[str, Any]:
     """Write the data file, block by block, and give what `capture.json` says of it."""
     request = job.request
     step = max(1, min(_BLOCK_ROWS, _BLOCK_BYTES // max(1, len(request.cameras) * request.size**2)))
-    writer = BlockWriter(folder, f"{FORMAT} {key} {step}")
+    writer = BlockWriter(folder, f"{FORMAT} {key} {step} {fingerprint(rows)}")
     for number, start in enumerate(range(0, len(rows), step)):
         block = rows[start : start + step]
         if number not in writer.done:
             job.pause_point()
-            arrays = arrays_of(capture, request.cameras, request.size, request.extras, block)
+            try:
+                arrays = arrays_of(capture, request.cameras, request.size, request.extras, block)
+            except DataError:
+                job.tell(PackEvent(capture.subject, "rows", -start))
+                raise
             if writer.layout is None:
                 first, by_row = arrays_without_pixels(capture, rows)
                 writer.begin(Layout.of({**arrays, **first}, len(rows), by_row=[*arrays, *by_row]))

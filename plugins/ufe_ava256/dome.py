@@ -176,9 +176,10 @@ class Ava256Dome(DomeCapture):
         if len(lacking) == len(calibrated):
             raise DataError(f"{self._folder.path / DOME / 'image'} has no archive of a camera of {CALIBRATION}.")
         if lacking:
+            first = self._folder.path / dome_archive(lacking[0].name)
             logging.getLogger("ufe").warning(
-                "Dome %s is read without %d of its %d cameras: %s is missing%s.",
-                self.id, len(lacking), len(calibrated), self._folder.path / dome_archive(lacking[0].name), " and more" if len(lacking) > 1 else "",
+                "Dome %s is read without %d of its %d cameras; the first is %s.",
+                self.id, len(lacking), len(calibrated), first,
             )  # fmt: skip
         return tuple(camera for camera in calibrated if camera.name not in {one.name for one in lacking})
 

@@ -46,11 +46,14 @@ class Ava256Capture(Capture):
         self._sound: set[int] = set()
         self._broken: set[int] = set()
         self._archives = self._usable_archives()
-        self._list = self._present(chosen_segments(read_frame_list(folder.path / HEADSET / FRAME_LIST), free_face))
+        rows = chosen_segments(read_frame_list(folder.path / HEADSET / FRAME_LIST), free_face)
+        listed = len(rows.texts)
+        self._list = self._present(rows)
         self._label_rows = self._labelled() if with_labels and (folder.path / LABELS).exists() else None
         if not self._list.texts:
             raise DataError(f"{folder.path / HEADSET} has no frame to read: {self.losses() or 'none is asked for'}.")
         self.segments = self._list.segments()
+        self.conditions = {"recorded": folder.recorded, "frames_left_out": listed - self.frame_count}
 
     def losses(self) -> str:
         """What is left out, in words: the count for each file; empty where nothing is."""
@@ -70,10 +73,6 @@ class Ava256Capture(Capture):
                 if index is not None:
                     found[name] = index
         return found
-
-    @property
-    def conditions(self) -> Mapping[str, float | str | bool]:  # type: ignore[override]  # the count grows
-        return {"recorded": self._folder.recorded, "frames_left_out": sum(self.dropped.values())}
 
     def frames(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:
         rows = self._check(indices)

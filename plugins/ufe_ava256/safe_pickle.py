@@ -65,7 +65,7 @@ def _tensor_of_file(data: Any) -> Any:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
     import torch
 
-    return torch.tensor([], dtype=storage.dtype).set_(storage.untyped(), int(offset), tuple(size), tuple(stride))
+    return torch.tensor([], dtype=storage.dtype).set_(storage._untyped_storage, int(offset), tuple(size), tuple(stride))
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {

@@ -31,6 +31,7 @@ _TOUCHES = {
     "nose": (3.0, 40.0, 43.0),
 }
 _WAITING = np.array([60.0, 250.0, 150.0])
+_PALM_AROUND = 28
 _REACH_S, _CLEAR_MM = 0.7, 2.0
 _CELL_MM, _FIRST_CELL, _CELLS = 4.0, np.array([-88.0, -40.0]), (45, 50)  # map of the face: x by y
 
@@ -45,19 +46,19 @@ def hand(rng: np.random.Generator) -> Part:
     for k in range(4):
         path, radii = _finger(k, bend[k])
         tip = path[-1] if k == 0 else tip
-        meshes.append(sweep(path, radii, across=8, up=np.array([0.0, -0.35, -1.0])))
+        meshes.append(sweep(path, radii, across=16, up=np.array([0.0, -0.35, -1.0])))
     meshes.append(_thumb(folded=pointing))
     vertices, faces = join(meshes)
     return Part(((vertices - tip) * size).astype(np.float32), faces, "hand", follows="hand")
 
 
 def _palm() -> Mesh:
-    angle = np.arange(14) * 2 * np.pi / 14
+    angle = np.arange(_PALM_AROUND) * 2 * np.pi / _PALM_AROUND
     power = 2 / 2.5
     x = np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** power
     z = np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** power
     y, wide, thick, shift, lift = (column[:, None] for column in _PALM.T)
-    rings = np.stack([shift + wide * x, np.broadcast_to(y, (len(_PALM), 14)), lift + thick * z], -1)
+    rings = np.stack([shift + wide * x, np.broadcast_to(y, (len(_PALM), _PALM_AROUND)), lift + thick * z], -1)
     return loft(rings, start=_PALM[0, [3, 0, 4]], end=_PALM[-1, [3, 0, 4]] + [0, 1.5, 0])
 
 
@@ -76,7 +77,7 @@ def _finger(k: int, bend_deg: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     end = _THICK[k, 1]
     places = np.concatenate([
         [-base, -4.0], *([j - 3.5, j + 3.5] for j in joints[1:]), [bones[0] * 0.5, total - 13.0],
-        total - end * np.array([1.0, 0.55, 0.2, 0.0]),
+        total - end * np.array([1.0, 0.75, 0.5, 0.3, 0.15, 0.05, 0.0]),
     ])  # fmt: skip
     places = np.sort(places)
     width = np.interp(places, [-base, 0, total - end], [_THICK[k, 0] * 0.7, _THICK[k, 0], _THICK[k, 1]])
@@ -98,10 +99,10 @@ def _thumb(*, folded: bool) -> Mesh:
     smooth = np.stack([np.interp(fine, np.arange(5), corners[:, c]) for c in range(3)], 1)
     for _ in range(40):
         smooth[1:-1] = (smooth[:-2] + 2 * smooth[1:-1] + smooth[2:]) / 4
-    share = np.array([0.0, 0.14, 0.28, 0.42, 0.54, 0.66, 0.78, 0.88, 0.945, 0.98, 1.0])
+    share = np.array([0.0, 0.14, 0.28, 0.42, 0.54, 0.66, 0.78, 0.88, 0.92, 0.95, 0.975, 0.992, 1.0])
     path = np.stack([np.interp(share * 4, fine, smooth[:, c]) for c in range(3)], 1)
-    width = np.array([9.0, 15.5, 16.5, 13.6, 11.2, 11.0, 10.2, 9.6, 7.8, 4.8, 1.0])
-    return sweep(path, np.stack([width, width * 0.9], 1), across=8, up=np.array([-0.3, -0.2, -1.0]))
+    width = np.array([9.0, 15.5, 16.5, 13.6, 11.2, 11.0, 10.4, 9.9, 9.0, 7.6, 5.9, 3.6, 0.8])
+    return sweep(path, np.stack([width, width * 0.9], 1), across=16, up=np.array([-0.3, -0.2, -1.0]))
 
 
 def hand_motion(rng: np.random.Generator, seconds: np.ndarray, shape: np.ndarray, face: np.ndarray) -> np.ndarray:

@@ -140,7 +140,7 @@ class _Export:
         self._done, self._total = 0, people * self._each
 
     def claim(self) -> None:
-        """Make the folder, or check that it holds the same kind of export, and clear what a killed run left.
+        """Make the folder, or check that it holds an export of the same kind.
 
         Raises:
             ConfigError: it holds something else.

@@ -555,6 +555,7 @@ class TestCommand:
             ((*self.small, "--out", tmp_path / "x", "--set", "as.members=zip"), "members"),
             ((*self.small, "--out", tmp_path / "x", "--set", "target.members=zip"), "source, as"),
             (("--as", "made", "--out", tmp_path / "x"), "Source 'acme/made' has no writer"),
+            (("--as", "synthetic", "--out", tmp_path / "x"), "Source 'ufe/synthetic' has no writer"),
         ):
             code, out, err = ufe(*arguments)
             assert code == 1 and out == "" and err.startswith("ufe: error: ") and message in err

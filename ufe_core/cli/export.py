@@ -88,7 +88,7 @@ def _writer(target: str) -> tuple[ComponentSpec, type[HMCSource[Any]]]:
     """The source whose layout is wanted, and its class.
 
     Raises:
-        UfeError: there is no such source, or what makes it is not a class.
+        UfeError: there is no such source, or it has no writer.
     """
     from ufe_core.errors import ConfigError
     from ufe_core.interfaces.source import HMCSource
@@ -96,7 +96,8 @@ def _writer(target: str) -> tuple[ComponentSpec, type[HMCSource[Any]]]:
 
     spec = catalogue().get("source", target)
     factory = spec.load()
-    if not (isinstance(factory, type) and issubclass(factory, HMCSource)):
+    own = getattr(getattr(factory, "write", None), "__func__", None)
+    if not isinstance(factory, type) or own in (None, HMCSource.write.__func__):  # type: ignore[attr-defined]
         raise ConfigError(f"Source '{spec.id}' has no writer: other sources' captures cannot take its layout.")
     return spec, factory
 

@@ -80,11 +80,16 @@ _RESTING = (
 )  # fmt: skip
 
 
+_KNEE = 0.8
+_LIDS = np.array([name.startswith("eyeBlink") for name in ACTIONS])
+
+
 @dataclass(frozen=True)
 class Movement:
-    """How a person's face obeys: `realised = clip(rest + coupling @ intent, 0, limit)`.
+    """How a person's face obeys: `realised = squeeze(rest + coupling @ intent)`.
 
-    `coupling` float64 [52, 52], column = what is meant; `rest` and `limit` float64 [52].
+    `coupling` float64 [52, 52], column = what is meant; `rest` and `limit` float64 [52]. What goes beyond `_KNEE` of
+    its limit nears the limit ever more slowly, as muscles do; lids close all the way.
     """
 
     coupling: np.ndarray
@@ -93,7 +98,10 @@ class Movement:
 
     def realise(self, intent: np.ndarray) -> np.ndarray:
         """Activations float32 [N, 52] that this person shows when meaning `intent` [N, 52]."""
-        return np.clip(self.rest + intent @ self.coupling.T, 0, self.limit).astype(np.float32)
+        meant = np.maximum(self.rest + intent @ self.coupling.T, 0)
+        knee = self.limit * np.where(_LIDS, 1.0, _KNEE)
+        room = np.maximum(self.limit - knee, 1e-9)
+        return (np.minimum(meant, knee) + room * np.tanh(np.maximum(meant - knee, 0) / room)).astype(np.float32)
 
     def traits(self) -> dict[str, float]:
         """Summary numbers for the record.

@@ -25,6 +25,7 @@ from ufe_synthetic.curves import waves
 from ufe_synthetic.dome_texture import Atlas, Gathered
 from ufe_synthetic.people import movement_of, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, SCRIPT, Motion, Performance
+from ufe_synthetic.refine import Refinement, refine
 from ufe_synthetic.render import Instant, Level, Look, Stage, Visible, radiance, rasterise
 from ufe_synthetic.scene import MATERIALS, Scene, _edges, _lit, _smooth
 from ufe_synthetic.texels import TexelLayout, texel_layout
@@ -59,6 +60,7 @@ _ROW = {name: row for row, name in enumerate(MATERIALS)}
 
 _TAKE = 1000  # the performance's session: no headset's has this number
 _TEXELS = 512
+_ROUND_ABOVE_Y_MM = 170.0  # a shirt lies close over what is below
 _PIXELS_PER_CALL = 2**22
 _STUDIOS = 4
 
@@ -141,6 +143,16 @@ def in_head(camera: CameraSpec, pose: np.ndarray) -> CameraSpec:
     return replace(camera, rotation=rotation, translation=camera.rotation @ pose[:, 3] + camera.translation)
 
 
+class _RoundStage(Stage):
+    """A stage whose fine level rounds the whole head, not the face alone: a dome sees it from all sides."""
+
+    @cached_property
+    def refinement(self) -> Refinement:
+        scene, faces = self.scene, self.scene.faces[self._kept]
+        chosen = (faces < scene.head_count).all(1) & (scene.rest[faces][..., 1] < _ROUND_ABOVE_Y_MM).all(1)
+        return refine(faces, scene.uv_faces[self._kept], chosen, scene.count, len(scene.head.uv))
+
+
 class Studio:
     """What rendering a subject takes: appearance, scene, and one stage for each of red, green and blue."""
 
@@ -152,7 +164,7 @@ class Studio:
         lit = light_shares(self.scene, head)
         power, lobe = np.full(_LIGHTS, _LIGHT_POWER), np.zeros(_LIGHTS)
         self.stages = [
-            Stage(
+            _RoundStage(
                 self.scene, head, _look(self.appearance, channel), source.exposed, lit, power, lobe, -np.inf,
                 _materials(channel),
             ) for channel in range(3)

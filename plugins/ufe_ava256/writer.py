@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
 import errno
-import io
 import json
 import os
 import re
 import shutil
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,10 +18,25 @@ from PIL import Image
 from pydantic import Field
 
 from ufe_ava256 import layout
+from ufe_ava256.written import (
+    AXES,
+    add_member,
+    avif_bytes,
+    calibration_entry,
+    camera_id,
+    csv_bytes,
+    json_bytes,
+    npy_bytes,
+    obj_bytes,
+    open_archive,
+    ply_bytes,
+    png_bytes,
+    pose_text,
+    tensor_bytes,
+)
 from ufe_core.config import ComponentConfig, build_config
 from ufe_core.errors import ArtifactError, ConfigError, DataError
 from ufe_core.interfaces.source import Capture, DomeCapture, HMCSource, Segment, WriteRequest, WrittenCapture
-from ufe_core.types import CameraSpec, MeshTopology
 
 #: What an export leaves beside the layout's own files: at its top what was asked for, in a capture what it holds.
 RECORD = "ufe-export.json"
@@ -32,10 +44,7 @@ _SCHEMA = "ufe.export/1"
 _FIRST_DAY = datetime.date(2000, 1, 1)
 _LETTERS = 26
 _BLOCK = 8  # headset frames asked for at a time
-_SPEED = 9  # a tenth of the time that 6 takes, for files 5 % larger
 _HEADSET_NEUTRAL = "EXP_neutral"
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
-_AXES = np.diag(layout.HEAD_AXES)
 _PUBLIC_CAMERAS = {camera.name: camera.stem for camera in layout.HEADSET_CAMERAS}
 
 
@@ -137,7 +146,7 @@ class _Export:
         self.folder, self.source, self.request, self.options = folder, source, request, options
         self._listener = listener
         self._each = len(request.parts) * request.frames
-        self._done, self._total = 0, people * self._each
+        self._done, self._finish, self._total = 0, 0, people * self._each
 
     def claim(self) -> None:
         """Make the folder, or check that it holds an export of the same kind.
@@ -164,7 +173,7 @@ class _Export:
             raise ConfigError(f"'{self.folder}' holds files and is no export. Give a new or empty folder.")
         else:
             self.folder.mkdir(parents=True, exist_ok=True)
-            _put(record, _json_bytes(asked))
+            _put(record, json_bytes(asked))
 
     def _refuse_other(self, asked: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         for name, value in asked.items():
@@ -179,44 +188,46 @@ class _Export:
     def add(self, subject: str) -> WrittenCapture:
         """A subject's capture, made unless it is there whole."""
         path = self.folder / capture_name(self.source, subject, self.request.session)
-        finished = self._done + self._each
-        if _is_whole(path, self.request.parts):
+        self._finish += self._each
+        record = _record_of(path)
+        if set(self.request.parts) <= set(record) and _is_whole(path, record):
             self._tick(self._each)
             return WrittenCapture(subject, path, new=False)
         part = path.with_name(f".{path.name}.part")
-        for old in (part, path):
-            if old.exists():
-                shutil.rmtree(old)
+        if part.exists():
+            shutil.rmtree(part)
         try:
             part.mkdir()
-            self._fill(part, subject)
+            self._fill(part, subject, {*self.request.parts, *record})
+            if path.exists():
+                shutil.rmtree(path)
             os.replace(part, path)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         self._list()
-        if self._done < finished:  # a recording may have fewer frames than were asked for
-            self._tick(finished - self._done)
+        if self._done < self._finish:  # a recording may have fewer frames than were asked for
+            self._tick(self._each)
         return WrittenCapture(subject, path, new=True)
 
-    def _fill(self, part: Path, subject: str) -> None:
+    def _fill(self, part: Path, subject: str, parts: Collection[str]) -> None:
         facts: dict[str, Any] = {"schema": _SCHEMA, "subject": subject, "session": self.request.session}
-        if "headset" in self.request.parts:
+        if "headset" in parts:
             capture = self.source.captures([subject], session=self.request.session)[0]
             facts["headset"] = self._write_headset(part, capture)
-        if "dome" in self.request.parts:
+        if "dome" in parts:
             dome = self.source.dome([subject])[0]
             self._write_topology(dome)
             facts["dome"] = self._write_dome(part, dome)
         files = {f.relative_to(part).as_posix(): f.stat().st_size for f in sorted(part.rglob("*")) if f.is_file()}
-        _put(part / RECORD, _json_bytes({**facts, "files": files}))
+        _put(part / RECORD, json_bytes({**facts, "files": files}))
 
     def _write_headset(self, part: Path, capture: Capture) -> dict[str, Any]:
-        chosen = spread(capture.segments, self.request.frames)
+        chosen, quality = spread(capture.segments, self.request.frames), self.options.quality
         cameras = [camera.name for camera in capture.cameras]
         stems = {name: _PUBLIC_CAMERAS.get(name, "cam-" + name.replace("_", "-")) for name in cameras}
         with contextlib.ExitStack() as stack:
             archives = [
-                stack.enter_context(_archive(part / layout.HEADSET / "image" / f"{stems[name]}.zip"))
+                stack.enter_context(open_archive(part / layout.HEADSET / "image" / f"{stems[name]}.zip"))
                 for name in cameras
             ]
             for block in range(0, len(chosen), _BLOCK):
@@ -225,13 +236,13 @@ class _Export:
                 for index, planes in zip(some, images, strict=True):
                     for name, archive, plane in zip(cameras, archives, planes, strict=True):
                         inner = f"{stems[name]}/" if self.options.members == "folder" else ""
-                        _add(archive, f"{inner}{layout.stem(index)}.avif", self._avif(plane))
+                        add_member(archive, f"{inner}{layout.stem(index)}.avif", avif_bytes(plane, quality))
                 self._tick(len(some))
-        rows = _csv(layout.FRAME_LIST_HEADER, _frame_rows(capture.segments, chosen, _HEADSET_NEUTRAL))
+        rows = csv_bytes(layout.FRAME_LIST_HEADER, _frame_rows(capture.segments, chosen, _HEADSET_NEUTRAL))
         _put(part / layout.HEADSET / layout.FRAME_LIST, rows)
         labels = capture.labels(chosen)
         if labels is not None:
-            _put(part / layout.LABELS, _tensor_bytes(labels.expression))
+            _put(part / layout.LABELS, tensor_bytes(labels.expression))
             _put(part / layout.LABEL_FRAMES, rows)
         return {"capture": capture.id, "conditions": dict(capture.conditions), "cameras": stems}
 
@@ -241,38 +252,39 @@ class _Export:
             raise DataError(f"Dome capture {dome.id!r} does not bring its mesh's topology, which the layout needs.")
         if not target.exists():
             first = self.source.dome(self.source.subjects()[:1])[0]
-            _put(target, _obj(first.neutral().geometry, topology))
+            _put(target, obj_bytes(first.neutral().geometry, topology))
 
     def _write_dome(self, part: Path, dome: DomeCapture) -> dict[str, Any]:
         if all(segment_name(segment, layout.NEUTRAL_SEGMENT) != layout.NEUTRAL_SEGMENT for segment in dome.segments):
             raise DataError(f"Dome capture {dome.id!r} has no neutral segment, without which nothing reads the layout.")
         chosen = spread(dome.segments, self.request.frames)
-        cameras = {camera.name: _camera_id(camera) for camera in dome.cameras}
-        _put(part / layout.CALIBRATION, _json_bytes({"KRT": [_krt(camera) for camera in dome.cameras]}))
+        cameras = {camera.name: camera_id(camera) for camera in dome.cameras}
+        _put(part / layout.CALIBRATION, json_bytes({"KRT": [calibration_entry(camera) for camera in dome.cameras]}))
         rows = _frame_rows(dome.segments, chosen, layout.NEUTRAL_SEGMENT)
-        _put(part / layout.DOME / layout.FRAME_LIST, _csv(layout.FRAME_LIST_HEADER, rows))
-        size = self.options.texture
+        _put(part / layout.DOME / layout.FRAME_LIST, csv_bytes(layout.FRAME_LIST_HEADER, rows))
+        size, quality = self.options.texture, self.options.quality
         textures, meshes = _Moments(), _Moments()
         with contextlib.ExitStack() as stack:
-            poses = stack.enter_context(_archive(part / layout.HEAD_POSE))
-            plys = stack.enter_context(_archive(part / layout.MESHES))
-            colours = stack.enter_context(_archive(part / layout.TEXTURES))
-            views = [stack.enter_context(_archive(part / layout.dome_archive(code))) for code in cameras.values()]
+            poses = stack.enter_context(open_archive(part / layout.HEAD_POSE))
+            plys = stack.enter_context(open_archive(part / layout.MESHES))
+            colours = stack.enter_context(open_archive(part / layout.TEXTURES))
+            views = [stack.enter_context(open_archive(part / layout.dome_archive(code))) for code in cameras.values()]
             for index in chosen:
                 images = dome.frames([index], cameras=list(cameras), height=self.request.dome_height)[0]
                 for code, view, image in zip(cameras.values(), views, images, strict=True):
-                    _add(view, f"cam{code}/{layout.stem(index)}.avif", self._avif(np.moveaxis(image, 0, -1)))
-                mesh = (dome.geometry([index])[0] * _AXES).astype(np.float32)
+                    data = avif_bytes(np.moveaxis(image, 0, -1), quality)
+                    add_member(view, f"cam{code}/{layout.stem(index)}.avif", data)
+                mesh = (dome.geometry([index])[0] * AXES).astype(np.float32)
                 texture = _resized(np.moveaxis(dome.texture([index])[0], 0, -1), size)
-                _add(poses, f"{layout.stem(index)}.txt", _pose_text(dome.head_pose([index])[0]))
-                _add(plys, f"{layout.stem(index)}.ply", _ply(mesh))
-                _add(colours, f"color/{layout.stem(index)}.avif", self._avif(texture))
+                add_member(poses, f"{layout.stem(index)}.txt", pose_text(dome.head_pose([index])[0]))
+                add_member(plys, f"{layout.stem(index)}.ply", ply_bytes(mesh))
+                add_member(colours, f"color/{layout.stem(index)}.avif", avif_bytes(texture, quality))
                 textures.add(texture)
                 meshes.add(mesh)
                 self._tick(1)
-        _put(part / layout.TEXTURE_MEAN, _png(np.rint(textures.mean).astype(np.uint8)))
+        _put(part / layout.TEXTURE_MEAN, png_bytes(np.rint(textures.mean).astype(np.uint8)))
         _put(part / layout.TEXTURE_VARIANCE, f"{textures.variance!r}\n".encode())
-        _put(part / layout.MESH_MEAN, _npy(meshes.mean.astype(np.float32)))
+        _put(part / layout.MESH_MEAN, npy_bytes(meshes.mean.astype(np.float32)))
         _put(part / layout.MESH_VARIANCE, f"{meshes.variance!r}\n".encode())
         return {"capture": dome.id, "cameras": cameras}
 
@@ -280,19 +292,10 @@ class _Export:
         """Name every whole capture of the folder in the list that the public code selects from."""
         names = sorted(path.parent.name for path in self.folder.glob(f"*--*--*/{RECORD}"))
         rows = [(day, code, time) for day, time, code in (name.split("--") for name in names)]
-        _put(self.folder / layout.CAPTURE_LIST, _csv(layout.CAPTURE_LIST_HEADER, rows))
-
-    def _avif(self, image: np.ndarray) -> bytes:
-        """AVIF of uint8 [H, W] or [H, W, 3]; one thread, as another number of threads gives other bytes."""
-        file = io.BytesIO()
-        sampling = "4:0:0" if image.ndim == 2 else "4:4:4"
-        Image.fromarray(np.ascontiguousarray(image)).save(
-            file, "AVIF", quality=self.options.quality, speed=_SPEED, subsampling=sampling, codec="aom", max_threads=1
-        )
-        return file.getvalue()
+        _put(self.folder / layout.CAPTURE_LIST, csv_bytes(layout.CAPTURE_LIST_HEADER, rows))
 
     def _tick(self, frames: int) -> None:
-        self._done += frames
+        self._done = min(self._done + frames, self._finish)
         if self._listener is not None:
             self._listener(self._done, self._total)
 
@@ -324,31 +327,6 @@ def _number(letters: str) -> int:
     return value
 
 
-def _krt(camera: CameraSpec) -> dict[str, Any]:
-    """A camera's calibration: for an image of 2668 x 4096 with pixel centres at whole numbers, K and T transposed."""
-    if camera.distortion.any() or camera.model != "brown_conrady":
-        raise DataError(f"Dome camera {camera.name!r} has lens distortion; the ava256 layout holds pinhole images.")
-    intrinsics = camera.resized(layout.SENSOR_WIDTH, layout.SENSOR_HEIGHT).intrinsics.copy()
-    intrinsics[:2, 2] -= layout.PIXEL_CENTRE
-    pose = np.eye(4)
-    pose[:3, :3], pose[3, :3] = camera.rotation.T, camera.translation
-    return {
-        "cameraId": _camera_id(camera),
-        "projectionModel": layout.PROJECTION_MODEL,
-        "distortionModel": layout.DISTORTION_MODEL,
-        "K": intrinsics.T.tolist(),
-        "distortion": [0.0, 0.0, 0.0, 0.0],
-        "T": pose.tolist(),
-    }
-
-
-def _camera_id(camera: CameraSpec) -> str:
-    code = camera.name.removeprefix("cam")
-    if not layout.is_camera_id(code):
-        raise DataError(f"Dome camera {camera.name!r} cannot be a file's name: letters, digits, '_' and '-' only.")
-    return code
-
-
 def _frame_rows(segments: Sequence[Segment], chosen: Sequence[int], neutral: str) -> list[tuple[str, str]]:
     return [
         (segment_name(segment, neutral), str(index))
@@ -358,66 +336,13 @@ def _frame_rows(segments: Sequence[Segment], chosen: Sequence[int], neutral: str
     ]
 
 
-def _pose_text(pose: np.ndarray) -> bytes:
-    """Head to world, 3 lines of 4 numbers, from the layout's head coordinates."""
-    turned = np.concatenate([pose[:, :3] * _AXES, pose[:, 3:]], 1)
-    return "".join(" ".join(repr(float(x)) for x in row) + "\n" for row in turned).encode()
-
-
-def _ply(vertices: np.ndarray) -> bytes:
-    header = (
-        "ply\nformat binary_little_endian 1.0\n"
-        f"element vertex {len(vertices)}\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
-    )
-    return header.encode() + np.ascontiguousarray(vertices, "<f4").tobytes()
-
-
-def _obj(geometry: np.ndarray, topology: MeshTopology) -> bytes:
-    """Vertices of `geometry`, texture coordinates with v upwards, and faces, numbered from 1."""
-    lines = [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in (geometry * _AXES).tolist()]
-    lines += [f"vt {u:.9g} {1 - v:.9g}" for u, v in topology.uv.astype(np.float64).tolist()]
-    corners = np.stack([topology.faces, topology.uv_faces], -1) + 1
-    lines += ["f " + " ".join(f"{vertex}/{uv}" for vertex, uv in face) for face in corners.tolist()]
-    return ("\n".join(lines) + "\n").encode()
-
-
 def _resized(image: np.ndarray, size: int) -> np.ndarray:
     if image.shape[:2] == (size, size):
         return image
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _tensor_bytes(values: np.ndarray) -> bytes:
-    import torch
-
-    file = io.BytesIO()
-    torch.save(torch.from_numpy(np.ascontiguousarray(values, np.float32)), file)
-    return file.getvalue()
-
-
-def _npy(values: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, values)
-    return file.getvalue()
-
-
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def _csv(header: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue().encode()
-
-
-def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(value, indent=1) + "\n").encode()
-
-
-def _json_of(path: Path) -> Any:
+def _json_of(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except ValueError:
@@ -425,27 +350,17 @@ def _json_of(path: Path) -> Any:
     return found if isinstance(found, dict) else {}
 
 
-def _is_whole(path: Path, parts: Sequence[str]) -> bool:
-    """Whether a capture has some parts, and every file that it was finished with at its length."""
-    record = _json_of(path / RECORD) if (path / RECORD).is_file() else {}
+def _record_of(path: Path) -> dict[str, Any]:
+    """What a capture was finished with; its parts are keys."""
+    return _json_of(path / RECORD) if (path / RECORD).is_file() else {}
+
+
+def _is_whole(path: Path, record: Mapping[str, Any]) -> bool:
+    """Whether every file that a capture was finished with is there, at its length."""
     files = record.get("files")
-    if not isinstance(files, dict) or not set(parts) <= set(record):
+    if not isinstance(files, dict):
         return False
     return all((path / name).is_file() and (path / name).stat().st_size == size for name, size in files.items())
-
-
-@contextlib.contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        yield archive
-
-
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    """Add a member whose bytes in the archive depend on name and data alone."""
-    entry = zipfile.ZipInfo(name, _ZIP_TIME)
-    entry.create_system, entry.external_attr = 3, 0o644 << 16
-    archive.writestr(entry, data)
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -414,10 +414,12 @@ class TestSessionsAndParts:
             writer.write(tmp_path, FakeSource(), request(session=session, parts=("headset",)))
         assert rows_of(tmp_path / "256_ids.csv")[1:] == [["20000101", "SYN001", "0000"], ["20000102", "SYN001", "0000"]]
 
-    def test_a_part_that_is_not_there_yet_is_made_and_one_too_many_stays(self, tmp_path):
+    def test_a_part_that_is_not_there_yet_is_added(self, written, tmp_path):
+        told = []
         assert writer.write(tmp_path, FakeSource(), request(parts=("headset",)))[0].new
-        assert writer.write(tmp_path, FakeSource(), request())[0].new
-        assert not writer.write(tmp_path, FakeSource(), request(parts=("dome",)))[0].new
+        added = writer.write(tmp_path, FakeSource(), request(parts=("dome",)), listener=lambda *n: told.append(n))
+        assert added[0].new and tree(tmp_path) == tree(written[0]) and told[-1] == (6, 6)
+        assert not writer.write(tmp_path, FakeSource(), request())[0].new
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def export(
     """Write captures of a source in another source's layout, for tools made for that.
 
     A capture appears in the folder when it is whole. Kill the command at any time and run it again: captures that
-    are whole stay, and one that was cut short or damaged since is made again. The same command gives the same bytes.
+    are whole stay, and one that lacks a file, or a part of one, is made again. The same command gives the same bytes.
     Options of the layout are set by --set as.OPTION=VALUE.
 
     \b

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
 import threading
 import zipfile
@@ -14,17 +13,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ufe_ava256.zip_directory import read_directory
 from ufe_core.errors import DataError
 
 _OPEN_FILES = 64
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _MOST_BYTES, _MOST_PIXELS = 2**28, 2**25
 _ENCRYPTED = 1
-_ENTRY = re.compile(r"(?:[^/]+/)?(\d{1,9})\.[a-z]+")
-
-
-class UnusableArchive(DataError):
-    """An archive is missing, empty or cut short: none of its entries can be read."""
 
 
 class Archive:
@@ -39,7 +34,7 @@ class Archive:
 
     @property
     def frames(self) -> np.ndarray:
-        """Frame numbers that have an entry, int64 [N], rising.
+        """Frame numbers that have an entry, int32 [N], rising.
 
         Raises:
             UnusableArchive: the file is missing, is no zip file, or has no entries.
@@ -49,7 +44,8 @@ class Archive:
 
     def has(self, frames: np.ndarray) -> np.ndarray:
         """Which of the frame numbers [N] have an entry, bool [N]; raises as `frames` does."""
-        return np.isin(frames, self.frames)
+        there = self.frames
+        return there[np.minimum(np.searchsorted(there, frames), len(there) - 1)] == frames
 
     def name(self, frame: int) -> str:
         """How messages name a frame's entry."""
@@ -68,13 +64,13 @@ class Archive:
         entry = index[row]
         if entry["flags"] & _ENCRYPTED or entry["method"] not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise DataError(f"{self.name(frame)} is encrypted or compressed in a way that this reader does not know.")
-        if entry["size"] > _MOST_BYTES:
+        if not 0 <= entry["size"] <= _MOST_BYTES:
             raise DataError(f"{self.name(frame)} claims {entry['size']} bytes; at most {_MOST_BYTES} are read.")
         try:
             data = self._stored(int(entry["offset"]), int(entry["stored"]))
             if entry["method"] == zipfile.ZIP_DEFLATED:
                 data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, max(1, int(entry["size"])))
-        except (OSError, zlib.error) as error:
+        except (OSError, ValueError, zlib.error) as error:
             raise DataError(f"{self.name(frame)} cannot be read: {error}.") from error
         if len(data) != entry["size"]:
             raise DataError(f"{self.name(frame)} is cut short: {entry['size']} bytes expected, {len(data)} found.")
@@ -91,29 +87,11 @@ class Archive:
         signature, name, extra = _LOCAL_HEADER.unpack(header)
         if signature != b"PK\x03\x04":
             raise OSError("its header in the archive is damaged")
-        return file.read(offset + _LOCAL_HEADER.size + name + extra, min(size, _MOST_BYTES))
+        return file.read(offset + _LOCAL_HEADER.size + name + extra, max(0, min(size, _MOST_BYTES)))
 
     @cached_property
     def _index(self) -> np.ndarray:
-        rows = []
-        for entry in _directory(self.path):
-            name = entry.orig_filename.replace("\\", "/")
-            if name.startswith("/") or ":" in name or ".." in name.split("/"):
-                raise DataError(f"{self.path} is refused: the name of its entry {name!r} points outside the archive.")
-            match = _ENTRY.fullmatch(name)
-            if match and name.endswith(f".{self._suffix}"):
-                rows.append((int(match[1]), entry.header_offset, entry.compress_size, entry.file_size, entry.CRC,
-                             entry.compress_type, entry.flag_bits))  # fmt: skip
-        if not rows:
-            raise UnusableArchive(f"{self.path} has no entries NNNNNN.{self._suffix}.")
-        index = np.array(sorted(rows), [
-            ("frame", "i8"), ("offset", "i8"), ("stored", "i8"), ("size", "i8"), ("crc", "u4"), ("method", "i4"),
-            ("flags", "i4"),
-        ])  # fmt: skip
-        twice = index["frame"][1:][np.diff(index["frame"]) == 0]
-        if len(twice):
-            raise DataError(f"{self.path} has more than one entry {twice[0]:06d}.{self._suffix}.")
-        return index
+        return read_directory(self.path, self._suffix)
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -164,18 +142,6 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-def _directory(path: Path) -> list[zipfile.ZipInfo]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.infolist()
-    except FileNotFoundError as error:
-        raise UnusableArchive(f"{path} is missing.") from error
-    except OSError as error:
-        raise UnusableArchive(f"{path} cannot be read: {error.strerror or error}.") from error
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
-        raise UnusableArchive(f"{path} is no zip file, or was cut short: {_first_line(error)}.") from error
 
 
 class _File:

@@ -54,9 +54,9 @@ def _camera(entry: Any, where: str) -> CameraSpec:
     if not (np.isfinite(intrinsics).all() and np.isfinite(pose).all()):
         raise DataError(f"{where} ('{name}') has a K or T with NaN or infinity.")
     rotation = pose[:3, :3]
-    if not np.allclose(rotation @ rotation.T, np.eye(3), atol=_MOST_SKEW) or np.linalg.det(rotation) < 0:
+    if np.abs(rotation @ rotation.T - np.eye(3)).max() > _MOST_SKEW or np.linalg.det(rotation) < 0:
         raise DataError(f"{where} ('{name}') has a T that is no rotation and translation.")
-    if not (intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0 and np.allclose(intrinsics[2], [0, 0, 1])):
+    if not (intrinsics[0, 0] > 0 and intrinsics[1, 1] > 0 and intrinsics[2].tolist() == [0, 0, 1]):
         raise DataError(f"{where} ('{name}') has a K that is no camera matrix; it is to be stored transposed.")
     intrinsics[:2, 2] += PIXEL_CENTRE
     left, _, right = np.linalg.svd(rotation)  # the nearest rotation: the file rounds its numbers

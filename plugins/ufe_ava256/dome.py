@@ -52,14 +52,14 @@ class Ava256Dome(DomeCapture):
         self.cameras = self._cameras_with_images()
         self._refuse_other_mesh()
         self._list = chosen_segments(folder.dome_frames, free_face)
-        there = np.ones(len(self._list.texts), bool)
+        there = np.ones(len(self._list.numbers), bool)
         for archive in (folder.meshes, folder.textures, self._poses):
             has = archive.has(self._list.numbers)
             if not has.all():
                 self.dropped[archive.path.relative_to(folder.path).as_posix()] = int((~has).sum())
             there &= has
         self._list = self._list.where(there)
-        if not self._list.texts:
+        if not len(self._list.numbers):
             raise DataError(f"{folder.path / DOME} has no frame with a mesh, a texture and a head pose.")
         self.segments = self._list.segments()
         self._neutral_frame = self._find_neutral()
@@ -144,7 +144,7 @@ class Ava256Dome(DomeCapture):
         except ValueError as error:
             raise DataError(f"{name} is no head pose of 3 x 4 numbers.") from error
         rotation = pose[:, :3]
-        turned = np.isfinite(pose).all() and np.allclose(rotation @ rotation.T, np.eye(3), atol=_MOST_SKEW)
+        turned = np.isfinite(pose).all() and np.abs(rotation @ rotation.T - np.eye(3)).max() < _MOST_SKEW
         if not turned or np.linalg.det(rotation) < 0:
             raise DataError(f"{name} is no rotation and translation.")
         return np.concatenate([rotation @ HEAD_AXES, pose[:, 3:]], 1)

@@ -81,12 +81,12 @@ class CaptureFolder:
 
     @cached_property
     def neutral_frame(self) -> int | None:
-        """The dome frame of the resting face: the first of `neutral_frames` with mesh and texture; None without any.
+        """The dome frame of the resting face: the first of `neutral` with mesh and texture; None without any.
 
         Raises:
             DataError: the frame list, or the archive of meshes or textures, cannot be read.
         """
-        candidates = np.array(self.dome_frames.neutral_frames(), np.int64)
+        candidates = np.array(self.dome_frames.neutral, np.int64)
         there = candidates[self.meshes.has(candidates) & self.textures.has(candidates)]
         return int(there[0]) if len(there) else None
 

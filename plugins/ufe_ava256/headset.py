@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ufe_ava256.archives import Archive, UnusableArchive, check_image, decode_image, image_size
+from ufe_ava256.archives import Archive, check_image, decode_image, image_size
 from ufe_ava256.folder import CaptureFolder
 from ufe_ava256.frame_list import FrameList, chosen_segments, read_frame_list
 from ufe_ava256.layout import (
@@ -23,6 +23,7 @@ from ufe_ava256.layout import (
     is_neutral,
 )
 from ufe_ava256.safe_pickle import load_tensors
+from ufe_ava256.zip_directory import UnusableArchive
 from ufe_core.errors import DataError
 from ufe_core.interfaces.source import Capture, FrameLabels, Neutral, Segment
 from ufe_core.types import CameraSpec
@@ -47,10 +48,10 @@ class Ava256Capture(Capture):
         self._broken: set[int] = set()
         self._archives = self._usable_archives()
         rows = chosen_segments(read_frame_list(folder.path / HEADSET / FRAME_LIST), free_face)
-        listed = len(rows.texts)
+        listed = len(rows.numbers)
         self._list = self._present(rows)
         self._label_rows = self._labelled() if with_labels and (folder.path / LABELS).exists() else None
-        if not self._list.texts:
+        if not len(self._list.numbers):
             raise DataError(f"{folder.path / HEADSET} has no frame to read: {self.losses() or 'none is asked for'}.")
         self.segments = self._list.segments()
         self.conditions = {"recorded": folder.recorded, "frames_left_out": listed - self.frame_count}
@@ -168,7 +169,7 @@ class Ava256Capture(Capture):
 
     def _present(self, rows: FrameList) -> FrameList:
         """The rows that all archives have an entry for; the others are counted."""
-        there = np.ones(len(rows.texts), bool)
+        there = np.ones(len(rows.numbers), bool)
         for archive in self._archives.values():
             has = archive.has(rows.numbers)
             if not has.all():
@@ -179,7 +180,7 @@ class Ava256Capture(Capture):
     def _labelled(self) -> dict[int, int]:
         """Row of the label file by frame number; frames without one are left out, and counted."""
         listed = read_frame_list(self._folder.path / LABEL_FRAMES, grouped=False)
-        self._label_count = len(listed.texts)
+        self._label_count = len(listed.numbers)
         rows = {int(number): row for row, number in enumerate(listed.numbers)}
         there = np.isin(self._list.numbers, listed.numbers)
         if not there.all():

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from ufe_core.types import MeshTopology
 
 _CODE = tuple(
-    f"ufe_ava256.{name}" for name in ("archives", "folder", "frame_list", "headset", "layout", "ply", "safe_pickle")
+    f"ufe_ava256.{name}"
+    for name in ("archives", "folder", "frame_list", "headset", "layout", "ply", "safe_pickle", "zip_directory")
 )
 
 

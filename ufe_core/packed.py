@@ -106,6 +106,7 @@ class PackedCapture:
     anchor_rows: np.ndarray
     segments: tuple[str, ...]
     conditions: dict[str, Any]
+    traits: dict[str, Any]
     sha256: str
     extras: Mapping[str, MappedTensor] = field(default_factory=dict)
     cameras: tuple[CameraSpec, ...] = ()
@@ -362,6 +363,7 @@ def _write_meta(
     meta = {
         "format": FORMAT, "subject": capture.subject, "capture": capture.id, "source": job.source.fingerprint,
         "request": asdict(job.request), "conditions": dict(capture.conditions),
+        "traits": dict(capture.traits),
         "cameras": [camera_to_json(by_name[name]) for name in job.request.cameras if name in by_name],
         "frames": frames, "anchors": anchors, "segments": [owner[index] for index in (*frames, *anchors)], **data,
     }  # fmt: skip
@@ -384,7 +386,7 @@ def open_packed(path: Path) -> PackedCapture:
     return PackedCapture(
         meta["subject"], meta["capture"], tensors["images"], np.array(labels["expression"]), np.array(labels["gaze"]),
         tensors["geometry"][0], tensors["texture"][0], np.arange(rows), np.arange(rows, rows + anchors),
-        tuple(meta["segments"]), meta["conditions"], meta["sha256"],
+        tuple(meta["segments"]), meta["conditions"], meta["traits"], meta["sha256"],
         {name.removeprefix(EXTRA_PREFIX): value for name, value in tensors.items() if name.startswith(EXTRA_PREFIX)},
         tuple(camera_of_json(entry) for entry in meta["cameras"]), (*meta["frames"], *meta["anchors"]), path,
     )  # fmt: skip

@@ -14,15 +14,11 @@ from ufe_core.head import (
     ACTIONS,
     EYE_LEFT,
     EYE_RIGHT,
-    MOUTH_CAVITY,
-    TONGUE,
     Head,
     anny_model,
     open_lids,
     to_head_mm,
 )
-from ufe_synthetic.texels import TexelLayout as TexelLayout
-from ufe_synthetic.texels import texel_layout as texel_layout
 
 _PEOPLE_SEED = 20240728
 _SHAPE_PREFIXES = (
@@ -39,7 +35,8 @@ _SHAPE_PREFIXES = (
 )
 _NOT_SHAPE = ("head-trans", "eye-trans-up", "mouth-trans-out", "nose-trans-out", "head-age", "head-fat")
 
-_PAIRS = tuple(
+#: Actions of the left and the right side that are twins.
+PAIRS = tuple(
     (a, ACTIONS.index(name[: -len("Left")] + "Right"))
     for a, name in enumerate(ACTIONS)
     if name.endswith("Left") and name not in ("jawLeft", "mouthLeft")
@@ -111,7 +108,7 @@ class Movement:
         `range`: mean limit; `resting`: sum of the resting activations.
         """
         own = np.diag(self.coupling)
-        left, right = np.array(_PAIRS).T
+        left, right = np.array(PAIRS).T
         leak = (self.coupling[right, left] + self.coupling[left, right]) / 2
         dragged = self.coupling.sum(0) - own
         dragged[left] -= self.coupling[right, left]
@@ -145,7 +142,7 @@ def movement_of(subject: int) -> Movement:
     lopsided = rng.normal(0, 0.06)
     habit = rng.uniform(0.02, 0.25)  # of moving both sides at once
     coupling = np.zeros((count, count))
-    for left, right in _PAIRS:
+    for left, right in PAIRS:
         gain[right], limit[right] = gain[left], limit[left]
     for a, name in enumerate(ACTIONS):
         side = lopsided * (name.endswith("Left") - float(name.endswith("Right")))
@@ -153,7 +150,7 @@ def movement_of(subject: int) -> Movement:
         if name.startswith("eyeBlink"):  # everybody can close the eyes
             limit[a], gain[a] = 1.0, max(1.0, gain[a])
         coupling[a, a] = gain[a]
-    for left, right in _PAIRS:
+    for left, right in PAIRS:
         if "eyeLook" not in ACTIONS[left]:
             leak = np.clip(habit * np.exp(rng.normal(0, 0.4)), 0, 0.15 if "eyeBlink" in ACTIONS[left] else 0.35)
             for a, b in ((left, right), (right, left)):
@@ -254,39 +251,3 @@ def _look_ahead(geometry: np.ndarray, template: np.ndarray, rows: np.ndarray) ->
         u, _, v = np.linalg.svd(rest.T @ (shape[rows] - centre))
         turn = v.T @ np.diag([1.0, 1.0, np.linalg.det(v.T @ u.T)]) @ u.T
         shape[rows] = (shape[rows] - centre) @ turn + centre
-
-
-def paint(subject: int, head: Head, layout: TexelLayout) -> np.ndarray:
-    """A subject's neutral texture, uint8 [3, T, T] linear RGB.
-
-    The first channel (red) is close to what an infrared camera sees: skin is brighter and more even there.
-    """
-    rng = rng_of(subject, "skin")
-    tone = rng.uniform(0.0, 1.0)
-    skin = (1 - tone) * np.array([0.78, 0.56, 0.46]) + tone * np.array([0.42, 0.24, 0.17])
-    position, part = layout.position, layout.part
-    mottling = np.zeros(position.shape[:2])
-    for octave in range(5):
-        for _ in range(3):
-            wave = np.cos(position @ rng.normal(0, 0.05 * 1.9**octave, 3) + rng.uniform(0, 6.28))
-            mottling += (0.05 / 1.6**octave) * wave
-    colour = skin * (1 + mottling)[..., None]
-    for _ in range(rng.integers(3, 14)):  # moles and spots
-        centre = position[rng.integers(layout.face_rows), rng.integers(position.shape[1])]
-        distance = np.linalg.norm(position - centre, axis=-1)
-        colour *= (1 - rng.uniform(0.1, 0.5) * np.exp(-0.5 * (distance / rng.uniform(0.8, 2.2)) ** 2))[..., None]
-    lip = layout.masks[..., :1] * rng.uniform(0.5, 1.0)
-    colour = colour * (1 - lip) + lip * skin * np.array([0.85, 0.62, 0.66])
-    brow = np.clip(layout.masks[..., 1:] * rng.uniform(0.3, 1.1), 0, 1)
-    colour = colour * (1 - 0.75 * brow)
-    if rng.uniform() < 0.35:  # stubble or beard on the lower face
-        strength = rng.uniform(0.1, 0.6)
-        _, y, z = np.moveaxis(position, -1, 0)
-        area = 1 / (1 + np.exp(-(y - 52) / 4)) * (z > -45) * (1 - layout.masks[..., 0])
-        grain = 0.75 + 0.25 * rng.standard_normal(area.shape)
-        colour = colour * (1 - strength * np.clip(area * grain, 0, 1))[..., None]
-    colour[part == MOUTH_CAVITY] = np.array([0.30, 0.10, 0.10])
-    colour[part == TONGUE] = np.array([0.62, 0.30, 0.30])
-    colour[(part == EYE_LEFT) | (part == EYE_RIGHT)] = np.array([0.80, 0.78, 0.76])
-    colour[part > EYE_RIGHT] = skin * 0.5
-    return np.moveaxis(np.clip(colour * 255 + 0.5, 0, 255), -1, 0).astype(np.uint8)

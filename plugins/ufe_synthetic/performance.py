@@ -128,7 +128,8 @@ class Performance:
         return rng_of(self.subject, f"{purpose} {self.session}")
 
     @cached_property
-    def _style(self) -> Style:
+    def style(self) -> Style:
+        """How this person performs, today."""
         return Style.draw(rng_of(self.subject, "acting"), self._rng("mood"))
 
     @cached_property
@@ -144,7 +145,7 @@ class Performance:
         for segment in SCRIPT[: len(ANCHOR_PROMPTS)]:
             poses, start = self._poses(segment), segment.start / FRAMES_PER_SECOND
             calm.append((start + poses.starts[0] - 0.1, start + poses.ends[0] + 0.1))
-        return _Course.draw(self._rng("course"), self._style.blinks_per_minute, calm)
+        return _Course.draw(self._rng("course"), self.style.blinks_per_minute, calm)
 
     def _poses(self, segment: Segment) -> Poses:
         return Poses.draw(self._rng(f"poses {segment.name}"))
@@ -152,7 +153,7 @@ class Performance:
     def _utterance(self, segment: Segment) -> Utterance:
         text = SENTENCES[int(segment.name.removeprefix("speech_"))]
         seconds = (segment.stop - segment.start) / FRAMES_PER_SECOND
-        return speak(text, seconds, self._style.syllables_per_second, self._rng(segment.name))
+        return speak(text, seconds, self.style.syllables_per_second, self._rng(segment.name))
 
     def _make(self, k: int) -> Motion:
         """Every frame of segment `k`."""
@@ -164,13 +165,13 @@ class Performance:
         seal, looks, spread = np.zeros(count), [], (11.0, 7.0)
         if segment.kind == "expression":
             prompt, poses = PROMPTS[segment.name], self._poses(segment)
-            meant = poses.perform(rng, t, prompt, self._style)
+            meant = poses.perform(rng, t, prompt, self.style)
             looks, spread = poses.looks(rng, prompt, segment.name in ANCHOR_PROMPTS), (8.0, 5.0)
         elif segment.kind == "speech":
             utterance = self._utterance(segment)
-            meant, seal = self._style.articulation * utterance.activations(t), utterance.seal(t)
+            meant, seal = self.style.articulation * utterance.activations(t), utterance.seal(t)
             meant[:, _JAW_OPEN] /= self._jaw_gain
-            meant += with_speech(rng, t, utterance, self._style)
+            meant += with_speech(rng, t, utterance, self.style)
         else:
             meant = wander(rng, t)
         idle = rng.choice(IDLE, 5, replace=False)
@@ -182,7 +183,7 @@ class Performance:
         sight[:, 1] -= 1.2 * lids  # the eyes dip in a blink
         gaze = directions(sight)
         meant = np.clip(meant, 0, 1)
-        push = _soften(meant @ self._style.push)
+        push = _soften(meant @ self.style.push)
         meant[:, LOOK_ACTIONS] = lids_follow(gaze)
         expression = _meet(self.movement.realise(meant), (seal * rest).astype(np.float32), lids)
         slip = _bounded(self._course.slip(now) + push)

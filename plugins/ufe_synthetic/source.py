@@ -21,6 +21,7 @@ from ufe_synthetic.people import movement_of, neutral_geometry, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.props import eyeballs, glasses, hand, hand_motion, lashes, shirt, teeth
+from ufe_synthetic.record import record_of
 from ufe_synthetic.render import Instant, Look, Stage, Visible, compress, radiance, rasterise, sense
 from ufe_synthetic.scene import SEGMENT_OF, Part, Scene, ambient_exposure, emitter_visibility
 from ufe_synthetic.sensing import Light, Sensing, headset_pose, sensing_of
@@ -32,8 +33,8 @@ _CODE = (
         f"ufe_synthetic.{name}" for name in (
             "acting", "appearance", "curves", "gaze", "hair", "headset", "keypoints", "people", "performance",
             "prompts", "refine", "props.dentition", "props.eyeballs", "props.eyelashes", "props.eyewear",
-            "props.garment", "props.hands", "props.mesh", "render", "render_warp", "scene", "sensing", "source",
-            "texels", "visemes", "wrinkles",
+            "props.garment", "props.hands", "props.mesh", "record", "render", "render_warp", "scene", "sensing",
+            "source", "texels", "visemes", "wrinkles",
         )
     ),
 )  # fmt: skip
@@ -95,6 +96,10 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         tracking = sum(camera.role == "tracking" for camera in self.headset.cameras)
         return sensing_of(number, session, len(self.headset.emitters), tracking, self.config.condition)
 
+    def with_glasses(self, number: int) -> bool:
+        """Whether a subject wears glasses under the source's condition."""
+        return self.config.condition == "glasses" or wears_glasses(number)
+
     @cached_property
     def exposed(self) -> np.ndarray:
         """Ambient occlusion of the mean head, float32 [V]."""
@@ -150,7 +155,7 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
             *eyeballs(head, geometry), *teeth(head, geometry, rng_of(number, "teeth")),
             *lashes(head, geometry, rng_of(number, "lashes")), shirt(head, geometry, rng_of(number, "shirt")),
         ]  # fmt: skip
-        if self.config.condition == "glasses" or wears_glasses(number):
+        if self.with_glasses(number):
             out += glasses(head, geometry, rng_of(number, "glasses"))
         return out
 
@@ -230,6 +235,10 @@ class SyntheticCapture(Capture):
             "jpeg_quality": self._sensing.jpeg_quality or "none",
             **({"blocked": self._blocked} if self._blocked else {}),
         }
+
+    @property
+    def traits(self) -> Mapping[str, float | str | bool]:  # type: ignore[override]  # drawn when first asked for
+        return record_of(self._number, self._session, glasses=self._source.with_glasses(self._number))
 
     @property
     def anchors(self) -> Mapping[str, int]:  # type: ignore[override]  # drawn when first asked for

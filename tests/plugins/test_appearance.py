@@ -4,7 +4,8 @@ import pytest
 from ufe_core.head import ACTIONS, MOUTH_CAVITY, SKIN, load_head
 from ufe_synthetic.appearance import appearance_of, noise, traits_of
 from ufe_synthetic.hair import FACIAL_HAIR, growth_area
-from ufe_synthetic.people import body_of, movement_of, phenotypes_of, texel_layout
+from ufe_synthetic.people import body_of, movement_of, phenotypes_of
+from ufe_synthetic.texels import texel_layout
 from ufe_synthetic.wrinkles import FOLDS, wrinkle_gain
 
 SIZE = 256

@@ -112,9 +112,9 @@ class TestRandomAccess:
         a, b = first.motion([300, 30_000]), second.motion([300, 30_000])
         assert not np.allclose(a.expression, b.expression) and not np.allclose(a.slip, b.slip)
         other = performance(5, 0)
-        assert abs(first._style.effort - second._style.effort) < 0.15
-        np.testing.assert_array_equal(first._style.push, second._style.push)
-        assert not np.allclose(first._style.push, other._style.push)
+        assert abs(first.style.effort - second.style.effort) < 0.15
+        np.testing.assert_array_equal(first.style.push, second.style.push)
+        assert not np.allclose(first.style.push, other.style.push)
 
 
 class TestMotion:
@@ -321,7 +321,7 @@ class TestSlip:
             smile = column(motion, "mouthSmileLeft")[segment.start : segment.stop]
             slip = motion.slip[segment.start : segment.stop]
             slip = slip - np.linspace(slip[0], slip[-1], len(slip))  # less the drift
-            along = slip @ (one._style.push[ACTIONS.index("mouthSmileLeft")])
+            along = slip @ (one.style.push[ACTIONS.index("mouthSmileLeft")])
             assert np.corrcoef(smile, along)[0, 1] > 0.7
 
     def test_it_goes_on_after_the_anchors(self, sessions):

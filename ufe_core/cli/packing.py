@@ -161,7 +161,8 @@ def packed_facts(folder: Path) -> dict[str, Any]:
             "path": str(path), "subject": meta["subject"], "capture": meta["capture"],
             "session": request["session"], "frames": len(meta["frames"]),
             "anchors": request["anchors"], "cameras": request["cameras"], "size": request["size"],
-            "extras": request["extras"], "conditions": meta["conditions"], "source": meta["source"],
+            "extras": request["extras"], "conditions": meta["conditions"], "traits": meta["traits"],
+            "source": meta["source"],
             "bytes": data.stat().st_size if data.is_file() else 0, "sha256": meta["sha256"],
         })  # fmt: skip
     entries.sort(key=lambda entry: (entry["subject"], entry["session"], entry["path"]))

@@ -1,6 +1,7 @@
 """`ufe source`: what a source of captures gives and a picture of it; packing is in `ufe_core.cli.packing`."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ufe_core.cli.export import export
 from ufe_core.cli.packing import pack, packed_facts, print_packed, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
@@ -207,6 +208,7 @@ def _facts(spec: "ComponentSpec", opened: "HMCSource[Any]") -> dict[str, Any]:
         "segments": [{"name": s.name, "kind": s.kind, "frames": s.stop - s.start} for s in capture.segments],
         "anchors": list(capture.anchors),
         "conditions": dict(capture.conditions),
+        "traits": dict(capture.traits),
         "labels": labels is not None,
         "extras": _extras_of(capture),
         "label_sizes": {"expression": labels.expression.shape[1], "gaze": labels.gaze.shape[1]} if labels else None,
@@ -276,6 +278,7 @@ def _print_facts(facts: dict[str, Any]) -> None:
         ("labels", f"expression [{sizes['expression']}], gaze [{sizes['gaze']}]" if sizes else "none"),
         ("extras", ", ".join(facts["extras"]) or "none"),
         ("conditions", f"{shown}  (of {facts['capture']})"),
+        ("traits", _traits_shown(facts["traits"])),
     ):  # fmt: skip
         rows.add_row(label, escape(value))
     console.print(rows)
@@ -295,6 +298,18 @@ def _print_facts(facts: dict[str, Any]) -> None:
             "{:4.0f} {:4.0f} {:4.0f}".format(*camera["position_mm"]),
         )
     console.print(table)
+
+
+def _traits_shown(traits: "Mapping[str, Any]") -> str:
+    """Traits for people to read; of a family, whose names share what stands before a dot, the count."""
+    plain = [
+        f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in traits.items()
+        if "." not in name
+    ]
+    families = Counter(name.partition(".")[0] for name in traits if "." in name)
+    more = [f"{family}.* ({count})" for family, count in families.items()]
+    return ", ".join(plain + more) + ("; --json tells all" if more else "") or "none"
 
 
 def _notes(spec: "ComponentSpec", capture: "Capture") -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -69,7 +70,8 @@ class Capture(ABC):
 
     Attributes a capture sets: `id` (unique in its source), `subject`, `cameras` (tracking cameras first, in the
     order of CONVENTIONS.md), `segments`, `anchors` (anchor name to frame index), `conditions` (name to value, so
-    that results can be sliced: donning in mm, illumination, glasses ...).
+    that results can be sliced: donning in mm, illumination, glasses ...), and, where they are known, `traits` of the
+    subject (name to value: looks, and what is idiosyncratic in the way they move).
     """
 
     id: str
@@ -78,6 +80,7 @@ class Capture(ABC):
     segments: tuple[Segment, ...]
     anchors: Mapping[str, int]
     conditions: Mapping[str, float | str | bool]
+    traits: Mapping[str, float | str | bool] = MappingProxyType({})
 
     @abstractmethod
     def frames(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:

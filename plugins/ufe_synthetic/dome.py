@@ -70,10 +70,10 @@ _TURN_DEG, _SHIFT_MM = np.array([5.0, 6.0, 3.0]), np.array([6.0, 4.0, 7.0])
 #: Linear RGB albedo of what bears no paint, and gloss of all: even light from all sides leaves little of it.
 _COLOURS = {
     "teeth": (0.68, 0.62, 0.50),
-    "tongue": (0.50, 0.21, 0.20),
+    "tongue": (0.46, 0.165, 0.14),
     "mouth": (0.27, 0.085, 0.08),
     "lash": (0.030, 0.022, 0.018),
-    "gum": (0.50, 0.20, 0.17),
+    "gum": (0.46, 0.165, 0.14),
 }
 _GLOSS = {"skin": 0.09, "lips": 0.16, "teeth": 0.2, "tongue": 0.14, "mouth": 0.06, "eye": 8.0, "gum": 0.15}
 
@@ -150,7 +150,7 @@ class _RoundStage(Stage):
     def refinement(self) -> Refinement:
         scene, faces = self.scene, self.scene.faces[self._kept]
         chosen = (faces < scene.head_count).all(1) & (scene.rest[faces][..., 1] < _ROUND_ABOVE_Y_MM).all(1)
-        return refine(faces, scene.uv_faces[self._kept], chosen, scene.count, len(scene.head.uv))
+        return refine(faces, scene.uv_faces[self._kept], np.asarray(chosen), scene.count, len(scene.head.uv))
 
 
 class Studio:

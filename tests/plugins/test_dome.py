@@ -140,6 +140,8 @@ class TestImages:
         images = dome.frames([FRAME], cameras=AROUND, height=HEIGHT)[0]
         skin = classes(dome, FRAME, AROUND) == CLASSES.index("skin")
         assert 0.3 < np.median(images[:, 0][skin]) / 255 < 0.6  # red, of a person with light skin
+        red, green, blue = (np.median(images[:, channel][skin]) for channel in range(3))
+        assert red > 1.2 * green > 1.2 * blue
         assert (images == 255).any(1).mean() < 1e-3
         assert images[0, :, 0, 0].tolist() == [0, 0, 0]
 

@@ -92,11 +92,6 @@ def load_headset(name_or_path: str | Path) -> Headset:
     return _parse(content, str(path))
 
 
-def default_headset() -> Headset:
-    """The headset `quest`."""
-    return load_headset("quest")
-
-
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -16,6 +16,7 @@ class FakeCapture(Capture):
     cameras = ()
     segments = (Segment("rest", 0, 10), Segment("talk", 10, 14, "speech"), Segment("free", 14, 40, "free"))
     conditions: ClassVar = {"glasses": True, "donning_mm": 1.25}
+    traits: ClassVar = {"age_years": 41.5, "freckles": 3, "gain.jawOpen": 0.9, "gain.cheekPuff": 1.1}
 
     def __init__(self, source, subject, session=0):
         self.source, self.subject, self.session, self.id = source, subject, session, f"{subject}/{session}"

@@ -173,6 +173,7 @@ class TestInfo:
         assert (entry["frames"], entry["anchors"], entry["cameras"]) == (4, ["neutral"], ["a", "b"])
         assert (entry["size"], entry["extras"], entry["session"]) == (16, [], 0)
         assert entry["conditions"] == {"glasses": True, "donning_mm": 1.25}
+        assert entry["traits"]["freckles"] == 3
         code, out, _ = ufe("source", "info", packed)
         assert code == 0 and "2 packed captures" in out and "A/0" in out and "cameras: a, b" in out
 
@@ -186,8 +187,10 @@ class TestInfo:
         assert plain["model"] == "brown_conrady" and plain["position_mm"] == [0, -20, 30]
         assert plain["fov_deg"] == [90, 90] and bent["fov_deg"] != [90, 90]
         assert fisheye["model"] == "fisheye" and fisheye["fov_deg"] == [114.6, 114.6], "two radians"
+        assert facts["traits"] == {"age_years": 41.5, "freckles": 3, "gain.jawOpen": 0.9, "gain.cheekPuff": 1.1}
         code, out, _ = ufe("source", "info")
         assert code == 0 and "2 for each subject" in out and "brown_conrady" in out
+        assert "age_years 41.5, freckles 3, gain.* (2)" in out
 
 
 class TestPreview:

@@ -46,6 +46,7 @@ def test_what_is_packed_comes_back(store):
     assert list(packed.segments) == names
     assert (packed.subject, packed.capture) == ("A", "A/0")
     assert packed.conditions == {"glasses": True, "donning_mm": 1.25}
+    assert packed.traits == dict(capture.traits) and packed.traits["age_years"] == 41.5
 
 
 def test_images_are_mapped_not_read_and_cannot_be_written(store):

@@ -11,7 +11,7 @@ from ufe_core.errors import ConfigError, DataError
 from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, SKIN, load_head
 from ufe_core.ops.rasterize import depth_keys, key_depths
 from ufe_synthetic import headset as module
-from ufe_synthetic.headset import SensorModel, default_headset, load_headset
+from ufe_synthetic.headset import SensorModel, load_headset
 from ufe_synthetic.sensing import headset_pose
 
 SHIPPED = ("quest", "ava256")
@@ -45,7 +45,7 @@ def written(tmp_path, text):
 
 
 def test_the_quest_has_the_cameras_of_the_paper():
-    headset = default_headset()
+    headset = load_headset("quest")
     tracking = [camera.name for camera in headset.cameras if camera.role == "tracking"]
     assert tracking == ["left_eye", "right_eye", "left_mouth", "right_mouth"]
     assert [camera.role for camera in headset.cameras] == ["tracking"] * 4 + ["augmented"] * 4

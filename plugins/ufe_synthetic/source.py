@@ -285,11 +285,14 @@ class SyntheticCapture(Capture):
             sitting = self.cameras_at(index)
             for c, column in enumerate(columns):
                 camera = sitting[column].resized(size, size)
-                chosen = self._source.keypoint_set(camera.region, camera.side)
-                place = chosen.positions(vertices, pupils)[0]
+                place = self.keypoint_set(camera).positions(vertices, pupils)[0]
                 points[n, c] = camera.project(place)
                 visible[n, c] = camera.in_view(place) & _unhidden(camera, place, points[n, c], depths[c])
         return Keypoints(points, visible)
+
+    def keypoint_set(self, camera: CameraSpec) -> KeypointSet:
+        """The 96 points that a camera looks for: their names, and which vertices they are."""
+        return self._source.keypoint_set(camera.region, camera.side)
 
     def segmentation(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:
         rows, columns = self._check(indices), self._columns(cameras)

@@ -55,7 +55,7 @@ _FIELD_MM = 440.0  # what an image's height covers at the middle of the dome
 _LIGHTS, _LIGHTS_MM, _LOWEST_LIGHT_DEG = 28, 1300.0, -45.0
 _LIGHT_POWER, _AMBIENT = 140.0, 0.15
 #: Share of the light on what the shadow maps of the resting head cannot tell.
-_INSIDE_LIGHT, _OPEN_LIGHT = 0.4, {"eye": 0.85, "cloth": 0.8}
+_INSIDE_LIGHT, _OPEN_LIGHT = 0.4, {"eye": 0.85, "teeth": 0.65, "cloth": 0.8}
 _ROW = {name: row for row, name in enumerate(MATERIALS)}
 
 _TAKE = 1000  # the performance's session: no headset's has this number
@@ -73,6 +73,7 @@ _COLOURS = {
     "tongue": (0.46, 0.165, 0.14),
     "mouth": (0.27, 0.085, 0.08),
     "lash": (0.030, 0.022, 0.018),
+    "cloth": (0.008, 0.008, 0.009),  # everybody wears a black cape, which the background swallows
     "gum": (0.46, 0.165, 0.14),
 }
 _GLOSS = {"skin": 0.09, "lips": 0.16, "teeth": 0.2, "tongue": 0.14, "mouth": 0.06, "eye": 8.0, "gum": 0.15}
@@ -154,13 +155,13 @@ class _RoundStage(Stage):
 
 
 class Studio:
-    """What rendering a subject takes: appearance, scene, and one stage for each of red, green and blue."""
+    """What rendering a subject takes: appearance, scene without glasses, a stage each for red, green and blue."""
 
     def __init__(self, source: SyntheticSource, number: int) -> None:
         head, geometry = source.head, source.geometry(number)
         self.appearance = appearance_of(number, head, _layout(), _TAKE)
         parts = [part for part in source.parts(number) if part.material not in ("glasses", "lens")]
-        self.scene = Scene(head, geometry, parts)
+        self.scene = Scene(head, geometry, [replace(part, albedo=None) for part in parts])
         lit = light_shares(self.scene, head)
         power, lobe = np.full(_LIGHTS, _LIGHT_POWER), np.zeros(_LIGHTS)
         self.stages = [

@@ -156,7 +156,6 @@ class Ava256Dome(DomeCapture):
                 f"{self._folder.path / DOME} has no neutral face: no frame of {NEUTRAL_SEGMENT} or {NEUTRAL_FALLBACK} "
                 "has a mesh and a texture."
             )
-        self._folder.mesh(frame)
         return frame
 
     def _refuse_other_mesh(self) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from ufe_ava256.archives import Archive, decode_image
+from ufe_ava256.archives import Archive, decode_image, image_size
 from ufe_ava256.frame_list import FrameList, read_frame_list
 from ufe_ava256.layout import DOME, FRAME_LIST, HEAD_AXES, MESHES, TEXTURES
 from ufe_ava256.ply import read_vertices
@@ -84,11 +85,21 @@ class CaptureFolder:
         """The dome frame of the resting face: the first of `neutral` with mesh and texture; None without any.
 
         Raises:
-            DataError: the frame list, or the archive of meshes or textures, cannot be read.
+            DataError: the frame list, the archive of meshes or textures, or all such frames cannot be read.
         """
         candidates = np.array(self.dome_frames.neutral, np.int64)
-        there = candidates[self.meshes.has(candidates) & self.textures.has(candidates)]
-        return int(there[0]) if len(there) else None
+        failures = []
+        for frame in candidates[self.meshes.has(candidates) & self.textures.has(candidates)].tolist():
+            try:
+                self.mesh(frame)
+                image_size(self.textures.read(frame), self.textures.name(frame))
+                return int(frame)
+            except DataError as error:
+                logging.getLogger("ufe").warning("Capture %s takes another neutral frame: %s", self.path.name, error)
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return None
 
     def neutral(self) -> Neutral | None:
         """The subject's resting mesh and texture; None where no frame is for it.

@@ -54,7 +54,8 @@ class Ava256Capture(Capture):
         if not len(self._list.numbers):
             raise DataError(f"{folder.path / HEADSET} has no frame to read: {self.losses() or 'none is asked for'}.")
         self.segments = self._list.segments()
-        self.conditions = {"recorded": folder.recorded, "frames_left_out": listed - self.frame_count}
+        left_out = listed - self.frame_count
+        self.conditions = {"recorded": folder.recorded} | ({"frames_left_out": left_out} if left_out else {})
 
     def losses(self) -> str:
         """What is left out, in words: the count for each file; empty where nothing is."""

@@ -355,11 +355,19 @@ class TestDome:
     def test_the_neutral_frame_falls_back(self, root):
         rewrite(root / A / "decoder/uv_image/color.zip", lambda entries: entries.pop("color/001002.avif"))
         assert np.array_equal(self.dome(root).neutral().geometry, mesh(998) * (-1, -1, 1))
+        rewrite(root / A / "decoder/uv_image/color.zip", lambda entries: entries.update({"color/000998.avif": b"x"}))
+        with pytest.raises(DataError, match=r"000998\.avif in .*color\.zip is no readable image"):
+            self.dome(root)
         write_list(root / A / "decoder/frame_list.csv", [("EXP_eye_neutral", 6), ("EXP_eye_neutral", 5)])
         assert np.array_equal(self.dome(root).neutral().geometry, mesh(5) * (-1, -1, 1))
         write_list(root / A / "decoder/frame_list.csv", DOME[:2])
         with pytest.raises(DataError, match="no neutral face: no frame of EXP_neutral_peak or EXP_eye_neutral"):
             self.dome(root)
+
+    def test_a_broken_neutral_frame_gives_way_to_the_next(self, root, caplog):
+        flip(root / A / "decoder/kinematic_tracking/registration_vertices.zip", "001002.ply")
+        assert np.array_equal(one(root).neutral().geometry, mesh(998) * (-1, -1, 1))
+        assert "takes another neutral frame: 001002.ply in" in caplog.text
 
     def test_topology_has_row_0_of_a_texture_at_v_0(self, made, root):
         topology = self.dome(made).topology()

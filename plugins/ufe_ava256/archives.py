@@ -80,7 +80,7 @@ class Archive:
 
     def _stored(self, offset: int, size: int) -> bytes:
         """What is stored of the entry whose local header lies at an offset."""
-        file = _opened(self.path)
+        file = _opened(self.path, self._version)
         header = file.read(offset, _LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size:
             return b""
@@ -91,7 +91,10 @@ class Archive:
 
     @cached_property
     def _index(self) -> np.ndarray:
-        return read_directory(self.path, self._suffix)
+        index = read_directory(self.path, self._suffix)
+        about = self.path.stat()
+        self._version = (about.st_mtime_ns, about.st_size)
+        return index
 
 
 def decode_image(data: bytes, name: str) -> np.ndarray:
@@ -162,5 +165,6 @@ class _File:
 
 
 @lru_cache(maxsize=_OPEN_FILES)
-def _opened(path: Path) -> _File:
+def _opened(path: Path, version: tuple[int, int]) -> _File:
+    """An open file, kept while it is one of the last used; a file that was written anew is another one."""
     return _File(path)

@@ -141,8 +141,8 @@ class Ava256Source(HMCSource[Ava256Config]):
         part = split_of([*everybody, *there])[self.config.part]
         if not set(part) & set(there):
             raise DataError(
-                f"Part {self.config.part!r} has none of the {len(there)} subjects in '{self.config.root}': 20 are held "
-                f"out as new identities and 12 for driving, of those that {CAPTURE_LIST} lists and those there."
+                f"Part {self.config.part!r} has none of the {len(there)} subjects in '{self.config.root}': of all whom "
+                f"{CAPTURE_LIST} lists or who are there, 20 are new identities and 12 for driving. Set source.part=all."
             )
         return part
 

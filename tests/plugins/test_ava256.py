@@ -636,6 +636,11 @@ class TestOpening:
         assert len(directories) == len(set(directories)) == 10
         assert len(opened) == len(set(opened)) == 10
 
+    def test_an_archive_that_is_written_anew_is_opened_anew(self, root):
+        one(root).frames([0], cameras=["left_mouth"], size=8)
+        rewrite(root / MOUTH, lambda e: e.update({"cam-left-mouth/000040.avif": avif(np.full((16, 12), 7, np.uint8))}))
+        assert abs(int(one(root).frames([0], cameras=["left_mouth"], size=8)[0, 0, 0, 0]) - 7) <= 1
+
     def test_no_dome_archive_is_opened_for_headset_captures(self, made, monkeypatch):
         seen = []
         real = archives.read_directory

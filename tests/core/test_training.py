@@ -248,14 +248,18 @@ class Spy:
                 spy.read["neutral"].add(self.subject)
                 return super().neutral()
 
-            def vertices(self, indices):
+            def geometry(self, indices):
                 spy.read["frames"].add(self.subject)
-                return super().vertices(indices)
+                return super().geometry(indices)
+
+            def see(self, *args):
+                spy.read["frames"].add(self.subject)  # keypoints and segmentation look here too
+                return super().see(*args)
 
         class SpySource(SyntheticSource):
-            def captures(self, subjects):
+            def captures(self, subjects, *, session=0):
                 spy.opened.update(subjects)
-                return [SpyCapture(self, subject, self._number(subject)) for subject in subjects]
+                return [SpyCapture(self, int(subject[1:]), session) for subject in subjects]
 
         self.source = SpySource(config)
 

@@ -256,6 +256,12 @@ def _codes(path: Path, count: int) -> np.ndarray:
     import torch
 
     value = load_tensors(path)
+    if isinstance(value, Mapping) and len(value) == 1:  # how the public files are packed is not published
+        value = next(iter(value.values()))
+    try:
+        value = torch.stack(list(value)) if isinstance(value, (list, tuple)) else value
+    except (TypeError, RuntimeError):
+        value = None
     if not isinstance(value, torch.Tensor) or value.ndim < 2 or value.is_complex():
         raise DataError(f"{path} holds no tensor of codes, a row for each frame.")
     if value.shape[0] != count:

@@ -245,6 +245,11 @@ class TestLabels:
         assert labels.expression.shape == (3, 256) and labels.expression[:, 0].tolist() == [40, 47, 42]
         assert np.isnan(labels.gaze).all() and labels.gaze.shape == (3, 6), "the layout has no gaze"
 
+    @pytest.mark.parametrize("wrap", [lambda codes: {"codes": codes}, list])
+    def test_the_tensor_may_be_wrapped(self, root, wrap):
+        self.write(root, wrap(torch.arange(14.0)[:, None].repeat(1, 256)), FRAMES)
+        assert one(root).labels([3]).expression[0, 9] == 3
+
     def test_frames_without_a_label_are_left_out_and_counted(self, root):
         self.write(root, torch.ones(12, 256), FRAMES[2:])
         capture = one(root)
@@ -255,6 +260,7 @@ class TestLabels:
         (torch.ones(3, 256), "has 3 codes; .* lists 14 frames"),
         (torch.full((14, 256), torch.nan), "not finite"),
         ({"a": 1}, "holds no tensor"),
+        ([torch.ones(2), torch.ones(3)], "holds no tensor"),
     ])  # fmt: skip
     def test_what_is_no_label_file_is_refused(self, root, codes, reason):
         self.write(root, codes, FRAMES)

@@ -54,8 +54,7 @@ class Ava256Capture(Capture):
         if not len(self._list.numbers):
             raise DataError(f"{folder.path / HEADSET} has no frame to read: {self.losses() or 'none is asked for'}.")
         self.segments = self._list.segments()
-        left_out = listed - self.frame_count
-        self.conditions = {"recorded": folder.recorded} | ({"frames_left_out": left_out} if left_out else {})
+        self.conditions = {"recorded": folder.recorded, "frames_left_out": listed - self.frame_count}
 
     def losses(self) -> str:
         """What is left out, in words: the count for each file; empty where nothing is."""

@@ -344,6 +344,13 @@ class TestGlasses:
         temples = frame.vertices[frame.vertices[:, 2] < right.vertices[:, 2].min() - 8]
         assert self.nearest(synthetic, head, person, temples) > 0.3
 
+    @pytest.mark.parametrize("person", PEOPLE)
+    def test_they_are_as_wide_as_the_head(self, made, synthetic, head, person):
+        frame, *_ = made(glasses, person)
+        skin = synthetic.geometry(person)[(head.part == SKIN) & (np.abs(head.template[:, 1]) < 25)]
+        beside = np.ptp(skin[(skin[:, 2] > -60), 0])
+        assert 125 < np.ptp(frame.vertices[:, 0]) < beside + 25
+
     @pytest.mark.parametrize("person", FEW)
     def test_both_sides_are_alike(self, made, person):
         for part in made(glasses, person)[:2]:

@@ -177,7 +177,7 @@ def _bridge(fit: _Fit, face: np.ndarray) -> Mesh:
 
 
 def _temple(fit: _Fit, cloud: np.ndarray) -> Mesh:
-    """The right arm, from the lens's outer edge back to the ear, outside the head's widest place on its way."""
+    """The right arm, from the lens's outer edge back to the ear, clear of the head all along."""
     style = fit.style
     high = fit.middle[1] - 0.25 * fit.height
     edge = fit.outline(style.rim * 0.6)
@@ -186,9 +186,7 @@ def _temple(fit: _Fit, cloud: np.ndarray) -> Mesh:
     back = np.linspace(hinge[2] - 4, _TEMPLE_END_Z, 7)
     beside = cloud[np.abs(cloud[:, 1] - hinge[1]) < 7]
     wide = np.array([np.abs(beside[np.abs(beside[:, 2] - z) < 8, 0]).max(initial=0.0) for z in back])
-    start = hinge[0] + 4.0
-    flare = np.max((wide + 2.0 + style.wire - start)[1:] / (back[0] - back[1:]), initial=0.0)
-    outside = np.maximum(start, wide[0] + 2.0 + style.wire) + flare * (back[0] - back)
+    outside = np.maximum.accumulate(np.maximum(hinge[0] + 4.0, wide + 2.0 + style.wire))
     path = np.concatenate(
         [hinge[None], hinge[None] + [2.5, 0, -0.5], np.stack([outside, np.full(7, hinge[1]), back], 1)]
     )

@@ -158,7 +158,7 @@ class _Export:
         asked = {
             "schema": _SCHEMA,
             "source": type(self.source).__name__,
-            "fingerprint": self.source.fingerprint,
+            "fingerprint": self.source.dome_fingerprint,
             "frames": request.frames,
             "headset_size": request.headset_size,
             "dome_height": request.dome_height,

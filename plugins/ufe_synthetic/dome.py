@@ -27,7 +27,7 @@ from ufe_synthetic.people import movement_of, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, SCRIPT, Motion, Performance
 from ufe_synthetic.refine import Refinement, refine
 from ufe_synthetic.render import Instant, Level, Look, Stage, Visible, radiance, rasterise
-from ufe_synthetic.scene import MATERIALS, Scene, _edges, _lit, _smooth
+from ufe_synthetic.scene import MATERIALS, Scene, edges_of, lit_share, smoothed
 from ufe_synthetic.texels import TexelLayout, texel_layout
 
 if TYPE_CHECKING:
@@ -233,11 +233,11 @@ def light_shares(scene: Scene, head: Head) -> np.ndarray:
     The lights are far away, so their shadows are those of parallel light; they follow neither expression nor motion.
     """
     out = np.full((_LIGHTS, scene.count), _INSIDE_LIGHT, np.float32)
-    points, neighbours = scene.neutral.astype(np.float64), _edges(head.faces)
+    points, neighbours = scene.neutral.astype(np.float64), edges_of(head.faces)
     inside = np.isin(head.part, (MOUTH_CAVITY, TONGUE, EYE_SOCKET))
     for k, place in enumerate(lights()):
-        share = _lit(points, head.faces, points, place / np.linalg.norm(place), parallel=True)
-        share = _smooth(share, neighbours)
+        share = lit_share(points, head.faces, points, place / np.linalg.norm(place), parallel=True)
+        share = smoothed(share, neighbours)
         share[inside] = _INSIDE_LIGHT
         out[k, : scene.head_count] = share
     for name, part_share in _OPEN_LIGHT.items():

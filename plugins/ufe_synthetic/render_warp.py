@@ -482,7 +482,8 @@ def soften_edges(
         before = keys[view, i, wp.max(j - 1, 0)]
         after = keys[view, i, wp.min(j + 1, right)]
         colour = sharp[view, i, j]
-        total = float(colour)
+        change = float(0.0)
+        shares = float(0.0)
         nearest = wp.min(wp.min(up, down), wp.min(before, wp.min(after, own)))
         farthest = wp.max(wp.max(up, down), wp.max(before, wp.max(after, own)))
         d = int(4)
@@ -516,8 +517,9 @@ def soften_edges(
                 end = end_of_surface(surface, view, int(near & _FACE_BITS), x, y, sign * float(dj), sign * float(di))
                 if end < 1.0:
                     share = wp.max((0.5 - end) * sign, 0.0)
-                    total = total + share * (sharp[view, i + di, j + dj] - colour)
-        out[view, i, j] = total
+                    shares = shares + share
+                    change = change + share * (sharp[view, i + di, j + dj] - colour)
+        out[view, i, j] = colour + change / wp.max(shares, 1.0)
 
 
 @wp.func

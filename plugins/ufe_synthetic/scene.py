@@ -161,7 +161,7 @@ def ambient_exposure(head: Head, directions: int = 48) -> np.ndarray:
     for direction in towards:
         weight = np.clip(normals @ direction, 0, None)
         possible += weight
-        seen += weight * _lit(points, head.faces, points, direction, parallel=True)
+        seen += weight * lit_share(points, head.faces, points, direction, parallel=True)
     exposed = seen / np.maximum(possible, 1e-9)
     exposed[np.isin(head.part, (MOUTH_CAVITY, TONGUE))] *= 0.4
     return exposed.astype(np.float32)
@@ -180,16 +180,18 @@ def emitter_visibility(scene: Scene, emitters: np.ndarray, directions: np.ndarra
     points = scene.neutral.astype(np.float64)
     inside = np.isin(head.part, (MOUTH_CAVITY, TONGUE, EYE_SOCKET))
     eyes = np.isin(head.part, (EYE_LEFT, EYE_RIGHT))
-    neighbours = _edges(head.faces)
+    neighbours = edges_of(head.faces)
     for k, (place, direction) in enumerate(zip(emitters, directions, strict=True)):
-        lit = _lit(points, head.faces, np.broadcast_to(place, points.shape), direction, parallel=False)
-        lit = _smooth(lit, neighbours)
+        lit = lit_share(points, head.faces, np.broadcast_to(place, points.shape), direction, parallel=False)
+        lit = smoothed(lit, neighbours)
         lit[inside], lit[eyes] = _INNER_LIGHT, _OPEN_LIGHT["eye"]
         out[k, : scene.head_count] = lit
     return out
 
 
-def _lit(points: np.ndarray, faces: np.ndarray, origin: np.ndarray, axis: np.ndarray, *, parallel: bool) -> np.ndarray:
+def lit_share(
+    points: np.ndarray, faces: np.ndarray, origin: np.ndarray, axis: np.ndarray, *, parallel: bool
+) -> np.ndarray:
     """Which points see a light, softened over a few texels of its shadow map, [V] in [0, 1].
 
     The map is orthographic along `axis` (towards the light) for parallel light, else equidistant about `axis` (out of
@@ -233,11 +235,11 @@ def _normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
 
 
-def _edges(faces: np.ndarray) -> np.ndarray:
+def edges_of(faces: np.ndarray) -> np.ndarray:
     return np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1), axis=0)
 
 
-def _smooth(values: np.ndarray, edges: np.ndarray, rounds: int = 2) -> np.ndarray:
+def smoothed(values: np.ndarray, edges: np.ndarray, rounds: int = 2) -> np.ndarray:
     """Average over neighbours on the mesh, a few times."""
     for _ in range(rounds):
         total, count = values.copy(), np.ones(len(values))

@@ -38,6 +38,7 @@ _CODE = (
         )
     ),
 )  # fmt: skip
+_DOME_CODE = ("ufe_synthetic.dome", "ufe_synthetic.dome_texture", "ufe_synthetic.dome_texture_warp")
 _SHAPES_PER_FILE = 64
 _FRAMES_PER_CALL = 8
 _STUDIOS = 4  # more than the threads that pack; each holds some 20 MB
@@ -73,6 +74,10 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
             "condition": self.config.condition, "headset": self.headset.digest,
             "warp": importlib.metadata.version("warp-lang"),
         })  # fmt: skip
+
+    @cached_property
+    def dome_fingerprint(self) -> str:
+        return fingerprint({"source": self.fingerprint, "code": code_fingerprint(*_DOME_CODE)})
 
     def _number(self, subject: str) -> int:
         digits = subject[1:]

@@ -98,6 +98,13 @@ class TestEdges:
         middling = (image > 0.05 * image.max()) & (image < 0.95 * image.max())
         assert middling.sum() > 2 * side_px, "its edges are grey, not jagged"
 
+    def test_a_feature_thinner_than_a_pixel_never_outshines_what_it_lies_on(self):
+        stage = wall(half_mm=0.2)  # a quarter of a pixel: it ends on all four sides
+        for shift in np.linspace(0, 1.5, 7):
+            view = camera().moved(np.eye(3), np.array([shift, shift / 2, 0]))
+            image = see(stage, 5000.0, view=view)
+            assert image.min() >= 0 and image.max() <= ALBEDO * POWER / 5000.0**2 * 1.02
+
     def test_no_edge_appears_inside_a_surface(self):
         image = see(wall(), 5000.0)
         assert image[8:25, 8:25].std() / image[16, 16] < 0.01

@@ -304,3 +304,8 @@ class HMCSource(ABC, Generic[ConfigT]):
     @abstractmethod
     def fingerprint(self) -> str:
         """Hex digest of everything that decides this source's pixels and labels."""
+
+    @property
+    def dome_fingerprint(self) -> str:
+        """The same of its dome captures."""
+        return self.fingerprint

@@ -236,6 +236,7 @@ def _normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 def edges_of(faces: np.ndarray) -> np.ndarray:
+    """Each edge of a mesh once, [E, 2]."""
     return np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1), axis=0)
 
 

@@ -129,7 +129,7 @@ class Ava256Capture(Capture):
 
     def is_readable(self, index: int) -> bool:
         """Whether every camera's entry of a frame has the right bytes and begins as an image does; read once."""
-        if index not in self._sound | self._broken:
+        if index not in self._sound and index not in self._broken:
             frame = int(self._list.numbers[index])
             try:
                 for archive in self._archives.values():

@@ -302,6 +302,8 @@ class TestPickles:
         b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93\x8c\x011\x85R.",
         b"ctorch.storage\n_load_from_bytes\n(cbuiltins\nlen\ntR.",
         b"cnumpy.core.multiarray\n_reconstruct\n}S'_call'\nI1\nsb.",
+        *(b"c%s\n(N}S'x'\nI1\nstb." % name for name in (
+            b"collections\nOrderedDict", b"numpy\nndarray", b"numpy\ndtype", b"_codecs\nencode")),
         b"cnumpy.f2py\nmain\n)R.", b"(lp0\n", b"", b"garbage", b"\x80\x04\x95",
     ])  # fmt: skip
     def test_anything_else_is_refused_in_one_line(self, tmp_path, call):

@@ -41,7 +41,7 @@ SEGMENT_OF = np.array([SEGMENTS.index(_CLASS_OF.get(name, name)) for name in MAT
 _ROW = {name: row for row, name in enumerate(MATERIALS)}
 #: Share of the emitters' light on what no shadow map of the resting face can tell: teeth, tongue, cavity and parts.
 _INNER_LIGHT = 0.55
-_OPEN_LIGHT = {"eye": 0.9, "glasses": 1.0, "lens": 1.0, "cloth": 0.8, "headset": 1.0, "hand": 1.0}
+_OPEN_LIGHT = {"eye": 0.9, "teeth": 0.8, "glasses": 1.0, "lens": 1.0, "cloth": 0.8, "headset": 1.0, "hand": 1.0}
 _SHADOW_PX, _SHADOW_BIAS_MM, _SHADOW_CONE_DEG = 192, 1.2, 88.0
 
 

@@ -329,20 +329,24 @@ class SyntheticCapture(Capture):
                 image[:] = compress(image, self._sensing.jpeg_quality)
         return out
 
-    def see(self, indices: Sequence[int], cameras: Sequence[str], size: int) -> tuple[Instant, Visible]:
-        """Pose the scene for some frames and rasterise it in some cameras; what `frames` shades."""
-        motion, studio = self._performance.motion(indices), self._studio
-        poses, headset = self._headset_poses(motion), self.headset
+    def instant(self, indices: Sequence[int]) -> Instant:
+        """The scene posed for some frames: performance, eyes, headset, hand and light."""
+        motion, studio, headset = self._performance.motion(indices), self._studio, self.headset
+        poses = self._headset_poses(motion)
         placed = {"headset": poses, "hand": self._hand_poses(indices)}
-        resized = [self.camera(name).resized(size, size) for name in cameras]
-        instant = Instant(
+        return Instant(
             studio.scene.pose(motion.expression, motion.gaze, placed),
             np.clip(motion.expression @ studio.appearance.wrinkle_gain, 0, 1), motion.gaze, motion.pupil,
             np.stack([headset.emitters @ rotation.T + translation for rotation, translation in poses]),
             np.stack([headset.directions @ rotation.T for rotation, _ in poses]), self._light(indices).ambient,
         )  # fmt: skip
+
+    def see(self, indices: Sequence[int], cameras: Sequence[str], size: int) -> tuple[Instant, Visible]:
+        """Pose the scene for some frames and rasterise it in some cameras; what `frames` shades."""
+        poses, instant = self._headset_poses(self._performance.motion(indices)), self.instant(indices)
+        resized = [self.camera(name).resized(size, size) for name in cameras]
         views = [[camera.moved(*pose) for camera in resized] for pose in poses]
-        return instant, rasterise(studio.stage, instant, views)
+        return instant, rasterise(self.stage, instant, views)
 
     def _headset_poses(self, motion: Motion) -> list[tuple[np.ndarray, np.ndarray]]:
         sits = self._sensing

@@ -143,6 +143,16 @@ def test_a_capture_without_labels_cannot_train():
         data(make=lambda person: capture(person, labelled=person != 2))
 
 
+def test_a_capture_without_gaze_is_refused():
+    def blind(person):
+        one = capture(person)
+        one.gaze[2] = np.nan
+        return one
+
+    with pytest.raises(DataError, match="Capture 'S000/0' has labels without numbers"):
+        data(make=blind)
+
+
 def test_an_error_in_a_batch_made_ahead_is_raised_in_its_turn():
     source = data()
     make = source.batch

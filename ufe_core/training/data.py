@@ -46,7 +46,7 @@ class TrainingData:
     A batch is a function of the seed and the step alone: a resumed run draws what it would have drawn.
 
     Raises:
-        DataError: a capture has no labels, no neutral face, or too few frames for a batch.
+        DataError: a capture has no labels, incomplete ones or no neutral face.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class TrainingData:
         for capture in captures:
             if not len(capture.expression) or not len(capture.geometry):
                 raise DataError(f"Capture {capture.capture!r} has no labels or no neutral face: it cannot train.")
+            if not (np.isfinite(capture.expression).all() and np.isfinite(capture.gaze).all()):
+                raise DataError(f"Capture {capture.capture!r} has labels without numbers (no gaze?): it cannot train.")
         self.captures = captures
         self.cameras = cameras
         self.anchor_names = anchors

@@ -79,7 +79,7 @@ def headsets() -> None:
     """Where cameras, emitters, barrels and gasket of both headsets are, from the front and from the side."""
     head = load_head()
     skin = head.template[head.part == SKIN]
-    figure = Figure(figsize=(11, 5.4), dpi=90, facecolor="white")
+    figure = Figure(figsize=(11, 3.9), dpi=90, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     for n, name in enumerate(("quest", "ava256")):
         headset = load_headset(name)
@@ -93,12 +93,13 @@ def headsets() -> None:
                 ink = "#1d4f91" if camera.role == "tracking" else "#0b7a3b"
                 axes.arrow(place[across], place[1], ahead[across], ahead[1], color=ink, width=1.2, head_width=6)
             axes.set_xlim((85, -85) if across == 0 else (-100, 110))
-            axes.set_ylim(140, -90)
+            axes.set_ylim(125, -85)
             axes.set_aspect("equal")
             axes.set_title(f"{name}, {title}", fontsize=9)
             axes.axis("off")
-    figure.text(0.5, 0.03, "blue: tracking cameras   green: augmented cameras   red: infrared emitters   grey: gasket and "
-                "lens barrels", ha="center", fontsize=9)  # fmt: skip
+    key = "blue: tracking cameras   green: augmented cameras   red: infrared emitters   grey: gasket, lens barrels"
+    figure.text(0.5, 0.03, key, ha="center", fontsize=9)
+    figure.subplots_adjust(0.01, 0.07, 0.99, 0.93, 0.02)
     canvas.draw()
     save(HERE / "headsets.png", np.asarray(canvas.buffer_rgba())[..., :3])
 
@@ -139,8 +140,12 @@ def people() -> None:
 def conditions() -> None:
     """The same person and frame under each condition."""
     columns = []
+    subject = next(
+        name for name in (f"S{k:03d}" for k in range(5, 60))
+        if capture_of(name, condition="blocked_camera").conditions["blocked"] == "left_mouth"
+    )  # fmt: skip
     for name in CONDITIONS:
-        capture = capture_of("S005", condition=name)
+        capture = capture_of(subject, condition=name)
         index = 560 if name == "hand" else 3000
         columns.append(seen(capture, index, TRACKING[1:3]))
     titles = [list(CONDITIONS), [""] * len(CONDITIONS)]
@@ -181,7 +186,7 @@ def labels() -> None:
 
 
 def performance() -> None:
-    """Thirty seconds of actions, gaze and headset slip, in an expression and in speech."""
+    """Actions, gaze and headset slip over time, in an expression and in speech."""
     capture = capture_of("S013")
     figure = Figure(figsize=(11, 5.2), dpi=90, facecolor="white")
     canvas = FigureCanvasAgg(figure)
@@ -199,16 +204,20 @@ def performance() -> None:
             upper.plot(seconds, found.expression[:, ACTIONS.index(action)], color=ink, lw=1.1, label=action)
         upper.set_title(name, fontsize=10)
         upper.legend(fontsize=7, ncols=2, loc="upper right")
-        upper.set_ylim(-0.02, 1.25)
+        upper.set_ylim(-0.02, 1.45)
         for eye, ink in ((0, inks[0]), (3, inks[1])):
             side = "left" if eye == 0 else "right"
-            middle.plot(seconds, np.degrees(np.arcsin(found.gaze[:, eye])), color=ink, lw=1, label=f"{side} eye, to the right")
+            middle.plot(
+                seconds, np.degrees(np.arcsin(found.gaze[:, eye])), color=ink, lw=1, label=f"{side} eye, to the right"
+            )
         middle.plot(seconds, -np.degrees(np.arcsin(found.gaze[:, 1])), color=inks[2], lw=1, label="up")
         middle.legend(fontsize=7, ncols=3, loc="upper right")
+        middle.set_ylim(-22, 30)
         place = np.array([capture.cameras_at(row)[0].position for row in rows[::6]])
         for axis, ink in zip(range(3), inks, strict=False):
             lower.plot(seconds[::6], place[:, axis] - place[:, axis].mean(), color=ink, lw=1, label="xyz"[axis])
         lower.legend(fontsize=7, ncols=3, loc="upper right")
+        lower.set_ylim(-0.45, 0.75)
         lower.set_xlabel("s", fontsize=8)
         for axes, what in ((upper, "activation"), (middle, "gaze, degrees"), (lower, "left eye camera, mm")):
             axes.tick_params(labelsize=7)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ufe_core.head import ACTIONS
 from ufe_core.interfaces.source import SEGMENTS, Capture
 from ufe_core.registry import load_registry
 from ufe_synthetic.plugin import SyntheticConfig
@@ -46,6 +47,7 @@ def cameras_of(captures: Sequence[Capture]) -> dict[str, dict[str, float]]:
     """For each camera the share of the lips' outer border that is seen, and how obliquely skin is seen."""
     lips: dict[str, list[float]] = {}
     angles: dict[str, list[np.ndarray]] = {}
+    across: dict[str, list[float]] = {}
     for capture in captures:
         assert isinstance(capture, SyntheticCapture)
         names = [camera.name for camera in capture.cameras]
@@ -55,6 +57,7 @@ def cameras_of(captures: Sequence[Capture]) -> dict[str, dict[str, float]]:
             for c, camera in enumerate(capture.cameras):
                 which = [name.startswith("lip_outer") for name in capture.keypoint_set(camera).names]
                 if any(which):
+                    across.setdefault(camera.name, []).append(jaw_motion_angle(capture, index, camera.name))
                     lips.setdefault(camera.name, []).append(float(points.visible[0, c][which].mean()))
                 angles.setdefault(camera.name, []).append(tilt[c])
     out = {}
@@ -62,10 +65,22 @@ def cameras_of(captures: Sequence[Capture]) -> dict[str, dict[str, float]]:
         tilts = np.concatenate(angles[camera.name])
         out[camera.name] = {
             "lip_border_visible": float(np.mean(lips[camera.name])) if camera.name in lips else float("nan"),
+            "jaw_motion_to_line_of_sight_deg": float(np.mean(across.get(camera.name, [np.nan]))),
             "median_obliquity_deg": float(np.median(tilts)),
             "p90_obliquity_deg": float(np.percentile(tilts, 90)),
         }
     return out
+
+
+def jaw_motion_angle(capture: SyntheticCapture, index: int, name: str) -> float:
+    """Angle (degrees) between the way the chin goes when the jaw opens, and the camera's line of sight to it."""
+    camera = next(one for one in capture.cameras_at(index) if one.name == name)
+    points = capture.keypoint_set(camera)
+    chin = points.vertices[[one.startswith("chin") for one in points.names]]
+    motion = capture.stage.scene.head.actions[ACTIONS.index("jawOpen")][chin]
+    sight = capture.geometry([index])[0, chin] - camera.position
+    cosine = (motion * sight).sum(1) / np.linalg.norm(motion, axis=1) / np.linalg.norm(sight, axis=1)
+    return float(np.degrees(np.arccos(np.abs(cosine))).mean())
 
 
 def obliquity(capture: SyntheticCapture, index: int, names: list[str]) -> list[np.ndarray]:
@@ -130,7 +145,6 @@ def light_of(captures: Sequence[Capture]) -> dict[str, float]:
         brightness.append(float(np.median(images[face])))
     return {
         "median_contrast_within_face": float(np.median(ratios)),
-        "p90_contrast_within_face": float(np.percentile(ratios, 90)),
         "share_of_skin_in_the_dark": float(np.mean(dark)),
         "share_of_pixels_saturated": float(np.mean(white)),
         "brightness_p5": float(np.percentile(brightness, 5)),
@@ -140,10 +154,16 @@ def light_of(captures: Sequence[Capture]) -> dict[str, float]:
 
 def as_text(report: dict[str, Any]) -> str:
     """The report as tables of Markdown."""
-    lines = ["| camera | border of the lips seen | obliquity, median | 90 % |", "| --- | --- | --- | --- |"]
+    lines = [
+        "| camera | lip border seen | jaw motion to sight | skin to sight: median | 90 % |",
+        "| --- |" + " --- |" * 4,
+    ]
     for name, row in report["cameras"].items():
-        lips = "" if np.isnan(row["lip_border_visible"]) else f"{row['lip_border_visible']:.0%}"
-        lines.append(f"| {name} | {lips} | {row['median_obliquity_deg']:.0f}° | {row['p90_obliquity_deg']:.0f}° |")
+        lower = not np.isnan(row["lip_border_visible"])
+        lips = f"{row['lip_border_visible']:.0%}" if lower else ""
+        jaw = f"{row['jaw_motion_to_line_of_sight_deg']:.0f}°" if lower else ""
+        skin = f"{row['median_obliquity_deg']:.0f}° | {row['p90_obliquity_deg']:.0f}°"
+        lines.append(f"| {name} | {lips} | {jaw} | {skin} |")
     for part in ("donning", "light"):
         lines += ["", f"| {part} | |", "| --- | --- |"]
         lines += [f"| {name.replace('_', ' ')} | {value:.3g} |" for name, value in report[part].items()]

@@ -137,6 +137,13 @@ def people() -> None:
     save(HERE / "people.png", sheet(rows, [names, [""] * len(names)]), levels=48)
 
 
+def hand_in_view(capture: SyntheticCapture, camera: str) -> int:
+    """The frame of the first twenty seconds where the hand covers most of a camera's image."""
+    rows = range(0, 1440, 48)
+    classes = capture.segmentation(rows, cameras=[camera], size=48)
+    return rows[int((classes == SEGMENTS.index("hand")).sum((1, 2, 3)).argmax())]
+
+
 def conditions() -> None:
     """The same person and frame under each condition."""
     columns = []
@@ -146,7 +153,7 @@ def conditions() -> None:
     )  # fmt: skip
     for name in CONDITIONS:
         capture = capture_of(subject, condition=name)
-        index = 560 if name == "hand" else 3000
+        index = hand_in_view(capture, TRACKING[2]) if name == "hand" else 3000
         columns.append(seen(capture, index, TRACKING[1:3]))
     titles = [list(CONDITIONS), [""] * len(CONDITIONS)]
     save(HERE / "conditions.png", sheet([[one[0] for one in columns], [one[1] for one in columns]], titles), levels=48)

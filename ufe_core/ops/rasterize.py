@@ -66,8 +66,7 @@ def rasterize(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: b
     Returns:
         int32 [B, H, W]: face number, -1 where no face covers the pixel's centre.
     """
-    keys = depth_keys(screen, faces, height=height, width=width, cull=cull)
-    return torch.where(keys == EMPTY_KEY, -1, (keys & 0x7FFFFFFF).to(torch.int32))
+    return key_faces(depth_keys(screen, faces, height=height, width=width, cull=cull))
 
 
 def depth_keys(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: bool = True) -> Tensor:
@@ -90,6 +89,11 @@ def depth_keys(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: 
             ],
         )  # fmt: skip
     return keys
+
+
+def key_faces(keys: Tensor) -> Tensor:
+    """Face number int32 that keys of `depth_keys` hold; -1 where they are empty."""
+    return torch.where(keys == EMPTY_KEY, -1, (keys & 0x7FFFFFFF).to(torch.int32))
 
 
 def key_depths(keys: Tensor) -> Tensor:

@@ -380,7 +380,7 @@ def open_packed(path: Path) -> PackedCapture:
         DataError: names the file that is missing, truncated, altered or of another format.
     """
     meta = read_meta(path)
-    tensors = _tensors(path, meta)
+    tensors = mapped_tensors(path, meta, [*meta["frames"], *meta["anchors"]], _NEUTRAL)
     rows, anchors = len(meta["frames"]), len(meta["anchors"])
     labels = {name: tensors[name][:] for name in _LABELS}
     return PackedCapture(
@@ -396,7 +396,7 @@ def verify_packed(path: Path) -> list[str]:
     """One line for each damage of a packed capture, after reading all of it; nothing for a sound one."""
     try:
         meta = read_meta(path)
-        tensors = _tensors(path, meta)
+        tensors = mapped_tensors(path, meta, [*meta["frames"], *meta["anchors"]], _NEUTRAL)
     except DataError as error:
         return [str(error)]
     found = [line for tensor in tensors.values() if (line := tensor.damage())]
@@ -405,9 +405,21 @@ def verify_packed(path: Path) -> list[str]:
     return found
 
 
-def _tensors(path: Path, meta: Mapping[str, Any]) -> dict[str, MappedTensor]:
-    """Every tensor of the data file, each row unchecked as yet; what has no row for each frame is one row."""
-    data, frames = path / DATA, [*meta["frames"], *meta["anchors"]]
+def mapped_tensors(
+    path: Path, meta: Mapping[str, Any], frames: Sequence[int], whole: Sequence[str]
+) -> dict[str, MappedTensor]:
+    """Every tensor of a data file, each row unchecked as yet.
+
+    Args:
+        path: the folder.
+        meta: what its `capture.json` says.
+        frames: the frame of each row.
+        whole: tensors of the neutral face, which have no row for each frame; they become one row.
+
+    Raises:
+        DataError: the data file is missing, truncated, or its header was altered.
+    """
+    data = path / DATA
     try:
         size, header = data.stat().st_size, read_header(data)
     except OSError as error:
@@ -416,29 +428,32 @@ def _tensors(path: Path, meta: Mapping[str, Any]) -> dict[str, MappedTensor]:
     sound_header = zlib.crc32(header) == meta["header"]
     layout = Layout.read(header, {name: len(values) for name, values in checksums.items()}) if sound_header else None
     if size != meta["bytes"]:
-        lost = f": {_lost(layout, size, frames)}" if layout and size < meta["bytes"] else ""
+        lost = f": {_lost(layout, size, frames, whole)}" if layout and size < meta["bytes"] else ""
         raise DataError(f"{data} is truncated or altered: {meta['bytes']} bytes expected, {size} found{lost}. {REMEDY}")
     if layout is None:
         raise DataError(damage_line(data, "its header"))
     tensors = {}
     for name, values in map_file(data, layout).items():
-        whole = _is_whole(name, layout.entries[name])
-        words = f"the neutral {name}" if name in _NEUTRAL else name.removeprefix(EXTRA_PREFIX)
-        describe = Damage(data, words, () if whole else frames)
-        tensors[name] = MappedTensor(values[None] if whole else values, checksums[name], describe)
+        one = _is_one(name, layout.entries[name], whole)
+        describe = Damage(data, _words(name, whole), () if one else frames)
+        tensors[name] = MappedTensor(values[None] if one else values, checksums[name], describe)
     return tensors
 
 
-def _is_whole(name: str, entry: Entry) -> bool:
-    return name in _NEUTRAL or entry.shape[0] == 0
+def _is_one(name: str, entry: Entry, whole: Sequence[str]) -> bool:
+    return name in whole or entry.shape[0] == 0
 
 
-def _lost(layout: Layout, size: int, frames: Sequence[int]) -> str:
+def _words(name: str, whole: Sequence[str]) -> str:
+    return f"the neutral {name.removeprefix('neutral_')}" if name in whole else name.removeprefix(EXTRA_PREFIX)
+
+
+def _lost(layout: Layout, size: int, frames: Sequence[int], whole: Sequence[str]) -> str:
     """Which tensors, and of which frames, a file that ends after `size` bytes lacks."""
     parts = []
     for name, entry in layout.entries.items():
         if entry.start + entry.nbytes > size:
             first = max(0, size - entry.start) // entry.chunk_bytes
-            words = f"the neutral {name}" if name in _NEUTRAL else name.removeprefix(EXTRA_PREFIX)
-            parts.append(words if _is_whole(name, entry) else f"{words} from frame {frames[first]} on")
+            words = _words(name, whole)
+            parts.append(words if _is_one(name, entry, whole) else f"{words} from frame {frames[first]} on")
     return f"it lacks {', '.join(parts)}"

@@ -44,8 +44,8 @@ def camera_of_json(entry: Mapping[str, Any]) -> CameraSpec:
     return CameraSpec(**values)
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """What `capture.json` in a folder says, checked; the data file is not touched.
+def read_meta(path: Path, expected: str = FORMAT) -> dict[str, Any]:
+    """What `capture.json` in a folder says, checked to be of the expected format; the data file is not touched.
 
     Raises:
         DataError: the file is missing, altered or of another format.
@@ -57,8 +57,8 @@ def read_meta(path: Path) -> dict[str, Any]:
         found = meta["format"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file} cannot be read ({type(error).__name__}: {error}). {REMEDY}") from error
-    if found != FORMAT:
-        raise DataError(f"{file} is of format {found!r}; this version reads {FORMAT!r}. {REMEDY}")
+    if found != expected:
+        raise DataError(f"{file} is of format {found!r}; this version reads {expected!r}. {REMEDY}")
     if _with_seal(text.rpartition(_SEAL)[0]) != text:
         raise DataError(f"{file} was altered: its checksum is not that of its text. {REMEDY}")
     return meta

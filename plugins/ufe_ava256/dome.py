@@ -90,14 +90,21 @@ class Ava256Dome(DomeCapture):
     def geometry(self, indices: Sequence[int]) -> np.ndarray:
         return np.stack([self._folder.mesh(frame) for frame in self._numbers(indices)])
 
-    def texture(self, indices: Sequence[int]) -> np.ndarray:
-        return np.stack([self._folder.texture(frame) for frame in self._numbers(indices)])
+    def texture(self, indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
+        return np.stack([self._texture(frame, size) for frame in self._numbers(indices)])
+
+    def _texture(self, frame: int, size: int | None) -> np.ndarray:
+        """Planes [3, T, T] of a frame's texture."""
+        planes = self._folder.texture(frame)
+        if size is None:
+            return planes
+        return np.ascontiguousarray(np.moveaxis(resized(np.moveaxis(planes, 0, -1), size, size), -1, 0))
 
     def head_pose(self, indices: Sequence[int]) -> np.ndarray:
         return np.stack([self._pose(frame) for frame in self._numbers(indices)])
 
-    def neutral(self) -> Neutral:
-        return Neutral(self._folder.mesh(self._neutral_frame), self._folder.texture(self._neutral_frame))
+    def neutral(self, *, size: int | None = None) -> Neutral:
+        return Neutral(self._folder.mesh(self._neutral_frame), self._texture(self._neutral_frame, size))
 
     def topology(self) -> MeshTopology | None:
         return self._topology()

@@ -253,7 +253,7 @@ class SyntheticDome(DomeCapture):
     Args:
         source: whose people.
         number: of the subject.
-        texture_px: T, texels along a side of `texture`.
+        texture_px: T, texels along a side of `texture` where none are asked for.
     """
 
     segments = SEGMENTS
@@ -264,6 +264,7 @@ class SyntheticDome(DomeCapture):
         self.subject = f"S{number:03d}"
         self.id = f"{self.subject}/dome"
         self._performance = Performance(number, movement_of(number), _TAKE)
+        self._resting: dict[int, Gathered] = {}
 
     def frames(self, indices: Sequence[int], *, cameras: Sequence[str], height: int) -> np.ndarray:
         rows, width = self._check(indices), self.width(height)
@@ -280,31 +281,31 @@ class SyntheticDome(DomeCapture):
         motion, scene = self._motion(indices), self._studio.scene
         return scene.pose(motion.expression, motion.gaze)[:, : scene.head_count]
 
-    def texture(self, indices: Sequence[int]) -> np.ndarray:
-        rows, size = self._check(indices), self._texture_px
+    def texture(self, indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
+        rows, size = self._check(indices), size or self._texture_px
         out = np.empty((len(rows), 3, size, size), np.uint8)
         for n, index in enumerate(rows):
-            out[n] = _planes(self._gather(self._instant(index), self._pose(index)).over(self._unfolded))
+            out[n] = _planes(self._gather(self._instant(index), self._pose(index), size).over(self._unfolded(size)))
         return out
 
-    def texture_seen(self, indices: Sequence[int]) -> np.ndarray:
+    def texture_seen(self, indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
         """Which texels of `texture` some camera saw in the very frame, bool [N, T, T].
 
         The others hold what was seen of them at rest or with eyes closed, mouth open or tongue out, and where that was
         nothing either, averages of the texels around them.
         """
-        rows, size = self._check(indices), self._texture_px
+        rows, size = self._check(indices), size or self._texture_px
         out = np.empty((len(rows), size, size), bool)
         for n, index in enumerate(rows):
-            out[n] = self._gather(self._instant(index), self._pose(index)).seen
+            out[n] = self._gather(self._instant(index), self._pose(index), size).seen
         return out
 
     def head_pose(self, indices: Sequence[int]) -> np.ndarray:
         return np.array([self._pose(index) for index in self._check(indices)]).reshape(-1, 3, 4)
 
-    def neutral(self) -> Neutral:
+    def neutral(self, *, size: int | None = None) -> Neutral:
         """Geometry and texture at rest, nothing activated, eyes straight ahead, head unmoved."""
-        return Neutral(self._source.geometry(self._number), _planes(self._unfolded))
+        return Neutral(self._source.geometry(self._number), _planes(self._unfolded(size or self._texture_px)))
 
     def topology(self) -> MeshTopology:
         return self._source.head.topology
@@ -348,20 +349,24 @@ class SyntheticDome(DomeCapture):
         views = [in_head(self.camera(name).resized(self.width(height), height), pose) for name in cameras]
         return self._studio.see(instant, views)
 
-    def _gather(self, instant: Instant, pose: np.ndarray) -> Gathered:
-        seen = self._seen(instant, pose, TEXTURE_CAMERAS, 2 * self._texture_px)
-        return self._studio.atlas(seen.level, self._texture_px).gather(seen, self._studio.shine(instant, seen))
+    def _gather(self, instant: Instant, pose: np.ndarray, size: int) -> Gathered:
+        seen = self._seen(instant, pose, TEXTURE_CAMERAS, 2 * size)
+        return self._studio.atlas(seen.level, size).gather(seen, self._studio.shine(instant, seen))
 
-    @cached_property
-    def _unfolded(self) -> Gathered:
+    def _unfolded(self, size: int) -> Gathered:
         """The resting face, its folds looked into."""
+        if size not in self._resting:
+            self._resting[size] = self._look_into_folds(size)
+        return self._resting[size]
+
+    def _look_into_folds(self, size: int) -> Gathered:
         found: Gathered | None = None
         for actions in ({}, *_UNFOLDED):
             expression = np.zeros((1, len(ACTIONS)), np.float32)
             for name, amount in actions.items():
                 expression[0, ACTIONS.index(name)] = amount
             ahead, pupil = np.array([[0, 0, 1, 0, 0, 1]], np.float32), np.ones(1, np.float32)
-            one = self._gather(self._posed(expression, ahead, pupil, _RESTING_POSE), _RESTING_POSE)
+            one = self._gather(self._posed(expression, ahead, pupil, _RESTING_POSE), _RESTING_POSE, size)
             found = one if found is None else found.over(one)
         assert found is not None
         return found.filled()

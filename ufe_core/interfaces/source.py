@@ -136,17 +136,21 @@ class Capture(ABC):
 
     def spread(self, count: int, *, seed: int) -> list[int]:
         """`count` frame indices, uniform over segments and then over time (P§13.3, O30), in order."""
-        if count > self.frame_count:
-            raise DataError(f"Capture {self.id!r} has {self.frame_count} frames, {count} were asked for.")
-        rng = np.random.default_rng([seed, count])
-        order = rng.permutation(len(self.segments))
-        pools = [rng.permutation(np.arange(s.start, s.stop)).tolist() for s in self.segments]
-        chosen: list[int] = []
-        while len(chosen) < count:
-            for k in order:
-                if pools[k] and len(chosen) < count:
-                    chosen.append(int(pools[k].pop()))
-        return sorted(chosen)
+        return _spread(self, count, seed)
+
+
+def _spread(capture: Capture | DomeCapture, count: int, seed: int) -> list[int]:
+    if count > capture.frame_count:
+        raise DataError(f"Capture {capture.id!r} has {capture.frame_count} frames, {count} were asked for.")
+    rng = np.random.default_rng([seed, count])
+    order = rng.permutation(len(capture.segments))
+    pools = [rng.permutation(np.arange(s.start, s.stop)).tolist() for s in capture.segments]
+    chosen: list[int] = []
+    while len(chosen) < count:
+        for k in order:
+            if pools[k] and len(chosen) < count:
+                chosen.append(int(pools[k].pop()))
+    return sorted(chosen)
 
 
 class DomeCapture(ABC):
@@ -174,16 +178,16 @@ class DomeCapture(ABC):
         """Registered geometry float32 [N, V, 3], mm, head coordinates."""
 
     @abstractmethod
-    def texture(self, indices: Sequence[int]) -> np.ndarray:
-        """View-averaged unwrapped texture, linear RGB uint8 [N, 3, T, T]."""
+    def texture(self, indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
+        """View-averaged unwrapped texture, linear RGB uint8 [N, 3, T, T]; `size` is T, None the capture's own."""
 
     @abstractmethod
     def head_pose(self, indices: Sequence[int]) -> np.ndarray:
         """Head to world, float64 [N, 3, 4], mm."""
 
     @abstractmethod
-    def neutral(self) -> Neutral:
-        """The subject's neutral texture and geometry."""
+    def neutral(self, *, size: int | None = None) -> Neutral:
+        """The subject's neutral texture, of `size` texels along a side or the capture's own, and geometry."""
 
     @abstractmethod
     def topology(self) -> MeshTopology | None:
@@ -193,6 +197,10 @@ class DomeCapture(ABC):
     def frame_count(self) -> int:
         """Number of frames, over all segments."""
         return self.segments[-1].stop if self.segments else 0
+
+    def spread(self, count: int, *, seed: int) -> list[int]:
+        """`count` frame indices, uniform over segments and then over time, in order."""
+        return _spread(self, count, seed)
 
 
 @dataclass(frozen=True)

@@ -163,9 +163,11 @@ def open_packed_dome(path: Path) -> PackedDome:
     """
     meta = read_meta(path, FORMAT)
     tensors = mapped_tensors(path, meta, meta["frames"], _WHOLE)
+    rows: dict[str, Any] = {name: tensors[name] for name in _NAMES}
+    whole: dict[str, Any] = {name: tensors[name][0] for name in _WHOLE}
     return PackedDome(
-        meta["subject"], meta["capture"], *(tensors[name] for name in _NAMES),
-        *(tensors[name][0] for name in _WHOLE), tuple(meta["frames"]), tuple(meta["segments"]), meta["sha256"], path,
+        meta["subject"], meta["capture"], **rows, **whole, frames=tuple(meta["frames"]),
+        segments=tuple(meta["segments"]), sha256=meta["sha256"], path=path,
     )  # fmt: skip
 
 

@@ -1,0 +1,469 @@
+"""Warp kernels of `ufe_avatar.raymarch`, for float32 and float64 alike; gradients are written out.
+
+A ray is o + t d; sample n lies at t = near + n step. A primitive sees the local point y = s * R^T (o + t d - p), which
+along a ray is `local + t slope`, and its slab where all |y| < 1. Rays are sorted by image and cell of a grid over each
+image's directions, so that what a primitive may cover is a few runs of neighbouring rays.
+"""
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import warp as wp
+
+#: Primitives, and rays, that a thread works through: what a kernel's start costs is shared by as many.
+PRIMITIVES = wp.constant(16)
+RAYS = wp.constant(32)
+
+
+@cache
+def kernels(real: Any) -> SimpleNamespace:
+    """The kernels for `wp.float32` or `wp.float64`."""
+    vec2, vec3, vec4 = (wp.types.vector(length=n, dtype=real) for n in (2, 3, 4))
+    mat33 = wp.types.matrix(shape=(3, 3), dtype=real)
+    zero, one, half = real(0.0), real(1.0), real(0.5)
+    far = real(1.0e30)
+
+    @wp.func
+    def passage(local: vec3, slope: vec3):
+        """Entry and exit of a ray into the cube |y| <= 1; entry is not before exit where it misses."""
+        enter = real(-1.0e30)
+        leave = real(1.0e30)
+        for k in range(3):
+            if slope[k] == zero:
+                if wp.abs(local[k]) >= one:
+                    leave = real(-1.0e30)
+            else:
+                a = (-one - local[k]) / slope[k]
+                b = (one - local[k]) / slope[k]
+                enter = wp.max(enter, wp.min(a, b))
+                leave = wp.min(leave, wp.max(a, b))
+        return vec2(enter, leave)
+
+    @wp.func
+    def cell_range(
+        image: int,
+        position: vec3,
+        rotation: mat33,
+        scale: vec3,
+        origin: vec3,
+        frame: mat33,
+        low: vec2,
+        per_unit: vec2,
+        side: int,
+    ):
+        """First and last column and row of the cells that a primitive may cover; all if it is beside or behind."""
+        u_low = far
+        u_high = -far
+        v_low = far
+        v_high = -far
+        nearest = far
+        for corner in range(8):
+            x = wp.where((corner & 1) == 0, one, -one) / scale[0]
+            y = wp.where((corner & 2) == 0, one, -one) / scale[1]
+            z = wp.where((corner & 4) == 0, one, -one) / scale[2]
+            seen = frame * (position + rotation * vec3(x, y, z) - origin)
+            nearest = wp.min(nearest, seen[2])
+            depth = wp.max(seen[2], real(1.0e-6))
+            u_low = wp.min(u_low, seen[0] / depth)
+            u_high = wp.max(u_high, seen[0] / depth)
+            v_low = wp.min(v_low, seen[1] / depth)
+            v_high = wp.max(v_high, seen[1] / depth)
+        span = wp.vec4i(0, side - 1, 0, side - 1)
+        if nearest > real(1.0e-4):
+            slack = real(0.01)
+            last = real(side - 1)
+            x0 = (u_low - low[0]) * per_unit[0] - slack
+            x1 = (u_high - low[0]) * per_unit[0] + slack
+            y0 = (v_low - low[1]) * per_unit[1] - slack
+            y1 = (v_high - low[1]) * per_unit[1] + slack
+            if x1 < zero or y1 < zero or x0 > last + one or y0 > last + one:
+                span = wp.vec4i(0, -1, 0, -1)
+            else:
+                span = wp.vec4i(
+                    int(wp.clamp(wp.floor(x0), zero, last)),
+                    int(wp.clamp(wp.floor(x1), zero, last)),
+                    int(wp.clamp(wp.floor(y0), zero, last)),
+                    int(wp.clamp(wp.floor(y1), zero, last)),
+                )
+        return span
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def gather(
+        position: wp.array2d(dtype=vec3),
+        rotation: wp.array2d(dtype=mat33),
+        scale: wp.array2d(dtype=vec3),
+        origin: wp.array(dtype=vec3),
+        frame: wp.array(dtype=mat33),
+        low: wp.array(dtype=vec2),
+        per_unit: wp.array(dtype=vec2),
+        sides: wp.array(dtype=int),
+        cells: wp.array2d(dtype=int),
+        direction: wp.array(dtype=vec3),
+        near: wp.array(dtype=real),
+        limit: wp.array(dtype=real),
+        start: wp.array(dtype=int),
+        filling: int,
+        count: wp.array(dtype=int),
+        primitive: wp.array(dtype=int),
+        enter: wp.array(dtype=real),
+        leave: wp.array(dtype=real),
+    ):
+        """Count the primitives that each ray meets, or, where `filling`, note them from `start` on."""
+        image, run = wp.tid()
+        side = sides[image]
+        if side == 0:
+            return
+        o = origin[image]
+        view = frame[image]
+        for k in range(run * PRIMITIVES, wp.min(run * PRIMITIVES + PRIMITIVES, position.shape[1])):
+            p = position[image, k]
+            r = rotation[image, k]
+            s = scale[image, k]
+            span = cell_range(image, p, r, s, o, view, low[image], per_unit[image], side)
+            inverse = wp.transpose(r)
+            local = wp.cw_mul(s, inverse * (o - p))
+            for row in range(span[2], span[3] + 1):
+                first = cells[image, row * side + span[0]]
+                last = cells[image, row * side + span[1] + 1]
+                for ray in range(first, last):
+                    at = passage(local, wp.cw_mul(s, inverse * direction[ray]))
+                    if at[0] < at[1] and at[1] > near[ray] and at[0] < limit[ray]:
+                        slot = wp.atomic_add(count, ray, 1)
+                        if filling > 0:
+                            place = start[ray] + slot
+                            primitive[place] = k
+                            enter[place] = at[0]
+                            leave[place] = at[1]
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def sort(
+        start: wp.array(dtype=int),
+        primitive: wp.array(dtype=int),
+        enter: wp.array(dtype=real),
+        leave: wp.array(dtype=real),
+    ):
+        """Sort each ray's primitives by entry, then by number."""
+        run = wp.tid()
+        for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, start.shape[0] - 1)):
+            first = start[ray]
+            for i in range(first + 1, start[ray + 1]):
+                k = primitive[i]
+                a = enter[i]
+                b = leave[i]
+                j = int(i)
+                while j > first:
+                    before = enter[j - 1]
+                    if before < a or (before == a and primitive[j - 1] < k):
+                        break
+                    primitive[j] = primitive[j - 1]
+                    enter[j] = before
+                    leave[j] = leave[j - 1]
+                    j = j - 1
+                primitive[j] = k
+                enter[j] = a
+                leave[j] = b
+
+    @wp.func
+    def inside(y: vec3):
+        return wp.abs(y[0]) < one and wp.abs(y[1]) < one and wp.abs(y[2]) < one
+
+    @wp.func
+    def fade(y: vec3):
+        a = wp.cw_mul(y, y)
+        b = wp.cw_mul(a, a)
+        return wp.exp(real(-8.0) * (b[0] * b[0] + b[1] * b[1] + b[2] * b[2]))
+
+    @wp.func
+    def fade_slope(y: vec3):
+        """Logarithmic derivative of the fade."""
+        a = wp.cw_mul(y, y)
+        return real(-64.0) * wp.cw_mul(wp.cw_mul(y, a), wp.cw_mul(a, a))
+
+    @wp.func
+    def sample(slab: wp.array(dtype=vec4), base: int, y: vec3, size: wp.vec3i):
+        """Trilinear colour and opacity at y; voxel centres of the outer layers lie at -1 and +1."""
+        gx = (y[0] + one) * half * real(size[0] - 1)
+        gy = (y[1] + one) * half * real(size[1] - 1)
+        gz = (y[2] + one) * half * real(size[2] - 1)
+        ix = wp.clamp(int(gx), 0, size[0] - 2)
+        iy = wp.clamp(int(gy), 0, size[1] - 2)
+        iz = wp.clamp(int(gz), 0, size[2] - 2)
+        fx = gx - real(ix)
+        fy = gy - real(iy)
+        fz = gz - real(iz)
+        row = size[0]
+        layer = size[0] * size[1]
+        at = base + iz * layer + iy * row + ix
+        a = slab[at] + (slab[at + 1] - slab[at]) * fx
+        b = slab[at + row] + (slab[at + row + 1] - slab[at + row]) * fx
+        at = at + layer
+        c = slab[at] + (slab[at + 1] - slab[at]) * fx
+        d = slab[at + row] + (slab[at + row + 1] - slab[at + row]) * fx
+        a = a + (b - a) * fy
+        c = c + (d - c) * fy
+        return a + (c - a) * fz
+
+    @wp.func
+    def spread(slab: wp.array(dtype=vec4), grad: wp.array(dtype=vec4), base: int, y: vec3, size: wp.vec3i, g: vec4):
+        """Add the gradient g of a sample to the slab's, and give that of y."""
+        mx = half * real(size[0] - 1)
+        my = half * real(size[1] - 1)
+        mz = half * real(size[2] - 1)
+        gx = (y[0] + one) * mx
+        gy = (y[1] + one) * my
+        gz = (y[2] + one) * mz
+        ix = wp.clamp(int(gx), 0, size[0] - 2)
+        iy = wp.clamp(int(gy), 0, size[1] - 2)
+        iz = wp.clamp(int(gz), 0, size[2] - 2)
+        fx = gx - real(ix)
+        fy = gy - real(iy)
+        fz = gz - real(iz)
+        ex = one - fx
+        ey = one - fy
+        ez = one - fz
+        row = size[0]
+        layer = size[0] * size[1]
+        at = base + iz * layer + iy * row + ix
+        v000 = wp.dot(slab[at], g)
+        v001 = wp.dot(slab[at + 1], g)
+        v010 = wp.dot(slab[at + row], g)
+        v011 = wp.dot(slab[at + row + 1], g)
+        v100 = wp.dot(slab[at + layer], g)
+        v101 = wp.dot(slab[at + layer + 1], g)
+        v110 = wp.dot(slab[at + layer + row], g)
+        v111 = wp.dot(slab[at + layer + row + 1], g)
+        wp.atomic_add(grad, at, g * (ez * ey * ex))
+        wp.atomic_add(grad, at + 1, g * (ez * ey * fx))
+        wp.atomic_add(grad, at + row, g * (ez * fy * ex))
+        wp.atomic_add(grad, at + row + 1, g * (ez * fy * fx))
+        wp.atomic_add(grad, at + layer, g * (fz * ey * ex))
+        wp.atomic_add(grad, at + layer + 1, g * (fz * ey * fx))
+        wp.atomic_add(grad, at + layer + row, g * (fz * fy * ex))
+        wp.atomic_add(grad, at + layer + row + 1, g * (fz * fy * fx))
+        dx = ez * (ey * (v001 - v000) + fy * (v011 - v010)) + fz * (ey * (v101 - v100) + fy * (v111 - v110))
+        dy = ez * (ex * (v010 - v000) + fx * (v011 - v001)) + fz * (ex * (v110 - v100) + fx * (v111 - v101))
+        dz = ey * (ex * (v100 - v000) + fx * (v101 - v001)) + fy * (ex * (v110 - v010) + fx * (v111 - v011))
+        return vec3(dx * mx, dy * my, dz * mz)
+
+    @wp.func
+    def first_step(at: real, near: real, step: real):
+        """Number of the first sample at or after `at`."""
+        return wp.max(int(wp.ceil((at - near) / step)), 0)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def march(
+        image: wp.array(dtype=int),
+        position: wp.array2d(dtype=vec3),
+        rotation: wp.array2d(dtype=mat33),
+        scale: wp.array2d(dtype=vec3),
+        slab: wp.array(dtype=vec4),
+        size: wp.vec3i,
+        rank: wp.array(dtype=int),
+        origin: wp.array(dtype=vec3),
+        direction: wp.array(dtype=vec3),
+        near: wp.array(dtype=real),
+        limit: wp.array(dtype=real),
+        step: real,
+        start: wp.array(dtype=int),
+        primitive: wp.array(dtype=int),
+        enter: wp.array(dtype=real),
+        leave: wp.array(dtype=real),
+        local: wp.array(dtype=vec3),
+        slope: wp.array(dtype=vec3),
+        out: wp.array(dtype=vec4),
+        last_colour: wp.array(dtype=vec4),
+        last: wp.array(dtype=wp.vec2i),
+    ):
+        """Colour and opacity of each ray.
+
+        A ray that saturates notes the colour of its last sample and that sample's share in `last_colour`, and its
+        number and the primitive's rank in `last`; others note -1.
+        """
+        run = wp.tid()
+        voxels = size[0] * size[1] * size[2]
+        for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, start.shape[0] - 1)):
+            first = start[ray]
+            stop = start[ray + 1]
+            last[ray] = wp.vec2i(-1, -1)
+            if first == stop:
+                continue
+            b = image[ray]
+            o = origin[b]
+            d = direction[ray]
+            begin = near[ray]
+            end = limit[ray]
+            for h in range(first, stop):
+                k = primitive[h]
+                inverse = wp.transpose(rotation[b, k])
+                local[h] = wp.cw_mul(scale[b, k], inverse * (o - position[b, k]))
+                slope[h] = wp.cw_mul(scale[b, k], inverse * d)
+            colour = vec3()
+            opacity = real(0.0)
+            low = int(first)
+            high = int(first)
+            n = first_step(enter[first], begin, step)
+            while low < stop and opacity < one:
+                t = begin + real(n) * step
+                if t >= end:
+                    break
+                while high < stop and enter[high] <= t:
+                    high = high + 1
+                while low < high and leave[low] < t:
+                    low = low + 1
+                if low == high:
+                    if low < stop:
+                        n = wp.max(first_step(enter[low], begin, step), n + 1)
+                    continue
+                total = vec3()
+                dense = real(0.0)
+                for h in range(low, high):
+                    if leave[h] >= t:
+                        y = local[h] + slope[h] * t
+                        if inside(y):
+                            v = sample(slab, (b * position.shape[1] + primitive[h]) * voxels, y, size)
+                            weight = v[3] * fade(y) * step
+                            total = total + vec3(v[0], v[1], v[2]) * weight
+                            dense = dense + weight
+                if opacity + dense < one:
+                    colour = colour + total
+                    opacity = opacity + dense
+                else:  # only where it saturates does the order of primitives count
+                    before = int(-1)
+                    while opacity < one:
+                        chosen = int(-1)
+                        lowest = int(2147483647)
+                        for h in range(low, high):
+                            if leave[h] >= t:
+                                place = rank[primitive[h]]
+                                if place > before and place < lowest:
+                                    lowest = place
+                                    chosen = h
+                        if chosen < 0:
+                            break
+                        before = lowest
+                        y = local[chosen] + slope[chosen] * t
+                        if inside(y):
+                            v = sample(slab, (b * position.shape[1] + primitive[chosen]) * voxels, y, size)
+                            weight = v[3] * fade(y) * step
+                            if opacity + weight >= one:
+                                weight = one - opacity
+                                opacity = one
+                                last_colour[ray] = vec4(v[0], v[1], v[2], weight)
+                                last[ray] = wp.vec2i(n, before)
+                            else:
+                                opacity = opacity + weight
+                            colour = colour + vec3(v[0], v[1], v[2]) * weight
+                n = n + 1
+            out[ray] = vec4(colour[0], colour[1], colour[2], opacity)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def march_backward(
+        image: wp.array(dtype=int),
+        position: wp.array2d(dtype=vec3),
+        rotation: wp.array2d(dtype=mat33),
+        scale: wp.array2d(dtype=vec3),
+        slab: wp.array(dtype=vec4),
+        size: wp.vec3i,
+        rank: wp.array(dtype=int),
+        origin: wp.array(dtype=vec3),
+        direction: wp.array(dtype=vec3),
+        near: wp.array(dtype=real),
+        limit: wp.array(dtype=real),
+        step: real,
+        start: wp.array(dtype=int),
+        primitive: wp.array(dtype=int),
+        enter: wp.array(dtype=real),
+        leave: wp.array(dtype=real),
+        local: wp.array(dtype=vec3),
+        slope: wp.array(dtype=vec3),
+        out_grad: wp.array(dtype=vec4),
+        last_colour: wp.array(dtype=vec4),
+        last: wp.array(dtype=wp.vec2i),
+        local_grad: wp.array(dtype=vec3),
+        slope_grad: wp.array(dtype=vec3),
+        position_grad: wp.array2d(dtype=vec3),
+        rotation_grad: wp.array2d(dtype=mat33),
+        scale_grad: wp.array2d(dtype=vec3),
+        slab_grad: wp.array(dtype=vec4),
+    ):
+        """Gradients of `march`; sample positions and the choice of the saturating sample are constants."""
+        run = wp.tid()
+        voxels = size[0] * size[1] * size[2]
+        for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, start.shape[0] - 1)):
+            first = start[ray]
+            stop = start[ray + 1]
+            if first == stop:
+                continue
+            b = image[ray]
+            o = origin[b]
+            d = direction[ray]
+            begin = near[ray]
+            end = limit[ray]
+            g = out_grad[ray]
+            final = last[ray]
+            # What a sample's opacity adds: its colour and opacity, or, once the ray saturates, its colour instead of
+            # the last sample's.
+            instead = -g[3]
+            if final[0] >= 0:
+                instead = g[0] * last_colour[ray][0] + g[1] * last_colour[ray][1] + g[2] * last_colour[ray][2]
+            low = int(first)
+            high = int(first)
+            n = first_step(enter[first], begin, step)
+            while low < stop:
+                t = begin + real(n) * step
+                if t >= end or (final[0] >= 0 and n > final[0]):
+                    break
+                while high < stop and enter[high] <= t:
+                    high = high + 1
+                while low < high and leave[low] < t:
+                    low = low + 1
+                if low == high:
+                    if low < stop:
+                        n = wp.max(first_step(enter[low], begin, step), n + 1)
+                    continue
+                for h in range(low, high):
+                    place = int(-1)
+                    if n == final[0]:
+                        place = rank[primitive[h]]
+                    if leave[h] >= t and place <= final[1]:
+                        y = local[h] + slope[h] * t
+                        if inside(y):
+                            base = (b * position.shape[1] + primitive[h]) * voxels
+                            v = sample(slab, base, y, size)
+                            window = fade(y)
+                            weight = v[3] * window * step
+                            rate = (g[0] * v[0] + g[1] * v[1] + g[2] * v[2] - instead) * step
+                            if n == final[0] and place == final[1]:
+                                weight = last_colour[ray][3]
+                                rate = zero
+                            toward = spread(
+                                slab,
+                                slab_grad,
+                                base,
+                                y,
+                                size,
+                                vec4(g[0] * weight, g[1] * weight, g[2] * weight, rate * window),
+                            )
+                            toward = toward + fade_slope(y) * (rate * v[3] * window)
+                            local_grad[h] = local_grad[h] + toward
+                            slope_grad[h] = slope_grad[h] + toward * t
+                n = n + 1
+            for h in range(first, stop):
+                k = primitive[h]
+                s = scale[b, k]
+                offset = wp.cw_mul(s, local_grad[h])
+                turn = wp.cw_mul(s, slope_grad[h])
+                wp.atomic_add(position_grad, b, k, -(rotation[b, k] * offset))
+                wp.atomic_add(rotation_grad, b, k, wp.outer(o - position[b, k], offset) + wp.outer(d, turn))
+                wp.atomic_add(
+                    scale_grad,
+                    b,
+                    k,
+                    wp.cw_div(wp.cw_mul(local_grad[h], local[h]) + wp.cw_mul(slope_grad[h], slope[h]), s),
+                )
+
+    return SimpleNamespace(
+        vec2=vec2, vec3=vec3, vec4=vec4, mat33=mat33, gather=gather, sort=sort, march=march,
+        march_backward=march_backward,
+    )  # fmt: skip

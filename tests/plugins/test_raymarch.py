@@ -1,0 +1,206 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from ufe_avatar.raymarch import Primitives, Rays, _rank, march
+from ufe_core.errors import ContractError
+
+from . import raymarch_reference as reference
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "ava256" / "raymarch.safetensors"
+NAMES = ("position", "rotation", "scale", "slab")
+STEP = 0.03
+
+
+def primitives(*, volumes=2, count=6, density=0.3, seed=0, kind=torch.float64):
+    """Oriented boxes of 4 x 5 x 6 voxels around the origin."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    def uniform(*shape):
+        return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+    slab = torch.cat([uniform(volumes, count, 4, 5, 6, 3), density * uniform(volumes, count, 4, 5, 6, 1)], -1)
+    rotation = torch.linalg.qr(normal(volumes, count, 3, 3))[0]
+    tensors = 0.25 * normal(volumes, count, 3), rotation, 1 / (0.25 + 0.2 * uniform(volumes, count, 3)), slab
+    return Primitives(*(tensor.to(kind).requires_grad_() for tensor in tensors))
+
+
+def rays(count=40, *, cameras=2, spread=0.25, seed=1, kind=torch.float64):
+    """Rays towards the origin, those of the cameras mixed."""
+    generator = torch.Generator().manual_seed(seed)
+    origin = torch.tensor([[0.0, 0, -2], [1.5, 0.2, -1], [0.1, 0, 0.2]], dtype=torch.float64)[:cameras]
+    image = torch.arange(count, dtype=torch.int32) % cameras
+    aside = spread * torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    towards = torch.nn.functional.normalize(-origin[image.long()] + aside, dim=-1)
+    return Rays.through_cube(origin.to(kind), towards.to(kind), image)
+
+
+def rgba(marched):
+    return torch.cat([marched.colour, marched.opacity[:, None]], 1)
+
+
+def gradients(out, volume):
+    """Of a weighted sum; the weights depend on the shape alone."""
+    weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(out)
+    return torch.autograd.grad((out * weights).sum(), [getattr(volume, name) for name in NAMES])
+
+
+def relative(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("count", [1, 4, 6, 7])
+@pytest.mark.parametrize("density", [0.3, 8.0])
+def test_float64_meets_the_dense_reference(count, density):
+    volume, lines = primitives(count=count, density=density), rays()
+    found, expected = rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP)
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+    for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, volume), strict=True):
+        assert relative(mine, theirs) < 1e-10, name
+
+
+@pytest.mark.parametrize("density", [0.3, 8.0])
+def test_float32_meets_the_dense_reference_in_float64(density):
+    volume, lines = primitives(density=density, kind=torch.float32), rays(kind=torch.float32)
+    exact = Primitives(*(getattr(volume, name).detach().double().requires_grad_() for name in NAMES))
+    wide = Rays(lines.origin.double(), lines.direction.double(), lines.image, lines.near.double(), lines.far.double())
+    found, expected = rgba(march(lines, volume, step=STEP)), reference.march(wide, exact, step=STEP)
+    assert float((found - expected).detach().abs().max()) < 1e-5
+    for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, exact), strict=True):
+        assert relative(mine, theirs) < 1e-4, name
+
+
+def test_the_dense_cases_saturate_and_the_thin_ones_do_not():
+    thin, dense = (march(rays(), primitives(density=density), step=STEP).opacity for density in (0.3, 8.0))
+    assert (thin < 1).all() and 0.2 < float((dense >= 1).double().mean()) < 0.9
+
+
+def test_a_camera_among_the_primitives_sees_what_the_reference_sees():
+    volume, lines = primitives(volumes=3, count=12), rays(60, cameras=3, spread=1.0)
+    torch.testing.assert_close(
+        rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP), atol=1e-12, rtol=0
+    )
+
+
+def test_rays_in_all_directions_see_what_the_reference_sees():
+    volume = primitives(volumes=1, count=12)
+    generator = torch.Generator().manual_seed(5)
+    towards = torch.nn.functional.normalize(torch.randn(64, 3, generator=generator, dtype=torch.float64), dim=-1)
+    lines = Rays.through_cube(torch.zeros(1, 3, dtype=torch.float64), towards, torch.zeros(64, dtype=torch.int32))
+    found = march(lines, volume, step=STEP)
+    assert (found.hits > 0).all()
+    torch.testing.assert_close(rgba(found), reference.march(lines, volume, step=STEP), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("case", ["plain", "dense", "coarse", "inside", "order6"])
+def test_golden_cases_of_the_public_marcher(case):
+    with safe_open(GOLDEN, "pt") as file:
+        golden = {key.split("/")[1]: file.get_tensor(key) for key in file.keys() if key.startswith(f"{case}/")}  # noqa: SIM118
+    tensors = [golden[name][None].requires_grad_() for name in ("primpos", "primrot", "primscale", "template")]
+    near, far = golden["tminmax"].reshape(-1, 2).unbind(1)
+    origin = golden["raypos"].reshape(-1, 3)
+    assert (origin == origin[0]).all()
+    lines = Rays(
+        origin[:1].contiguous(), golden["raydir"].reshape(-1, 3), torch.zeros(256, dtype=torch.int32),
+        near.contiguous(), far.contiguous(),
+    )  # fmt: skip
+    found = rgba(march(lines, Primitives(*tensors), step=float(golden["stepsize"])))
+    expected = golden["rgba"].reshape(-1, 4)
+    assert float((found - expected).detach()[:, :3].abs().max()) < 0.02
+    assert float((found - expected).detach()[:, 3].abs().max()) < 1e-4
+    assert torch.equal(found[:, 3] >= 1, golden["saturated"].reshape(-1).bool())
+    grads = torch.autograd.grad((found * golden["grad_out"].reshape(-1, 4)).sum(), tensors)
+    for name, mine in zip(("primpos", "primrot", "primscale", "template"), grads, strict=True):
+        theirs = golden[f"grad_{name}"]
+        assert float((mine[0] - theirs).abs().max() / theirs.abs().max()) < 1e-3, name
+
+
+def test_rays_of_the_golden_cameras_pass_the_cube_where_theirs_do():
+    with safe_open(GOLDEN, "pt") as file:
+        golden = {name: file.get_tensor(f"plain/{name}") for name in ("raypos", "raydir", "tminmax")}
+    lines = Rays.through_cube(
+        golden["raypos"].reshape(-1, 3)[:1], golden["raydir"].reshape(-1, 3), torch.zeros(256, dtype=torch.int32)
+    )
+    torch.testing.assert_close(torch.stack([lines.near, lines.far], 1), golden["tminmax"].reshape(-1, 2))
+
+
+def test_hits_are_the_boxes_that_a_ray_passes():
+    volume, lines = primitives(count=50), rays(200)
+    start = lines.origin[lines.image.long()]
+    expected = torch.zeros(200, dtype=torch.int64)
+    for r in range(200):
+        b = int(lines.image[r])
+        turned = volume.rotation[b].transpose(1, 2)
+        local = volume.scale[b] * (turned @ (start[r] - volume.position[b])[..., None])[..., 0]
+        slope = volume.scale[b] * (turned @ lines.direction[r][:, None])[..., 0]
+        a, c = (-1 - local) / slope, (1 - local) / slope
+        enter, leave = torch.minimum(a, c).amax(1), torch.maximum(a, c).amin(1)
+        met = (enter < leave) & (leave > lines.near[r]) & (enter < lines.far[r])
+        expected[r] = met.sum()
+    assert torch.equal(march(lines, volume, step=STEP).hits, expected)
+    assert int(expected.max()) > 8
+
+
+def test_any_subset_of_rays_sees_what_it_sees_among_all():
+    volume, lines = primitives(), rays(2000, kind=torch.float64)
+    whole = rgba(march(lines, volume, step=STEP))
+    some = torch.randperm(2000, generator=torch.Generator().manual_seed(0))[:77]
+    part = Rays(lines.origin, lines.direction[some], lines.image[some], lines.near[some], lines.far[some])
+    torch.testing.assert_close(rgba(march(part, volume, step=STEP)), whole[some], atol=1e-13, rtol=0)
+
+
+def test_equal_calls_give_equal_bits():
+    runs = []
+    for _ in range(2):
+        volume = primitives(kind=torch.float32)
+        out = rgba(march(rays(3000, kind=torch.float32), volume, step=STEP))
+        runs.append([out, *gradients(out, volume)])
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize("density", [0.3, 8.0])
+def test_gradcheck(density):
+    volume, lines = primitives(volumes=1, count=3, density=density), rays(5, cameras=1)
+    tensors = [getattr(volume, name) for name in NAMES]
+    # The window is 3e-4, not 0, at a box' face: a step across it is no slope.
+    assert torch.autograd.gradcheck(
+        lambda *given: rgba(march(lines, Primitives(*given), step=STEP)), tensors, eps=1e-7, atol=1e-4, rtol=1e-3,
+        fast_mode=True,
+    )  # fmt: skip
+
+
+def test_no_rays_and_rays_that_meet_nothing_are_black():
+    volume = primitives()
+    assert rgba(march(rays(0), volume, step=STEP)).shape == (0, 4)
+    lines = rays(10)
+    away = Rays(lines.origin, -lines.direction, lines.image, torch.zeros_like(lines.near), torch.ones_like(lines.far))
+    out = march(away, volume, step=STEP)
+    assert not out.hits.any() and not rgba(out).any()
+    assert all(not grad.any() for grad in gradients(rgba(out), volume))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 6, 8, 11, 16])
+def test_the_order_of_visits_is_a_walk_through_a_complete_tree(count):
+    order = reference.visiting_order(count)
+    assert sorted(order) == list(range(count))
+    assert [int(_rank(count)[k]) for k in order] == list(range(count))
+    assert count != 6 or order == [2, 3, 4, 5, 0, 1]
+
+
+def test_what_does_not_fit_is_refused_in_one_line():
+    volume, lines = primitives(), rays()
+    with pytest.raises(ContractError, match="rotation"):
+        Primitives(volume.position, volume.rotation[:, :3], volume.scale, volume.slab)
+    with pytest.raises(ContractError, match="2 voxels or more"):
+        Primitives(volume.position, volume.rotation, volume.scale, volume.slab[:, :, :1])
+    with pytest.raises(ContractError, match="rays.origin: expected float64"):
+        march(rays(kind=torch.float32), volume, step=STEP)
+    with pytest.raises(ContractError, match="more than 0"):
+        march(lines, volume, step=0.0)
+    with pytest.raises(ContractError, match=r"rays.origin: expected float64 \[2, 3\], found float64 \[1, 3\]"):
+        march(rays(cameras=1), volume, step=STEP)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class _Decoder(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs, size.uv, size.uv))
         channels = (inputs + CODE_CHANNELS + Z_CHANNELS + size.conditions, *size.level_channels)
         self.layers = nn.ModuleDict()
-        for i, (before, after) in enumerate(zip(channels[:-1], channels[1:], strict=True)):
+        for i, (before, after) in enumerate(pairwise(channels)):
             self.layers[f"t{i}"] = nn.Sequential(ConvTransposeWN(before, after, leaky=True), nn.LeakyReLU(SLOPE))
         self.layers[f"t{size.levels - 1}"] = nn.Sequential(ConvTransposeWN(channels[-1], outputs))
 

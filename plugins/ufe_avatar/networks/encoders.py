@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ _FEATURES = 64  # channels between the expression encoder and its bottleneck
 
 
 class Conditioning(NamedTuple):
-    """What decoders know of people, Theta_id: z are float32 [B, 16, 4, 4], bias maps [B, C, R, R] from R = 8 upwards."""
+    """What decoders know of people, Theta_id. z are float32 [B, 16, 4, 4], bias maps [B, C, R, R], R = 8, ..., U."""
 
     z_geo: Tensor
     z_tex: Tensor
@@ -57,7 +58,7 @@ class ExpressionEncoder(_OnMesh):
         joined = size.branch_channels("tex")[-1] + size.branch_channels("geo")[-1]
         at_eight = [size.combined_channels[-1], *(size.scaled(channels) for channels in (256, 128, 64))]
         self.comb = _halvings(joined, size.combined_channels)
-        for inputs, outputs in zip(at_eight[:-1], at_eight[1:], strict=True):
+        for inputs, outputs in pairwise(at_eight):
             self.comb.extend(leaky_conv(inputs, outputs, 3, 1, 1))
         self.comb.extend(halving(at_eight[-1], _FEATURES))
 
@@ -138,7 +139,7 @@ class _UNet(nn.Module):
         self.enc = ConvWN(outputs[-1], Z_CHANNELS, 1, 1, 0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """z [B, 16, 4, 4], and bias maps from coarse to fine."""
+        """The code [B, 16, 4, 4], and bias maps from coarse to fine."""
         maps = []
         for i in range(len(self.layers) // 2):
             maps.append(self.layers[f"b{i}"](x))

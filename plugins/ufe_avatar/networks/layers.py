@@ -35,7 +35,7 @@ class ConvWN(nn.Conv2d):
 
 
 class ConvTransposeWN(nn.ConvTranspose2d):
-    """Transposed convolution 4/2/1 that doubles the side; normed as in `ConvWN`. Starts as one kernel for all phases."""
+    """Transposed convolution 4/2/1, normed as in `ConvWN`; its first weights are one kernel for all phases."""
 
     def __init__(self, inputs: int, outputs: int, *, leaky: bool = False) -> None:
         super().__init__(inputs, outputs, 4, 2, 1)
@@ -97,7 +97,7 @@ def rotation_matrices(vectors: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _initialise(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, g: Tensor, *, spread: int, leaky: bool) -> None:
-    """Uniform weights of the variance 2 gain^2 / ((inputs + outputs) spread), no bias, `g` that leaves them as they are."""
+    """Uniform weights of variance 2 gain^2 / ((inputs + outputs) spread), no bias, `g` that leaves them as they are."""
     deviation = (_GAIN if leaky else 1.0) * math.sqrt(2 / ((layer.weight.shape[0] + layer.weight.shape[1]) * spread))
     layer.weight.uniform_(-math.sqrt(3) * deviation, math.sqrt(3) * deviation)
     assert layer.bias is not None

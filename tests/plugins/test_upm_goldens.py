@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from ufe_avatar.networks.assembler import cut
 from ufe_avatar.networks.atlas import build_atlas
 from ufe_avatar.networks.decoders import Geometry
 from ufe_avatar.networks.encoders import Conditioning, divergence
 from ufe_avatar.networks.layers import ConvTransposeWN, ConvWN, LinearWN, rotation_matrices
-from ufe_avatar.networks.model import Cameras, UniversalPriorModel
+from ufe_avatar.networks.model import UniversalPriorModel
 from ufe_avatar.networks.size import Size
 from ufe_core.types import MeshTopology
 
@@ -253,7 +254,10 @@ def _faces():
 def _decoder(model):
     assembler = model.decoder_assembler
     maps = {
-        part: [given(f"b_{part}{k}", (1, c, r, r)) for k, (c, r) in enumerate(zip(Size().bias_channels, SIDES))]
+        part: [
+            given(f"b_{part}{k}", (1, c, r, r))
+            for k, (c, r) in enumerate(zip(Size().bias_channels, SIDES, strict=True))
+        ]
         for part in ("geo", "tex")
     }
     z = {part: given(f"z_{part}", (1, 16, 4, 4)) for part in ("geo", "tex")}
@@ -268,10 +272,11 @@ def _decoder(model):
         hook.remove()
     geometry = kept["geodec"]
     names = dict(opacity="opacity", offsets="geo", position="posresid", rotation="rvecresid", scale="scaleresid")
+    geometry = geometry._replace(opacity=cut(geometry.opacity, 8))
     out = {
-        f"dec.geodec.{ours}": difference(getattr(geometry, key), f"dec.geodec.{ours}") for key, ours in names.items()
+        f"dec.geodec.{name}": difference(getattr(geometry, key), f"dec.geodec.{name}") for key, name in names.items()
     }
-    out["dec.rgbdec"] = difference(kept["rgbdec"], "dec.rgbdec")
+    out["dec.rgbdec"] = difference(cut(kept["rgbdec"], 8), "dec.rgbdec")
     return out | _of_placed("dec", placed) | _placements(assembler, geometry, placed.verts)
 
 

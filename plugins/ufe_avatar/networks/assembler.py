@@ -103,7 +103,9 @@ class Assembler(nn.Module):
         verts = self.denormalised(geometry.offsets)
         surface = verts if guide is None else self.denormalised(guide)
         positions, rotations, scales = self.place(surface, geometry, residual_weight, update_scale)
-        return Placed(verts, positions, rotations, scales, self.template(colour, geometry.opacity))
+        rgb = _COLOUR_SCALE * cut(colour, self.size.voxels) + _COLOUR_MEAN
+        template = torch.cat([rgb, cut(geometry.opacity, self.size.voxels)], -1).relu()
+        return Placed(verts, positions, rotations, scales, template)
 
     def denormalised(self, verts: Tensor) -> Tensor:
         """Vertices in mm from normalised ones."""
@@ -127,14 +129,6 @@ class Assembler(nn.Module):
         scales = weight * geometry.scale + (1 - weight)
         return positions, rotations, _RELATIVE_SCALE * self.adaptwarps[:, None] * scales
 
-    def template(self, colour: Tensor, opacity: Tensor) -> Tensor:
-        """Slab images [B, 3 S, U, U] and [B, S, U, U] cut into primitives [B, K, S, S, S, 4]."""
-        side, grid = self.size.voxels, self.size.grid
-        rgb = functional.relu(_COLOUR_SCALE * colour + _COLOUR_MEAN).unflatten(1, (side, 3))
-        rgba = torch.cat([rgb, functional.relu(opacity)[:, :, None]], 2)  # [B, S, 4, U, U]
-        cut = rgba.view(-1, side, 4, grid, side, grid, side).permute(0, 3, 5, 1, 4, 6, 2)
-        return cut.reshape(-1, grid**2, side, side, side, 4)
-
     @torch.no_grad()
     def _update_scale(self, centre: Tensor) -> None:
         """Let primitives reach their neighbours: the scale is 2 / the larger distance to the right and below."""
@@ -143,3 +137,10 @@ class Assembler(nn.Module):
         scale = 2 / torch.maximum(right, below)[:, 0].amax(0).flatten()
         first = self.adaptwarps.max() == 0
         self.adaptwarps.copy_(torch.where(first, scale, _KEPT * self.adaptwarps + (1 - _KEPT) * scale))
+
+
+def cut(slabs: Tensor, side: int) -> Tensor:
+    """A UV image of slabs, [B, side * C, U, U] with channels of depth times C, as primitives [B, K, side, side, side, C]."""
+    channels, grid = slabs.shape[1] // side, slabs.shape[-1] // side
+    cells = slabs.view(-1, side, channels, grid, side, grid, side).permute(0, 3, 5, 1, 4, 6, 2)
+    return cells.reshape(-1, grid**2, side, side, side, channels)

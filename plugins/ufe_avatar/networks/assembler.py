@@ -140,7 +140,7 @@ class Assembler(nn.Module):
 
 
 def cut(slabs: Tensor, side: int) -> Tensor:
-    """A UV image of slabs, [B, side * C, U, U] with channels of depth times C, as primitives [B, K, side, side, side, C]."""
+    """Slabs [B, S * C, U, U], with channels of depth times C, as primitives [B, K, S, S, S, C] of side S."""
     channels, grid = slabs.shape[1] // side, slabs.shape[-1] // side
     cells = slabs.view(-1, side, channels, grid, side, grid, side).permute(0, 3, 5, 1, 4, 6, 2)
     return cells.reshape(-1, grid**2, side, side, side, channels)

@@ -30,7 +30,7 @@ class ConvWN(nn.Conv2d):
         _initialise(self, self.g, spread=kernel**2, leaky=leaky)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * (self.g / self.weight.norm())[:, None, None, None]
+        weight = self.weight * (self.g / norm(self.weight))[:, None, None, None]
         return functional.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
@@ -38,16 +38,16 @@ class ConvTransposeWN(nn.ConvTranspose2d):
     """Transposed convolution 4/2/1, normed as in `ConvWN`; its first weights are one kernel for all phases."""
 
     def __init__(self, inputs: int, outputs: int, *, leaky: bool = False) -> None:
-        super().__init__(inputs, outputs, 4, 2, 1)
+        super().__init__(inputs, outputs, 4, stride=2, padding=1)
         self.g = nn.Parameter(torch.empty(outputs))
         _initialise(self, self.g, spread=4, leaky=leaky)
         with torch.no_grad():
             self.weight.copy_(self.weight[:, :, 0::2, 0::2].repeat_interleave(2, 2).repeat_interleave(2, 3))
-            self.g.fill_(self.weight.norm())
+            self.g.fill_(norm(self.weight))
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        weight = self.weight * (self.g / self.weight.norm())[None, :, None, None]
-        return functional.conv_transpose2d(x, weight, self.bias, self.stride, self.padding)
+        weight = self.weight * (self.g / norm(self.weight))[None, :, None, None]
+        return functional.conv_transpose2d(x, weight, self.bias, stride=2, padding=1)
 
 
 class LinearWN(nn.Linear):
@@ -59,8 +59,13 @@ class LinearWN(nn.Linear):
         _initialise(self, self.g, spread=1, leaky=leaky)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * (self.g / self.weight.norm())[:, None]
+        weight = self.weight * (self.g / norm(self.weight))[:, None]
         return functional.linear(x, weight, self.bias)
+
+
+def norm(weight: Tensor) -> Tensor:
+    """The norm over all entries; `Tensor.norm` adds float32 one by one, and is out by 1e-5 of large weights."""
+    return weight.square().sum().sqrt()
 
 
 def leaky_conv(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
@@ -102,4 +107,4 @@ def _initialise(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, g: Tensor, *,
     layer.weight.uniform_(-math.sqrt(3) * deviation, math.sqrt(3) * deviation)
     assert layer.bias is not None
     layer.bias.zero_()
-    g.fill_(layer.weight.norm())
+    g.fill_(norm(layer.weight))

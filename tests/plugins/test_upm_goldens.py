@@ -377,13 +377,10 @@ def allowed(name):
     return 1e-4 if "adapt" in name or name.endswith("template") else 2e-5
 
 
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        name.removeprefix("grid/")
-        for name in GOLDENS.shapes
-        if name.startswith("grid/") and not name.startswith("grid/uv.")
-    ),
-)
+NAMES = [name.removeprefix("grid/") for name in GOLDENS.shapes if name.startswith("grid/")]
+RENDERED = [f"render.{part}" for part in ("encoding", "bg", "ialpha", "irgbrec")]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("uv.")] + RENDERED)
 def test_network(found, name):
     assert found[name] <= allowed(name)

@@ -16,6 +16,7 @@ from ufe_avatar.networks.encoders import Conditioning, divergence
 from ufe_avatar.networks.layers import ConvTransposeWN, ConvWN, LinearWN, rotation_matrices
 from ufe_avatar.networks.model import Cameras, UniversalPriorModel
 from ufe_avatar.networks.size import Size
+from ufe_avatar.statistics import Averages, statistics
 from ufe_core.types import MeshTopology
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "ava256"
@@ -137,6 +138,21 @@ def test_divergence():
     found = divergence(*(given(f"micro/kl_{part}", (2, 16, 4, 4), 1) for part in ("mu", "ls")))
     torch.testing.assert_close(found.mean(-1), GOLDENS["micro/kl.out"], atol=1e-6, rtol=0)
     torch.testing.assert_close(found.mean()[None], GOLDENS["micro/kl.mean"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_statistics(count):
+    captures = [
+        Averages(
+            (100 + given(f"micro/texmean{j}", (3, 4, 4), 20)).numpy(),
+            given(f"micro/vertmean{j}", (6, 3), 30).numpy(),
+            2 + 0.5 * j,
+        )
+        for j in range(count)
+    ]
+    for name, value in vars(statistics(captures)).items():
+        golden = GOLDENS[f"micro/stats{count}.{name}"]
+        np.testing.assert_allclose(np.reshape(value, golden.shape), golden, rtol=1e-6, atol=1e-5)
 
 
 CAMERA, IDENTITY = torch.tensor([2, 0]), torch.tensor([1, 0])

@@ -27,7 +27,8 @@ class Placed:
     Attributes:
         verts: float32 [B, V, 3], the decoded mesh in mm.
         positions: float32 [B, K, 3], centres.
-        rotations: float32 [B, K, 3, 3], local axes as columns: along u, along v, outwards.
+        rotations: float32 [B, K, 3, 3], local axes as columns: along u, along rows, and their cross
+            product, which points into or out of the head as the atlas has it.
         scales: float32 [B, K, 3], inverse half sizes.
         template: float32 [B, K, S, S, S, 4], depth, row, column, then RGB in 0..255 and opacity for each unit length.
     """
@@ -121,9 +122,9 @@ class Assembler(nn.Module):
             self._update_scale(centre.detach())
         weight = min(max(residual_weight, 0.0), 1.0)
         along = functional.normalize(right - centre, dim=-1, eps=_EPSILON)
-        outwards = functional.normalize(torch.linalg.cross(along, below - centre), dim=-1, eps=_EPSILON)
-        down = functional.normalize(torch.linalg.cross(outwards, along), dim=-1, eps=_EPSILON)
-        frames = torch.stack([along, down, outwards], -1).flatten(1, 2)
+        normal = functional.normalize(torch.linalg.cross(along, below - centre), dim=-1, eps=_EPSILON)
+        down = functional.normalize(torch.linalg.cross(normal, along), dim=-1, eps=_EPSILON)
+        frames = torch.stack([along, down, normal], -1).flatten(1, 2)
         positions = centre.flatten(1, 2) + weight * geometry.position
         rotations = frames @ rotation_matrices(weight * geometry.rotation)
         scales = weight * geometry.scale + (1 - weight)

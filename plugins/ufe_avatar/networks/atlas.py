@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
+from ufe_core.errors import DataError
 from ufe_core.types import MeshTopology
 
 _BLOCK = 2_000_000  # tests of a texel against a triangle at a time
@@ -19,7 +21,8 @@ class Atlas:
     """The UV atlas of a mesh at one resolution. Row 0 is the top of the texture.
 
     Attributes:
-        faces: int64 [R, R], the triangle of each texel: the one that covers it, or else the nearest.
+        faces: int64 [R, R], the triangle of each texel: the one that covers it, or else that of the nearest
+            covered texel.
         vertices: int64 [R, R, 3], the corners of that triangle.
         barycentrics: float32 [R, R, 3], weights of the corners, which sum to 1; none is negative.
         covered: bool [R, R], whether the texel's centre lies in a triangle.
@@ -34,11 +37,19 @@ class Atlas:
 
 
 def build_atlas(topology: MeshTopology, resolution: int) -> Atlas:
-    """The atlas of a mesh whose texels have their centres at (column + 0.5, row + 0.5) / resolution."""
+    """The atlas of a mesh whose texels have their centres at (column + 0.5, row + 0.5) / resolution.
+
+    Raises:
+        DataError: no triangle covers any texel.
+    """
     corners = topology.uv.astype(np.float64)[topology.uv_faces] * resolution - 0.5  # [F, 3, 2], in texels
     owner = _covering_face(corners, resolution)
     covered = owner >= 0
-    _take_nearest(owner, corners)
+    if not covered.any():
+        raise DataError(
+            f"No triangle of the mesh covers a texel of {resolution} x {resolution}: its UV are out of 0..1."
+        )
+    _take_nearest(owner)
     rows, columns = np.indices(owner.shape)
     weights = _closest_weights(np.stack([columns, rows], -1).reshape(-1, 2), corners[owner.reshape(-1)])
     return Atlas(
@@ -105,17 +116,15 @@ def _covering_face(corners: np.ndarray, resolution: int) -> np.ndarray:
     return owner.reshape(resolution, resolution)
 
 
-def _take_nearest(owner: np.ndarray, corners: np.ndarray) -> None:
-    """Give texels of no triangle the nearest one, in place."""
-    lacking = np.argwhere(owner < 0)
-    block = max(1, _BLOCK // (4 * len(corners)))
-    for start in range(0, len(lacking), block):
-        part = lacking[start : start + block]
-        points = np.repeat(part[:, ::-1], len(corners), 0).astype(np.float64)
-        triangles = np.tile(corners, (len(part), 1, 1))
-        nearest = (_closest_weights(points, triangles)[:, :, None] * triangles).sum(1)
-        distance = np.square(nearest - points).sum(1).reshape(len(part), len(corners))
-        owner[part[:, 0], part[:, 1]] = distance.argmin(1)
+def _take_nearest(owner: np.ndarray) -> None:
+    """Give texels of no triangle that of the nearest texel that has one, in place."""
+    bare = (owner < 0).astype(np.uint8)
+    if not bare.any():
+        return
+    _, label = cv2.distanceTransformWithLabels(bare, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL)
+    face_of = np.zeros(int(label.max()) + 1, np.int64)
+    face_of[label[bare == 0]] = owner[bare == 0]
+    owner[:] = face_of[label]
 
 
 def _weights(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:

@@ -35,8 +35,9 @@ _NAMES = ("images", "rotation", "translation", "focal", "centre", "geometry", "t
 class DomeRequest:
     """What to take of each dome capture: `frames` instants spread over its segments, each seen by `views` cameras.
 
-    The cameras of a frame are drawn from those within `within_deg` of straight ahead of the face. Images are `height`
-    pixels high; textures have `texture` texels along a side, the neutral one `neutral_texture`.
+    Instants are drawn for each capture anew: few of each person are many of all segments. The cameras of a frame are
+    drawn from those within `within_deg` of straight ahead of the face. Images are `height` pixels high; textures have
+    `texture` texels along a side, the neutral one `neutral_texture`.
     """
 
     frames: int
@@ -173,7 +174,7 @@ def open_packed_dome(path: Path) -> PackedDome:
 
 def _taken(capture: DomeCapture, request: DomeRequest) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and description of what a request asks of a capture."""
-    chosen = capture.spread(request.frames, seed=request.seed)
+    chosen = capture.spread(request.frames, seed=zlib.crc32(f"{request.seed} {capture.id}".encode()))
     poses = capture.head_pose(chosen)
     names = [_cameras_for(capture, index, pose, request) for index, pose in zip(chosen, poses, strict=True)]
     images = [

@@ -100,6 +100,12 @@ def test_only_cameras_in_front_of_the_face_are_drawn_and_all_of_them(store):
     assert (numbers[:, 0] != numbers[:, 1]).all()
 
 
+def test_people_are_taken_at_other_instants_of_their_segments(store):
+    first, second = pack_domes(FakeDomes(), "AB", REQUEST, store=store)
+    assert first.frames != second.frames
+    assert sorted(first.segments) == sorted(second.segments)
+
+
 def test_a_second_call_renders_nothing_and_another_request_does(store):
     source = FakeDomes()
     first = pack_domes(source, "A", REQUEST, store=store)

@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ufe_avatar.blendshape import project
+from ufe_avatar.views import Views
 from ufe_core.cli.contact_sheet import SheetRow, draw_sheet
 from ufe_core.geometry import rotation_vector_matrix
 from ufe_core.head import EYE_LEFT, EYE_RIGHT, Head, load_head
@@ -35,7 +35,7 @@ def draw_head(
     """The shaded mean head in vertex colours [V, 3]: image, pixel of each vertex, which vertices are in view."""
     points = torch.from_numpy((head.template @ turn.T).astype(np.float32))[None]
     faces, large = torch.from_numpy(head.faces.astype(np.int32)), camera.resized(SIZE * FINE, SIZE * FINE)
-    screen = project(points, large)
+    screen = Views.of([large]).project(points)
     ids = rasterize(screen, faces, height=large.height, width=large.width)
     corner = points[0, faces.long()]
     flat = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])

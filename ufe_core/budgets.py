@@ -12,20 +12,26 @@ from ufe_core.errors import ConfigError
 BudgetName = Literal["smoke", "cpu", "gpu", "paper"]
 
 
-class TrainingConfig(ComponentConfig):
-    """How an encoder is trained (P§5, P§7.5-7.6): a budget sets defaults, `--set training.FIELD=` overrides."""
+class ScheduleConfig(ComponentConfig):
+    """Steps of AdamW: linear warm-up, then a cosine (P§7.5)."""
 
     people: int = Field(234, ge=1, description="Training subjects, the first of the split's list")
-    frames: int = Field(36, ge=1, description="Frames of each training subject")
-    size: int = Field(192, ge=32, le=400, description="Side of the input images, pixels")
     steps: int = Field(150_000, ge=1, description="Optimiser steps")
-    users: int = Field(8, ge=1, description="Subjects in a batch; each one's anchors are encoded once")
-    frames_per_user: int = Field(2, ge=1, description="Frames of each subject in a batch")
     learning_rate: float = Field(1e-3, gt=0, description="Peak learning rate of AdamW")
     final_rate: float = Field(1e-6, ge=0, description="Learning rate at the end of the cosine")
     warmup: int = Field(1000, ge=0, description="Steps of linear warm-up")
     weight_decay: float = Field(1e-5, ge=0, description="Decoupled weight decay")
     clip_norm: float = Field(10.0, gt=0, description="Gradients are scaled down to this norm")
+    seed: int = Field(0, ge=0, description="Fixes initial weights, batches and augmentation")
+
+
+class TrainingConfig(ScheduleConfig):
+    """How an encoder is trained (P§5, P§7.5-7.6): a budget sets defaults, `--set training.FIELD=` overrides."""
+
+    frames: int = Field(36, ge=1, description="Frames of each training subject")
+    size: int = Field(192, ge=32, le=400, description="Side of the input images, pixels")
+    users: int = Field(8, ge=1, description="Subjects in a batch; each one's anchors are encoded once")
+    frames_per_user: int = Field(2, ge=1, description="Frames of each subject in a batch")
     photometric: float = Field(1.0, ge=0, description="Weight of L_photo (0..255 scale)")
     geometry: float = Field(1.0, ge=0, description="Weight of L_geo, lambda_1 (mm)")
     gaze: float = Field(20.0, ge=0, description="Weight of L_gaze, lambda_2 (radians)")
@@ -37,8 +43,14 @@ class TrainingConfig(ComponentConfig):
     gain: float = Field(0.0, ge=0, le=1, description="Augmentation: spread of the brightness gain")
     cutmix_patches: int = Field(3, ge=0, le=16, description="Augmentation: patches pasted from another subject")
     anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out")
-    seed: int = Field(0, ge=0, description="Fixes initial weights, batches and augmentation")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
+
+
+class DomeTrainingConfig(ScheduleConfig):
+    """How a decoder is trained; each decoder adds its own options."""
+
+    frames: int = Field(16, ge=1, description="Frames of each training subject's dome capture")
+    picture_every: int = Field(250, ge=1, description="Steps between the pictures that show how far it is")
 
 
 _BUDGETS: dict[str, dict[str, Any]] = {
@@ -48,7 +60,7 @@ _BUDGETS: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "people": 234, "frames": 36, "size": 64, "steps": 1500, "users": 8, "frames_per_user": 8,
-        "warmup": 50, "learning_rate": 2e-3, "render_size": 64, "render_frames": 8, "rotation_deg": 4.0, "scale": 1.04,
+        "warmup": 50, "learning_rate": 2e-3, "render_size": 64, "render_frames": 2, "rotation_deg": 4.0, "scale": 1.04,
         "shift": 0.02, "gain": 0.1, "cutmix_patches": 0, "anchor_dropout": 0.05,
     },
     "gpu": {
@@ -60,7 +72,7 @@ _BUDGETS: dict[str, dict[str, Any]] = {
 
 _SUMMARY = {
     "smoke": "tests: seconds on 2 cores",
-    "cpu": "a laptop: at most 20 minutes from nothing on 2 cores",
+    "cpu": "a laptop: about half an hour from nothing on 2 cores",
     "gpu": "at most 10 minutes a method on one data-centre GPU",
     "paper": "the paper's own numbers (P§7) on many GPUs",
 }

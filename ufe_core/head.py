@@ -38,6 +38,9 @@ SKIN, MOUTH_CAVITY, TONGUE, EYE_LEFT, EYE_RIGHT, EYE_SOCKET = range(6)
 #: anny's lids rest low, over the upper pupil of many people; UFE's rest wider by this much of a blink.
 _LIDS_WIDER = 0.15
 
+#: The strip of small islands below the skin: its height as a share of the texture, and the margin around an island.
+STRIP, _MARGIN = 1 / 8, 1 / 128
+
 _CUT_BELOW_EYES_M = 0.20  # low enough that no headset camera sees the cut
 _CUT_ASIDE_M = 0.15
 
@@ -163,7 +166,7 @@ def cut_head(model: Any) -> Head:
     blinks = [ACTIONS.index("eyeBlinkLeft"), ACTIONS.index("eyeBlinkRight")]
     actions[blinks] *= 1 + _LIDS_WIDER
     template = open_lids(template, actions)
-    uv, uv_faces = _layout_uv(model, kept)
+    uv, uv_faces = _layout_uv(model, kept, template, faces, part)
     regions = _regions(template, actions, faces, part)
     masks = np.stack([_lip_mask(model, vertex_ids, regions["lips"], template, part), _brow_mask(template, part)], -1)
     order = tuple(regions)
@@ -201,11 +204,14 @@ def _vertex_parts(model: Any, kept: np.ndarray, faces: np.ndarray, count: int) -
     return part
 
 
-def _layout_uv(model: Any, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _layout_uv(
+    model: Any, kept: np.ndarray, template: np.ndarray, faces: np.ndarray, part: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Anny's atlas, head only: the skin fills most of the square, the small islands a strip below it.
 
     The skin's two axes are each stretched monotonically towards equal vertex density, so that the face gets more
-    texels than the back of the head and no two faces overlap.
+    texels than the back of the head and no two faces overlap. In the strip each island has a slot; the fronts of the
+    eyeballs, small as they are, have square ones.
     """
     corner = model.face_texture_coordinate_indices.numpy()[kept]
     used, flat = np.unique(corner, return_inverse=True)
@@ -213,27 +219,33 @@ def _layout_uv(model: Any, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     uv = model.texture_coordinates.numpy()[used].astype(np.float64)
     uv[:, 1] = 1 - uv[:, 1]
     island = _islands(uv_faces, len(uv))
-    sizes = np.bincount(island)
-    count = len(sizes)
+    owner = np.zeros(len(uv), np.int64)
+    owner[uv_faces.reshape(-1)] = faces.reshape(-1)
+    skin, *small = np.argsort(-np.bincount(island), kind="stable").tolist()
+    width = {k: _slot_width(part[owner[island == k]], template[owner[island == k]]) for k in small}
+    small.sort(key=lambda k: width[k] != 1)  # whole slots first: they lie on a grid
+    start = dict(zip(small, np.cumsum([0.0, *(width[k] for k in small[:-1])]), strict=True))
     out = np.empty((len(uv), 2))
-    strip, margin = 0.14, 0.01
-    small = [k for k in np.argsort(-sizes, kind="stable")[1:]]
-    for k in range(count):
+    for k in (skin, *small):
         rows = island == k
-        points = uv[rows]
-        unit = (points - points.min(0)) / np.ptp(points, axis=0)
-        if k not in small:
+        unit = (uv[rows] - uv[rows].min(0)) / np.ptp(uv[rows], axis=0)
+        if k != skin:
+            low, span = np.array([start[k] * STRIP, 1 - STRIP]), np.array([width[k] * STRIP, STRIP])
+        else:
             for axis in range(2):
                 ranked = np.sort(unit[:, axis])
                 density = np.interp(unit[:, axis], ranked, np.linspace(0, 1, len(ranked)))
                 unit[:, axis] = 0.4 * unit[:, axis] + 0.6 * density
-            low, span = np.array([margin, margin]), np.array([1 - 2 * margin, 1 - strip - 2 * margin])
-        else:
-            width = 1 / len(small)
-            low = np.array([small.index(k) * width + margin, 1 - strip + margin])
-            span = np.array([width, strip]) - 2 * margin
-        out[rows] = low + unit * span
+            low, span = np.zeros(2), np.array([1, 1 - STRIP])
+        out[rows] = low + _MARGIN + unit * (span - 2 * _MARGIN)
     return out.astype(np.float32), uv_faces
+
+
+def _slot_width(part: np.ndarray, place: np.ndarray) -> float:
+    """Width of an island's slot in the strip, in strip heights, from the parts and places of its vertices."""
+    if np.isin(part, (EYE_LEFT, EYE_RIGHT)).all():
+        return 1.0 if place[:, 2].mean() > 0 else 0.25  # the half that looks out, and the other
+    return 1.5 if (part == SKIN).all() else 1.0  # the neck, or an inside
 
 
 def _islands(faces: np.ndarray, count: int) -> np.ndarray:

@@ -58,7 +58,7 @@ class PackRequest:
     """What to take of each capture: `frames` instants spread over its segments, and its anchors, at `size` pixels.
 
     `session` says which donning; `extras` (of `EXTRAS`) which exact data besides images and labels. Their order
-    does not matter.
+    does not matter. Where `texture` is not 0, the extra `texture` holds each frame's, of that many texels a side.
 
     Raises:
         ConfigError: an extra is not known.
@@ -71,6 +71,7 @@ class PackRequest:
     seed: int = 0
     session: int = 0
     extras: tuple[str, ...] = ()
+    texture: int = 0
 
     def __post_init__(self) -> None:
         for name in self.extras:
@@ -92,7 +93,7 @@ class PackedCapture:
 
     `extras`, mapped and as far as they were asked for: `geometry` float32 [N, V, 3]; `keypoints` float32
     [N, C, K, 2] and `visible` bool [N, C, K]; `segmentation` uint8 [N, C, size, size]; `camera_rotation` float64
-    [N, C, 3, 3] and `camera_translation` float64 [N, C, 3], the true poses of `cameras`.
+    [N, C, 3, 3] and `camera_translation` float64 [N, C, 3], the true poses of `cameras`; `texture` uint8 [N, 3, T, T].
     """
 
     subject: str
@@ -334,7 +335,7 @@ def _write_data(job: _Job, capture: Capture, rows: list[int], folder: Path, key:
         if number not in writer.done:
             job.pause_point()
             try:
-                arrays = arrays_of(capture, request.cameras, request.size, request.extras, block)
+                arrays = arrays_of(capture, request, block)
             except DataError:
                 job.tell(PackEvent(capture.subject, "rows", -start))
                 raise

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ufe_core.errors import DataError
 from ufe_core.interfaces.source import Capture
 from ufe_core.packed_file import Layout
+
+if TYPE_CHECKING:
+    from ufe_core.packed import PackRequest
 
 EXTRA_PREFIX = "extra."
 
@@ -29,10 +32,9 @@ def arrays_without_pixels(capture: Capture, rows: list[int]) -> tuple[dict[str, 
     return kept, ("expression", "gaze") if labels else ()
 
 
-def arrays_of(
-    capture: Capture, names: Sequence[str], size: int, extras: Sequence[str], rows: list[int]
-) -> dict[str, np.ndarray]:
+def arrays_of(capture: Capture, request: PackRequest, rows: list[int]) -> dict[str, np.ndarray]:
     """Images and extras of some rows, by their names in the file."""
+    names, size = request.cameras, request.size
     images = capture.frames(rows, cameras=names, size=size)
     shape = (len(rows), len(names), size, size)
     if images.dtype != np.uint8 or images.shape != shape:
@@ -40,7 +42,9 @@ def arrays_of(
             f"Capture {capture.id!r} gave {images.dtype} images {list(images.shape)}; expected uint8 {list(shape)}."
         )
     found: dict[str, Any] = {}
-    for extra in extras:
+    if request.texture:
+        found["texture"] = capture.texture(rows, size=request.texture)
+    for extra in request.extras:
         if extra == "geometry":
             found["geometry"] = capture.geometry(rows)
         elif extra == "segmentation":
@@ -52,9 +56,13 @@ def arrays_of(
             found |= _poses(capture, names, rows)
     lacking = [name for name, value in found.items() if value is None]
     if lacking:
+        if lacking[0] == "texture":
+            raise DataError(
+                f"Capture {capture.id!r} has no textures, which this decoder reads codes from. Use another --decoder."
+            )
         extra = "cameras" if lacking[0] == "camera_rotation" else lacking[0]
         raise DataError(f"Capture {capture.id!r} has no {extra}. Pack it without the extra {extra!r}.")
-    kinds = {"segmentation": np.uint8, "visible": np.bool_, "camera_rotation": np.float64,
+    kinds = {"segmentation": np.uint8, "texture": np.uint8, "visible": np.bool_, "camera_rotation": np.float64,
              "camera_translation": np.float64}  # fmt: skip
     arrays: dict[str, np.ndarray] = {
         f"{EXTRA_PREFIX}{name}": np.ascontiguousarray(value, kinds.get(name, np.float32))

@@ -26,8 +26,8 @@ from ufe_core.packed_meta import META, read_meta, sealed
 from ufe_core.store import Store, explained, fingerprint, write_atomic
 from ufe_core.weights import sha256_file
 
-FORMAT = "ufe.dome/1"
-_WHOLE = ("neutral_geometry", "neutral_texture")
+FORMAT = "ufe.dome/2"
+_WHOLE = ("neutral_geometry", "neutral_texture", "resting_texture")
 _NAMES = ("images", "rotation", "translation", "focal", "centre", "geometry", "texture")
 
 
@@ -37,7 +37,7 @@ class DomeRequest:
 
     Instants are drawn for each capture anew: few of each person are many of all segments. The cameras of a frame are
     drawn from those within `within_deg` of straight ahead of the face. Images are `height` pixels high; textures have
-    `texture` texels along a side, the neutral one `neutral_texture`.
+    `texture` texels along a side. The neutral one comes in that size, to compare with, and in `neutral_texture` texels.
     """
 
     frames: int
@@ -55,8 +55,9 @@ class PackedDome:
 
     `images` uint8 [N, C, 3, H, W]; `rotation` float32 [N, C, 3, 3] and `translation` float32 [N, C, 3] (mm) map head
     to camera coordinates; `focal` and `centre` float32 [N, C, 2], pixels; `geometry` float32 [N, V, 3], mm, head
-    coordinates; `texture` uint8 [N, 3, T, T]; of the neutral face `neutral_geometry` float32 [V, 3] and
-    `neutral_texture` uint8 [3, T', T']. `frames` are indices into the capture, `segments` their segments.
+    coordinates; `texture` uint8 [N, 3, T, T]; of the neutral face `neutral_geometry` float32 [V, 3], `neutral_texture`
+    uint8 [3, T', T'] and, made like `texture`, `resting_texture` uint8 [3, T, T]. `frames` are indices into the
+    capture, `segments` their segments.
     """
 
     subject: str
@@ -70,6 +71,7 @@ class PackedDome:
     texture: MappedTensor
     neutral_geometry: np.ndarray
     neutral_texture: np.ndarray
+    resting_texture: np.ndarray
     frames: tuple[int, ...]
     segments: tuple[str, ...]
     sha256: str
@@ -188,6 +190,7 @@ def _taken(capture: DomeCapture, request: DomeRequest) -> tuple[dict[str, np.nda
         "geometry": capture.geometry(chosen).astype(np.float32),
         "texture": capture.texture(chosen, size=request.texture),
         "neutral_geometry": neutral.geometry.astype(np.float32), "neutral_texture": neutral.texture,
+        "resting_texture": capture.neutral(size=request.texture).texture,
     }  # fmt: skip
     meta = {
         "format": FORMAT, "subject": capture.subject, "capture": capture.id, "frames": chosen,

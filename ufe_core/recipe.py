@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 #: P§13.2, O13; the order is fixed across subjects.
 DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puff", "brows_lowered")
 
+#: What is meant where nothing is said.
+DEFAULT_ENCODER, DEFAULT_DECODER = "univ", "upm"
+
 _TRAINING_CODE = (
-    "ufe_core.training.augment", "ufe_core.training.data", "ufe_core.training.loop", "ufe_core.training.losses",
+    "ufe_core.labels", "ufe_core.training.augment", "ufe_core.training.data", "ufe_core.training.loop",
+    "ufe_core.training.losses", "ufe_core.training.optimise",
 )  # fmt: skip
 
 
@@ -49,8 +53,15 @@ class Chosen:
         """What a key and a result file say of the component."""
         return {
             "id": self.spec.id, "dist": self.distribution, "version": self.version,
-            "config": self.config.model_dump(mode="json"), "code": self.code,
+            "config": self._options(), "code": self.code,
         }  # fmt: skip
+
+    def _options(self) -> dict[str, Any]:
+        """Its options, and which weights they stand for."""
+        options = self.config.model_dump(mode="json")
+        weights_of = getattr(self.spec.load(), "weights_sha256", None)
+        sha256 = weights_of(self.config) if weights_of is not None else None
+        return options if sha256 is None else {**options, "weights": sha256}
 
 
 @dataclass(frozen=True)
@@ -134,8 +145,9 @@ def choose(catalogue: Catalogue, kind: str, name: str, budget: str, overrides: M
 
 
 def resolve_recipe(
-    catalogue: Catalogue, *, source: str = "synthetic", decoder: str = "blendshape", encoder: str = "univ",
-    calibrator: str | None = None, anchors: Sequence[str] = DEFAULT_ANCHORS, budget: str = "cpu",
+    catalogue: Catalogue, *, source: str = "synthetic", decoder: str = DEFAULT_DECODER,
+    encoder: str = DEFAULT_ENCODER, calibrator: str | None = None, anchors: Sequence[str] = DEFAULT_ANCHORS,
+    budget: str = "cpu",
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Recipe:  # fmt: skip
     """Turn names and `--set` overrides into a recipe; `calibrator=None` means the encoder's usual one.

@@ -161,6 +161,18 @@ def load_registry(path: Path | None = None) -> Registry:
         raise RegistryError(f"Registry '{file}' is invalid at '{where}': {first['msg']}{more}.") from error
 
 
+def released_decoder(component: str) -> ReleasedWeights:
+    """The released weights of a decoder, by its id.
+
+    Raises:
+        RegistryError: there are none.
+    """
+    for weights in load_registry().weights:
+        if weights.kind == "decoder" and weights.component == component:
+            return weights
+    raise RegistryError(f"No weights of '{component}' are released. Train your own: ufe train --decoder {component}")
+
+
 def packaged_file(reference: str) -> Path:
     """Return where `package/path` lies on disk, without importing the package. The file need not exist.
 

@@ -374,27 +374,53 @@ class Identity:
     """The identity bias of U subjects (P§1.3): whatever tensors [U, ...] a decoder keeps of a person."""
 
     tensors: Mapping[str, Tensor]
+    users: Tensor | None = None  # int64 [B]: this is one row for each of B frames, gathered when it is read
+
+    def __getitem__(self, name: str) -> Tensor:
+        """A tensor's rows."""
+        value = self.tensors[name]
+        return value if self.users is None else value.index_select(0, self.users)
 
     def rows(self, users: Tensor) -> Identity:
-        """The identity of each of B frames, given its subject's row, int64 [B]."""
-        return Identity({name: value.index_select(0, users) for name, value in self.tensors.items()})
+        """The identity of each of B frames, given its subject's row, int64 [B]; nothing is copied yet."""
+        return Identity(self.tensors, users if self.users is None else self.users.index_select(0, users))
 
     def to(self, device: torch.device) -> Identity:
         """The same identities on another device."""
-        return Identity({name: value.to(device) for name, value in self.tensors.items()})
+        users = None if self.users is None else self.users.to(device)
+        return Identity({name: value.to(device) for name, value in self.tensors.items()}, users)
+
+
+@dataclass(frozen=True)
+class AvatarCode:
+    """What drives B avatars: `expression` [B, D], `gaze` [B, 6], and who they are, one row each."""
+
+    expression: Tensor
+    gaze: Tensor
+    identity: Identity
+
+    def part(self, start: int, stop: int) -> AvatarCode:
+        """Those from `start` to `stop`, exclusive."""
+        rows = torch.arange(start, stop, device=self.gaze.device)
+        return AvatarCode(self.expression[start:stop], self.gaze[start:stop], self.identity.rows(rows))
 
 
 @dataclass(frozen=True)
 class Avatar:
     """What a decoder makes of codes.
 
-    `geometry` float32 [B, V, 3], mm, head coordinates; `texture` float32 [B, 3, T, T], linear RGB, or None;
-    `slabs`: the volumetric primitives of decoders that have them, a mapping of tensors [B, ...], else None.
+    `geometry` float32 [B, V, 3], mm, head coordinates; `texture` float32 [B, 3, T, T], linear RGB, or None where the
+    decoder makes it only when it renders; `code` is what the decoder needs for that.
     """
 
     geometry: Tensor
     texture: Tensor | None = None
-    slabs: Mapping[str, Tensor] | None = None
+    code: AvatarCode | None = None
+
+    def first(self, count: int) -> Avatar:
+        """The first few of the B."""
+        texture = None if self.texture is None else self.texture[:count]
+        return Avatar(self.geometry[:count], texture, None if self.code is None else self.code.part(0, count))
 
     def __post_init__(self) -> None:
         check_tensor("Avatar", "geometry", self.geometry, ("B", "V", 3), torch.float32)

@@ -12,7 +12,7 @@ import click
 @click.command()
 @click.option("--encoder", default="univ", show_default=True, help="Encoder, e.g. univ, mean, neutral.")
 @click.option("--calibrator", help="How anchors are used: late_fusion, none. [default: late_fusion]")
-@click.option("--decoder", default="blendshape", show_default=True, help="Avatar that is driven and measured.")
+@click.option("--decoder", default="upm", show_default=True, help="Avatar that is driven and measured.")
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--suite", default="main", show_default=True, help="What is measured, and on whom.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),

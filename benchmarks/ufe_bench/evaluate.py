@@ -35,11 +35,13 @@ class Stage:
     """The avatars of the test people in front of the frontal camera."""
 
     def __init__(
-        self, decoder: Decoder[Any], metrics: dict[str, Metric[Any]], camera: CameraSpec, device: torch.device
-    ) -> None:
-        self.decoder, self.camera, self.device = decoder, camera, device
+        self, decoder: Decoder[Any], metrics: dict[str, Metric[Any]], camera: CameraSpec, mask: Tensor,
+        device: torch.device,
+    ) -> None:  # fmt: skip
+        self.decoder, self.camera, self.mask, self.device = decoder, camera, mask, device
         self.metrics = {name: metric.to(device) for name, metric in metrics.items()}
         self.renders = any("image" in metric.needs for metric in metrics.values())
+        self._truth: dict[tuple[str, int], Driven] = {}
 
     def identity(self, capture: PackedCapture) -> Identity:
         """A person's identity bias, one row."""
@@ -52,8 +54,16 @@ class Stage:
         """The avatar of one person in B codes."""
         rows = identity.rows(torch.zeros(len(gaze), dtype=torch.int64, device=self.device))
         avatar = self.decoder.decode(expression, gaze, rows)
-        image = self.decoder.render(avatar, self.camera) if self.renders else None
+        image = self.decoder.render(avatar, self.camera, mask=self.mask) if self.renders else None
         return Driven(avatar.geometry, gaze, image)
+
+    def truth(self, capture: PackedCapture, identity: Identity, block: np.ndarray) -> Driven:
+        """The avatar in the true codes of some rows of a capture; it is kept for the next method."""
+        key = (capture.sha256, int(block[0]))
+        if key not in self._truth:
+            codes = (torch.from_numpy(np.array(values[block])) for values in (capture.expression, capture.gaze))
+            self._truth[key] = self.drive(identity, *(value.to(self.device) for value in codes))
+        return self._truth[key]
 
 
 def evaluate(
@@ -91,11 +101,7 @@ def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture) -> dic
         frames = FrameBatch.single_user(torch.from_numpy(capture.images[block]), encoder.needs.cameras)
         encoding = encoder.encode(frames.to(stage.device), calibration)
         predicted = stage.drive(identity, encoding.expression, encoding.gaze)
-        truth = stage.drive(
-            identity,
-            torch.from_numpy(capture.expression[block]).to(stage.device),
-            torch.from_numpy(capture.gaze[block]).to(stage.device),
-        )
+        truth = stage.truth(capture, identity, block)
         for metric in stage.metrics.values():
             metric.update(predicted, truth)
     return {name: float(metric.compute()) for name, metric in stage.metrics.items()}

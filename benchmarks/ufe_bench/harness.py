@@ -33,14 +33,26 @@ from ufe_core.errors import ArtifactError, DataError
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.metric import Metric
 from ufe_core.interfaces.source import HMCSource
+from ufe_core.labels import labelled
 from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.plugins import Catalogue
-from ufe_core.recipe import DEFAULT_ANCHORS, Chosen, Recipe, choose, resolve_recipe, subjects_digest, tracking_cameras
+from ufe_core.recipe import (
+    DEFAULT_ANCHORS,
+    DEFAULT_DECODER,
+    DEFAULT_ENCODER,
+    Chosen,
+    Recipe,
+    choose,
+    resolve_recipe,
+    subjects_digest,
+    tracking_cameras,
+)
 from ufe_core.registry import ReleasedWeights, load_registry, packaged_file
 from ufe_core.store import Store, fingerprint
-from ufe_core.training.loop import Listener, Progress, TrainedEncoder, load_trained, trained
+from ufe_core.training.loop import TrainedEncoder, load_trained, trained
+from ufe_core.training.progress import Counter, Listener, Progress
 
-_DEFAULTS = {"decoder": "blendshape", "source": "synthetic", "budget": "cpu"}
+_DEFAULTS = {"decoder": DEFAULT_DECODER, "source": "synthetic", "budget": "cpu"}
 #: Training options that decide the frames a floor is measured on, or what `mean` is the mean of.
 _DATA_OPTIONS = ("people", "frames", "size")
 
@@ -50,9 +62,9 @@ class Request:
     """What a user asked for. `train` leaves released weights aside; `fresh` trains again."""
 
     suite: Suite
-    encoder: str = "univ"
+    encoder: str = DEFAULT_ENCODER
     calibrator: str | None = None
-    decoder: str = "blendshape"
+    decoder: str = DEFAULT_DECODER
     source: str = "synthetic"
     budget: str = "cpu"
     anchors: tuple[str, ...] = DEFAULT_ANCHORS
@@ -125,7 +137,8 @@ class Harness:
         self.catalogue, self.store, self.results, self.device = catalogue, store, results, device
         self.tell: Listener = listener or (lambda progress: None)
         self.note = note or (lambda text: None)
-        self._packed: dict[PackRequest, list[PackedCapture]] = {}
+        self._packed: dict[tuple[PackRequest, str], list[PackedCapture]] = {}
+        self._stages: dict[str, Stage] = {}
 
     def run(self, request: Request, *, floors: bool = True) -> Outcome:
         """Run a method and, unless told not to, its suite's floors.
@@ -181,13 +194,10 @@ class Harness:
             return found
         suite, decoder = request.suite, setup.decoder
         needs = encoder.encoder.needs
-        captures = self._captures(setup, PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors))
-        mask = decoder.face_mask(suite.render_size).to(self.device)
-        metrics: dict[str, Metric[Any]] = {
-            chosen.spec.name: chosen.spec.load()(chosen.config, topology=decoder.topology, face_mask=mask)
-            for chosen in setup.metrics
-        }
-        stage = Stage(decoder, metrics, decoder.frontal_camera(suite.render_size), self.device)
+        captures = self._captures(
+            setup, PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=decoder.reads_texture)
+        )
+        stage = self._stage(setup, suite)
         start = time.monotonic()
         name = f"measuring {setup.recipe.encoder.spec.name}"
         evaluation = evaluate(
@@ -198,7 +208,7 @@ class Harness:
             evaluation.subjects,
             metrics={
                 name: MetricInfo(label=metric.label, unit=metric.unit, higher_is_better=metric.higher_is_better)
-                for name, metric in metrics.items()
+                for name, metric in stage.metrics.items()
             },
             cost=measure_cost(encoder.encoder, captures[0], self.device),
             environment=environment_record(),
@@ -214,7 +224,8 @@ class Harness:
     ) -> tuple[TrainedEncoder, Weights]:
         recipe = setup.recipe
         if released is not None:
-            self.note(f"Using released weights {released.id}; --train makes your own.")
+            if request.encoder not in request.suite.floors:
+                self.note(f"Using released weights {released.id}; --train makes your own.")
             file = packaged_file(released.file)
             try:
                 loaded = load_trained(
@@ -257,16 +268,28 @@ class Harness:
         # The default anchors are always packed, so that a method and its floors read the same files.
         anchors = tuple(dict.fromkeys((*wanted.anchors, *DEFAULT_ANCHORS)))
         request = replace(wanted, anchors=anchors)
-        if request not in self._packed:
-            ready = 0
+        known, total = (request, setup.decoder.code_space.name), len(setup.people)
+        if known not in self._packed:
+            count = Counter(lambda done: self.tell(Progress("test people", done, total, {})))
+            captures = pack(setup.source, setup.people, request, store=self.store, progress=count)
+            self._packed[known] = labelled(
+                captures, setup.source, setup.decoder, store=self.store,
+                progress=lambda done: self.tell(Progress("labels", done, total, {})),
+            )  # fmt: skip
+        return self._packed[known]
 
-            def count(subject: str) -> None:
-                nonlocal ready
-                ready += 1
-                self.tell(Progress("test people", ready, len(setup.people), {}))
-
-            self._packed[request] = pack(setup.source, setup.people, request, store=self.store, progress=count)
-        return self._packed[request]
+    def _stage(self, setup: _Setup, suite: Suite) -> Stage:
+        """The stage of a suite; a method and its floors share one, and so the truth."""
+        key = fingerprint([suite.id, setup.recipe.decoder.describe()])
+        if key not in self._stages:
+            decoder = setup.decoder
+            mask = decoder.face_mask(suite.render_size).to(self.device)
+            metrics: dict[str, Metric[Any]] = {
+                chosen.spec.name: chosen.spec.load()(chosen.config, topology=decoder.topology, face_mask=mask)
+                for chosen in setup.metrics
+            }
+            self._stages[key] = Stage(decoder, metrics, decoder.frontal_camera(suite.render_size), mask, self.device)
+        return self._stages[key]
 
     def _known(self, key: RunKey) -> Result | None:
         """A sound result of the same key that was written before."""
@@ -281,8 +304,9 @@ class Harness:
 def released_weights(recipe: Recipe, request: Request) -> ReleasedWeights | None:
     """The released weights of a request: there are some, it changes no option, and asks for no training."""
     changed = request.overrides or request.anchors != DEFAULT_ANCHORS
-    if changed or request.train or request.fresh or recipe.calibrator is None:
+    if changed or request.train or request.fresh:
         return None
-    wanted = (recipe.encoder.spec.id, recipe.calibrator.spec.id, recipe.decoder.spec.id, recipe.budget)
+    calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
+    wanted = (recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget)
     offered: Sequence[ReleasedWeights] = load_registry().weights
     return next((w for w in offered if (w.component, w.calibrator, w.decoder, w.budget) == wanted), None)

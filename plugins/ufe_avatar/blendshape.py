@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ufe_avatar.eyeballs import gaze_matrix
 from ufe_avatar.plugin import BlendshapeConfig
+from ufe_avatar.views import Views, face_mask, frontal_camera
 from ufe_core.head import ACTIONS, EYE_LEFT, EYE_RIGHT, load_head
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.ops.rasterize import interpolate, rasterize
 from ufe_core.types import Avatar, CameraSpec, CodeSpace, Identity
 
-_FRONTAL_DISTANCE_MM = 600.0
-_FRONTAL_HEIGHT_MM = 255.0
-_FRONTAL_CENTRE = np.array([0.0, 18.0, 0.0])
 _AMBIENT, _DIFFUSE = 0.25, 0.75
 _COS_PUPIL, _COS_IRIS = float(np.cos(np.radians(12.0))), float(np.cos(np.radians(27.0)))
 _IRIS_COLOUR = (0.16, 0.11, 0.07)
@@ -29,7 +26,10 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
     Identity tensors: `geometry` [U, V, 3], `texture` [U, 3, T, T], `eyes` [U, 2, 3] eyeball centres.
     """
 
-    code_modules = ("ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp")
+    code_modules = (
+        "ufe_avatar.eyeballs", "ufe_avatar.views", "ufe_core.head", "ufe_core.ops.rasterize",
+        "ufe_core.ops.rasterize_warp",
+    )  # fmt: skip
     actions: Tensor
     faces: Tensor
     uv_faces: Tensor
@@ -61,22 +61,22 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
         eyes = torch.stack([geometry[:, rows.to(geometry.device)].mean(1) for rows in self._eye_rows], 1)
         return Identity({"geometry": geometry, "texture": texture, "eyes": eyes})
 
-    def _decode(self, expression: Tensor, gaze: Tensor, identity: Identity, viewpoint: CameraSpec) -> Avatar:
-        neutral, eyes = identity.tensors["geometry"], identity.tensors["eyes"]
+    def _decode(self, expression: Tensor, gaze: Tensor, identity: Identity) -> Avatar:
+        neutral, eyes = identity["geometry"], identity["eyes"]
         geometry = neutral + (expression @ self.actions).view(len(expression), -1, 3)
         for k, rows in enumerate(self._eye_rows):
             centre = eyes[:, None, k]
             rotation = gaze_matrix(gaze[:, 3 * k : 3 * k + 3])
             turned = (geometry[:, rows] - centre) @ rotation.transpose(1, 2) + centre
             geometry = geometry.index_copy(1, rows.to(geometry.device), turned)
-        return Avatar(geometry, identity.tensors["texture"])
+        return Avatar(geometry, identity["texture"])
 
-    def render(self, avatar: Avatar, camera: CameraSpec) -> Tensor:
+    def render(self, avatar: Avatar, camera: CameraSpec, *, mask: Tensor | None = None) -> Tensor:
         """R_mesh of eq. 6: rasterised, lit from the camera, textured; eyes painted by angle from their axis."""
         if avatar.texture is None:
             raise ValueError("The blendshape decoder renders avatars that it decoded; this one has no texture.")
         vertices = avatar.geometry
-        screen = project(vertices, camera)
+        screen = _seen(vertices, camera)
         ids = rasterize(screen, self.faces, height=camera.height, width=camera.width)
         normal = interpolate(screen, self._normals(vertices), self.faces, ids)
         fixed = interpolate(screen, self.painted, self.faces, ids, attribute_faces=self.uv_faces)
@@ -89,23 +89,10 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
         return image.permute(0, 3, 1, 2).clamp(0, 1)
 
     def frontal_camera(self, size: int) -> CameraSpec:
-        return _frontal(size)
+        return frontal_camera(size)
 
     def face_mask(self, size: int) -> Tensor:
-        """The mean head's face region from the front; dilated by 2 % of the image (P§13.3, O21)."""
-        head = load_head()
-        inside = np.zeros(len(head.template), np.float32)
-        inside[self.topology.region("face")] = 1
-        inside[np.isin(head.part, [EYE_LEFT, EYE_RIGHT])] = 1
-        vertices = torch.from_numpy(head.template)[None].to(self.actions.device)
-        screen = project(vertices, self.frontal_camera(size))
-        ids = rasterize(screen, self.faces, height=size, width=size)
-        marked = (
-            interpolate(screen, torch.from_numpy(inside)[None, :, None].to(screen), self.faces, ids)[0, ..., 0] > 0.5
-        )
-        reach = max(1, round(0.02 * size))
-        grown = functional.max_pool2d(marked[None, None].float(), 2 * reach + 1, 1, reach)
-        return grown[0, 0] > 0
+        return face_mask(size).to(self.actions.device)
 
     def _normals(self, vertices: Tensor) -> Tensor:
         a, b, c = (vertices.index_select(1, self.faces[:, k]) for k in range(3))
@@ -116,22 +103,10 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
         return functional.normalize(total, dim=-1)
 
 
-def gaze_matrix(gaze: Tensor) -> Tensor:
-    """The rotation [B, 3, 3] that turns (0, 0, 1) into unit vectors [B, 3], about an axis in the plane z = 0."""
-    x, y, z = gaze.unbind(-1)
-    k = 1 / (1 + z).clamp_min(1e-4)
-    rows = [1 - x * x * k, -x * y * k, x, -x * y * k, 1 - y * y * k, y, -x, -y, z]
-    return torch.stack(rows, -1).view(-1, 3, 3)
-
-
-def project(vertices: Tensor, camera: CameraSpec) -> Tensor:
-    """Pinhole projection of float32 [B, V, 3]: pixel x, pixel y, depth in mm."""
-    rotation = torch.as_tensor(camera.rotation, dtype=vertices.dtype, device=vertices.device)
-    translation = torch.as_tensor(camera.translation, dtype=vertices.dtype, device=vertices.device)
-    fx, fy = float(camera.intrinsics[0, 0]), float(camera.intrinsics[1, 1])
-    cx, cy = float(camera.intrinsics[0, 2]), float(camera.intrinsics[1, 2])
-    x, y, z = (vertices @ rotation.T + translation).unbind(-1)
-    return torch.stack([x / z * fx + cx, y / z * fy + cy, z], -1)
+def _seen(vertices: Tensor, camera: CameraSpec) -> Tensor:
+    """Pixel x, pixel y and depth (mm) of vertices [B, V, 3]."""
+    views = Views.of([camera], device=vertices.device, dtype=vertices.dtype)
+    return views.project(vertices)
 
 
 def _paint_eyes(albedo: Tensor, axis: Tensor) -> Tensor:
@@ -142,13 +117,3 @@ def _paint_eyes(albedo: Tensor, axis: Tensor) -> Tensor:
     iris = torch.sigmoid((cosine - _COS_IRIS) / 0.006) * on_eye
     pupil = torch.sigmoid((cosine - _COS_PUPIL) / 0.004) * on_eye
     return (albedo * (1 - iris) + albedo.new_tensor(_IRIS_COLOUR) * iris) * (1 - pupil) + 0.02 * pupil
-
-
-@cache
-def _frontal(size: int) -> CameraSpec:
-    """One fixed camera straight ahead; a head fills about 80 % of the height (P§13.7, O58)."""
-    rotation = np.diag([-1.0, 1.0, -1.0])
-    position = _FRONTAL_CENTRE + np.array([0.0, 0.0, _FRONTAL_DISTANCE_MM])
-    focal = size * _FRONTAL_DISTANCE_MM / _FRONTAL_HEIGHT_MM
-    intrinsics = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1.0]])
-    return CameraSpec("frontal", "centre", "whole", "augmented", size, size, intrinsics, rotation, -rotation @ position)

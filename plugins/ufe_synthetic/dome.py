@@ -288,6 +288,15 @@ class SyntheticDome(DomeCapture):
             out[n] = _planes(self._gather(self._instant(index), self._pose(index), size).over(self._unfolded(size)))
         return out
 
+    def texture_of(self, motion: Motion, *, size: int) -> np.ndarray:
+        """Textures of the subject in any motion, the head unmoved, uint8 [N, 3, T, T]."""
+        out = np.empty((len(motion.gaze), 3, size, size), np.uint8)
+        for n in range(len(out)):
+            row = slice(n, n + 1)
+            posed = self._posed(motion.expression[row], motion.gaze[row], motion.pupil[row], _RESTING_POSE)
+            out[n] = _planes(self._gather(posed, _RESTING_POSE, size).over(self._unfolded(size)))
+        return out
+
     def texture_seen(self, indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
         """Which texels of `texture` some camera saw in the very frame, bool [N, T, T].
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,18 +28,20 @@ from ufe_synthetic.scene import SEGMENT_OF, Part, Scene, ambient_exposure, emitt
 from ufe_synthetic.sensing import Light, Sensing, headset_pose, sensing_of
 from ufe_synthetic.texels import TexelLayout, texel_layout
 
+if TYPE_CHECKING:
+    from ufe_synthetic.dome import SyntheticDome
+
 _CODE = (
     "ufe_core.geometry", "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp",
     *(
         f"ufe_synthetic.{name}" for name in (
-            "acting", "appearance", "curves", "gaze", "hair", "headset", "keypoints", "people", "performance",
-            "prompts", "refine", "props.dentition", "props.eyeballs", "props.eyelashes", "props.eyewear",
-            "props.garment", "props.hands", "props.mesh", "record", "render", "render_warp", "scene", "sensing",
-            "source", "texels", "visemes", "wrinkles",
+            "acting", "appearance", "curves", "dome", "dome_texture", "dome_texture_warp", "gaze", "hair", "headset",
+            "keypoints", "people", "performance", "prompts", "refine", "props.dentition", "props.eyeballs",
+            "props.eyelashes", "props.eyewear", "props.garment", "props.hands", "props.mesh", "record", "render",
+            "render_warp", "scene", "sensing", "source", "texels", "visemes", "wrinkles",
         )
     ),
 )  # fmt: skip
-_DOME_CODE = ("ufe_synthetic.dome", "ufe_synthetic.dome_texture", "ufe_synthetic.dome_texture_warp")
 _SHAPES_PER_FILE = 64
 _FRAMES_PER_CALL = 8
 _STUDIOS = 4  # more than the threads that pack; each holds some 20 MB
@@ -63,9 +66,17 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         return [SyntheticCapture(self, self._number(subject), session) for subject in subjects]
 
     def dome(self, subjects: Sequence[str]) -> list[DomeCapture]:
+        return [self.dome_of(self._number(subject)) for subject in subjects]
+
+    def dome_of(self, number: int) -> SyntheticDome:
+        """A subject's dome capture; only the last few are kept."""
+        return self._domes(number)
+
+    @cached_property
+    def _domes(self) -> Callable[[int], SyntheticDome]:
         from ufe_synthetic.dome import SyntheticDome
 
-        return [SyntheticDome(self, self._number(subject)) for subject in subjects]
+        return lru_cache(maxsize=_STUDIOS)(lambda number: SyntheticDome(self, number))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -74,10 +85,6 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
             "condition": self.config.condition, "headset": self.headset.digest,
             "warp": importlib.metadata.version("warp-lang"),
         })  # fmt: skip
-
-    @cached_property
-    def dome_fingerprint(self) -> str:
-        return fingerprint({"source": self.fingerprint, "code": code_fingerprint(*_DOME_CODE)})
 
     def _number(self, subject: str) -> int:
         digits = subject[1:]
@@ -263,11 +270,14 @@ class SyntheticCapture(Capture):
         return FrameLabels(motion.expression, motion.gaze)
 
     def neutral(self) -> Neutral:
-        import cv2
+        return self._dome.neutral(size=_NEUTRAL_TEXTURE_PX)
 
-        painted = np.moveaxis(self._studio.appearance.rgb, 0, -1)
-        texture = cv2.resize(painted, (_NEUTRAL_TEXTURE_PX, _NEUTRAL_TEXTURE_PX), interpolation=cv2.INTER_AREA)
-        return Neutral(self._source.geometry(self._number), np.ascontiguousarray(np.moveaxis(texture, -1, 0)))
+    def texture(self, indices: Sequence[int], *, size: int) -> np.ndarray:
+        return self._dome.texture_of(self._performance.motion(self._check(indices)), size=size)
+
+    @property
+    def _dome(self) -> SyntheticDome:
+        return self._source.dome_of(self._number)
 
     def geometry(self, indices: Sequence[int]) -> np.ndarray:
         motion = self._performance.motion(self._check(indices))

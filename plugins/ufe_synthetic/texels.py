@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, SKIN, Head
+from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, SKIN, STRIP, Head
 
 _TEXTURE_SIZE = 256
 #: What `TexelLayout.front` covers: left, top, right, bottom, mm in head coordinates.
@@ -43,7 +43,7 @@ class TexelLayout:
     @property
     def face_rows(self) -> int:
         """Rows above the strip of small islands."""
-        return int(self.size * 0.85)
+        return int(self.size * (1 - STRIP))
 
     @cached_property
     def mm_per_texel(self) -> np.ndarray:

@@ -132,7 +132,7 @@ def test_damaged_released_weights_are_named_and_refused(run, few_people, monkeyp
     damaged = tmp_path / "weights.safetensors"
     damaged.write_bytes(b"\x10\x00\x00")
     table = {
-        "id": "ufe/univ.test", "component": "ufe/univ", "calibrator": "ufe/late_fusion", "decoder": "ufe/blendshape",
+        "id": "ufe/univ.test", "component": "ufe/univ", "calibrator": "ufe/late_fusion", "decoder": "ufe/upm",
         "budget": "smoke", "file": "ufe_universal/weights/x.safetensors", "sha256": "0" * 64, "bytes": 3,
         "license": "Apache-2.0", "command": "ufe train",
     }  # fmt: skip

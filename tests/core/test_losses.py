@@ -87,13 +87,12 @@ class TinyDecoder(Decoder[ComponentConfig]):
     def identity(self, texture, geometry):
         return Identity({"geometry": geometry})
 
-    def _decode(self, expression, gaze, identity, viewpoint):
+    def _decode(self, expression, gaze, identity):
         code = torch.stack([expression, expression.flip(1)], 1)
-        return Avatar(
-            identity.tensors["geometry"] + torch.cat([code, code.sum(2, keepdim=True)], 2) + gaze[:, None, :3]
-        )
+        return Avatar(identity["geometry"] + torch.cat([code, code.sum(2, keepdim=True)], 2) + gaze[:, None, :3])
 
-    def render(self, avatar, camera):
+    def render(self, avatar, camera, *, mask=None):
+        assert mask.all() and mask.dtype == torch.bool
         self.rendered.append(len(avatar.geometry))
         grey = avatar.geometry.mean((1, 2)).sigmoid()
         return grey[:, None, None, None].expand(-1, 3, camera.height, camera.width)

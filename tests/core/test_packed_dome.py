@@ -76,6 +76,7 @@ def test_what_is_packed_is_what_the_capture_gave(store):
     frames = np.array(packed.frames)
     assert (packed.geometry[:][:, 0, 0] == frames).all() and (packed.texture[:][:, 0, 0, 0] == frames).all()
     assert (packed.neutral_geometry == 7).all() and packed.neutral_texture.shape == (3, 6, 6)
+    assert packed.resting_texture.shape == (3, 4, 4) and (packed.resting_texture == 9).all()
     assert packed.images.shape == (8, 2, 3, 20, 12)
 
 
@@ -134,8 +135,8 @@ def test_damage_is_found_told_and_made_good(store, caplog):
 def test_a_headset_capture_is_not_taken_for_one_of_a_dome(store):
     (packed,) = pack_domes(FakeDomes(), "A", REQUEST, store=store)
     text = (packed.path / "capture.json").read_text()
-    assert json.loads(text)["format"] == "ufe.dome/1"
-    (packed.path / "capture.json").write_text(text.replace("ufe.dome/1", "ufe.packed/2"))
+    assert json.loads(text)["format"] == "ufe.dome/2"
+    (packed.path / "capture.json").write_text(text.replace("ufe.dome/2", "ufe.packed/2"))
     with pytest.raises(DataError, match="format 'ufe.packed/2'"):
         open_packed_dome(packed.path)
 

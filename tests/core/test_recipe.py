@@ -14,7 +14,7 @@ CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 
 
 def recipe(**options) -> Recipe:
-    return resolve_recipe(catalogue(), **{"budget": "smoke", **options})
+    return resolve_recipe(catalogue(), **{"budget": "smoke", "decoder": "blendshape", **options})
 
 
 def key(options, *, fingerprint="f" * 64, subjects=PEOPLE):

@@ -14,10 +14,10 @@ from ufe_core.cli.train import train
 from ufe_core.errors import ArtifactError, ConfigError
 from ufe_core.registry import load_registry
 from ufe_core.training.curve import draw_curve
-from ufe_core.training.loop import Progress
+from ufe_core.training.progress import Progress
 from ufe_core.weights import load_weights, sha256_file
 
-TINY = ["--budget", "smoke"]
+TINY = ["--decoder", "blendshape", "--budget", "smoke"]
 for _option in ("frames=2", "people=2", "frames_per_user=2", "steps=4", "render_frames=1"):
     TINY += ["--set", f"training.{_option}"]
 
@@ -46,7 +46,7 @@ def test_help_teaches_budgets_options_resuming_and_places(ufe_train):
     for name in TrainingConfig.model_fields:
         assert f" {name} " in text
     assert "run the same command again: it goes on from the last checkpoint" in text
-    assert "UFE_HOME" in text and "weights.safetensors, log.csv and curve.png" in text
+    assert "UFE_HOME" in text and "weights.safetensors, log.csv, curve.png and, of avatars, pictures" in text
 
 
 def test_it_trains_shows_where_the_weights_are_and_keeps_a_curve(ufe_train, tmp_path):
@@ -75,12 +75,76 @@ def test_the_people_it_trains_on_are_the_training_people(ufe_train, monkeypatch)
 
     seen = []
     monkeypatch.setattr(loop, "trained", lambda recipe, subjects, **_: seen.append(subjects))
-    ufe_train("--encoder", "mean")
+    ufe_train("--encoder", "mean", "--decoder", "blendshape")
     assert seen == [load_registry().splits["synthetic"].train] and len(seen[0]) == 234
 
 
+@pytest.fixture
+def avatars(monkeypatch, tmp_path):
+    """Stands in for the training of a decoder; tells which recipes and people it was given."""
+    from ufe_core.training import avatars
+
+    seen, folder = [], tmp_path / "weights"
+
+    def trained_decoder(recipe, subjects, *, listener, **_):
+        seen.append((recipe, subjects))
+        (folder / "pictures").mkdir(parents=True)
+        (folder / "log.csv").write_text("step,learning_rate,total,geometry\n1,0.1,5,3\n2,0.1,4,2\n")
+        (folder / "weights.safetensors").write_bytes(b"weights")
+        listener(Progress("domes", 1, 1, {}))
+        listener(Progress("train", 2, 2, {"total": 4.0, "texture": 2.0}, resumed_at=1))
+        return avatars.TrainedDecoder(folder / "weights.safetensors", "abc", {"seconds": 12.5, "subjects": 2})
+
+    monkeypatch.setattr(avatars, "trained_decoder", trained_decoder)
+    return seen
+
+
+def test_a_decoder_alone_is_what_is_trained(ufe_train, avatars, tmp_path):
+    out = tmp_path / "mine.safetensors"
+    result = ufe_train("--decoder", "upm", "--budget", "smoke", "--set", "training.uv=128", "--out", str(out))
+    assert result.exit_code == 0, result.output
+    ((recipe, people),) = avatars
+    assert recipe.training.uv == 128 and recipe.decoder.spec.id == "ufe/upm"
+    assert people == load_registry().splits["synthetic"].train
+    facts = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
+    assert list(facts) == ["weights", "sha256", "seconds", "curve", "pictures", "out"]
+    assert out.read_bytes() == b"weights" and facts["pictures"] == str(tmp_path / "weights" / "pictures")
+    plan, *lines = result.stderr.splitlines()
+    assert plan.startswith("upm: dome captures of 4 people x 4 frames, 8 steps; ")
+    assert "resuming after step 1 of 8" in lines and any(line.startswith("domes: 1/1") for line in lines)
+
+
+def test_json_of_an_avatar_tells_where_its_pictures_are(ufe_train, avatars, tmp_path):
+    found = json.loads(ufe_train("--decoder", "upm", "--budget", "smoke", "--json").stdout)
+    assert found["pictures"] == str(tmp_path / "weights" / "pictures") and found["out"] is None
+    assert (found["trained"], found["resumed_at"], found["record"]["subjects"]) == (True, 1, 2)
+
+
+@pytest.mark.parametrize("option", [["--encoder", "mean"], ["--calibrator", "none"], ["--anchors", "neutral"]])
+def test_a_decoder_beside_anything_of_an_encoder_is_what_is_seen_through(ufe_train, avatars, monkeypatch, option):
+    from ufe_core.training import loop
+
+    seen = []
+    monkeypatch.setattr(loop, "trained", lambda recipe, subjects, **_: seen.append(recipe))
+    ufe_train("--decoder", "blendshape", *option)
+    assert not avatars and [recipe.decoder.spec.id for recipe in seen] == ["ufe/blendshape"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--decoder", "blendshape"], "Decoder 'ufe/blendshape' learns nothing: there is nothing to train"),
+        (["--decoder", "upm", "--set", "training.stepz=3"], "Did you mean 'steps'"),
+        (["--decoder", "upm", "--set", "encoder.backbone=resnet18"], "--set knows source and training; not 'encoder'"),
+    ],
+)
+def test_a_wrong_request_for_an_avatar_is_refused_in_words(ufe_train, avatars, arguments, message):
+    error = ufe_train(*arguments).exception
+    assert isinstance(error, ConfigError) and message in str(error) and not avatars
+
+
 def test_a_folder_is_not_overwritten(ufe_train, tmp_path):
-    result = ufe_train("--encoder", "mean", "--out", str(tmp_path))
+    result = ufe_train("--encoder", "mean", "--decoder", "blendshape", "--out", str(tmp_path))
     assert result.exit_code == 2 and "is a directory" in result.stderr
     assert not (tmp_path / "home").exists(), "refused before any work"
 

@@ -16,7 +16,8 @@ from ufe_core.plugins import catalogue
 from ufe_core.recipe import Recipe, resolve_recipe
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
-from ufe_core.training.loop import learning_rate, pick_device, refuse_held_out, trained
+from ufe_core.training.loop import pick_device, refuse_held_out, trained
+from ufe_core.training.optimise import learning_rate
 from ufe_synthetic.source import SyntheticCapture, SyntheticSource
 
 SPLIT = load_registry().splits["synthetic"]
@@ -41,7 +42,7 @@ def listener(progress):
         if progress.done == at:
             os.kill(os.getpid(), int(sent))
 
-recipe = resolve_recipe(catalogue(), budget="smoke", overrides={"training": overrides})
+recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": overrides})
 trained(recipe, load_registry().splits["synthetic"].train, store=Store(root), device=torch.device("cpu"),
         fresh=True, listener=listener, checkpoint_every_s=every_s)
 """
@@ -62,7 +63,8 @@ def store(tmp_path_factory):
 
 
 def recipe(encoder="univ", **training) -> Recipe:
-    return resolve_recipe(catalogue(), encoder=encoder, budget="smoke", overrides={"training": {**QUICK, **training}})
+    overrides = {"training": {**QUICK, **training}}
+    return resolve_recipe(catalogue(), encoder=encoder, decoder="blendshape", budget="smoke", overrides=overrides)
 
 
 class Told(list):
@@ -109,7 +111,7 @@ def test_the_weights_say_how_they_were_made(straight, store):
     assert done.encoder.training is False and done.encoder.fingerprint == done.sha256
     assert not list((store.root / "training").glob("*/checkpoint*")), "a finished training leaves no checkpoint"
     log = done.path.with_name("log.csv").read_text().splitlines()
-    assert log[0] == "step,learning_rate,total,photometric,geometry,gaze" and len(log) == 11
+    assert log[0] == "step,learning_rate,total,gaze,geometry,photometric" and len(log) == 11
 
 
 def test_trained_once_is_trained(straight, store):
@@ -130,7 +132,9 @@ def test_training_learns(store):
         "training": {**QUICK, "steps": 60, "learning_rate": 2e-3, "rotation_deg": 0, "scale": 1, "cutmix_patches": 0},
         "encoder": {"backbone": "resnet10t", "backbone_options": {"channels": [16, 32, 48, 64], "stem_width": 8}},
     }
-    told = run(store, resolve_recipe(catalogue(), budget="smoke", overrides=overrides))[1].training
+    told = run(store, resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides))[
+        1
+    ].training
     first, last = told[0].losses, told[-1].losses
     assert last["total"] < 0.75 * first["total"]
     assert last["geometry"] < 0.8 * first["geometry"] and last["gaze"] < 0.6 * first["gaze"]
@@ -267,7 +271,7 @@ class Spy:
 @pytest.mark.parametrize("encoder", ["univ", "mean"])
 def test_no_training_touches_a_held_out_person(encoder, monkeypatch, tmp_path):
     """A whole smoke training from an empty store, watched through the source interface."""
-    made = resolve_recipe(catalogue(), encoder=encoder, budget="smoke")
+    made = resolve_recipe(catalogue(), encoder=encoder, decoder="blendshape", budget="smoke")
     spies = []
 
     def make_source(self):
@@ -312,6 +316,6 @@ def test_another_recipe_does_not_take_the_weights(straight, tmp_path):
     needs, space = straight[0].encoder.needs, straight[0].encoder.code_space
     loaded = load_trained(recipe(), copy, needs.cameras, space, CPU)
     assert loaded.sha256 == straight[0].sha256
-    other = resolve_recipe(catalogue(), calibrator="none", budget="smoke")
+    other = resolve_recipe(catalogue(), decoder="blendshape", calibrator="none", budget="smoke")
     with pytest.raises(ArtifactError, match="was made with another calibrator: .*late_fusion"):
         load_trained(other, copy, needs.cameras, space, CPU)

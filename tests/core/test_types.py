@@ -8,6 +8,7 @@ from ufe_core.geometry import gaze_rotation, rotate_eyeballs, rotation_vector_ma
 from ufe_core.types import (
     AnchorSet,
     Avatar,
+    AvatarCode,
     Calibration,
     CameraSpec,
     Encoding,
@@ -213,6 +214,36 @@ def test_calibration_rows_follow_the_frames_and_one_user_is_broadcast():
     assert one.rows(torch.tensor([0, 0, 0]))["a"].shape == (1, 2)
 
 
-def test_identity_rows_follow_the_frames():
-    identity = Identity({"a": torch.arange(6.0).view(3, 2)})
-    assert identity.rows(torch.tensor([1, 0])).tensors["a"].tolist() == [[2, 3], [0, 1]]
+def test_identity_rows_follow_the_frames_and_rows_of_rows_are_rows():
+    """Gathered when read: nothing is copied before, and what is chosen twice is chosen from the first choice."""
+    identity = Identity({"a": torch.arange(6.0).view(3, 2), "b": torch.arange(3.0)})
+    assert identity["a"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    frames = identity.rows(torch.tensor([1, 0, 2, 2]))
+    assert frames["a"].tolist() == [[2, 3], [0, 1], [4, 5], [4, 5]] and frames["b"].tolist() == [1, 0, 2, 2]
+    again = frames.rows(torch.tensor([3, 0, 0]))
+    assert again["a"].tolist() == [[4, 5], [2, 3], [2, 3]] and again["b"].tolist() == [2, 1, 1]
+    assert again.tensors["a"] is identity.tensors["a"], "who reads `tensors` gets all subjects, once"
+    moved = again.to(torch.device("cpu"))
+    assert moved["a"].equal(again["a"])
+
+
+def test_gradients_reach_the_rows_that_were_read():
+    value = torch.zeros(3, 2, requires_grad=True)
+    Identity({"a": value}).rows(torch.tensor([2, 0, 2]))["a"].sum().backward()
+    assert value.grad.tolist() == [[1, 1], [0, 0], [2, 2]]
+
+
+@pytest.mark.parametrize("users", [None, torch.tensor([2, 2, 0, 1])], ids=["rows as they are", "rows of frames"])
+def test_parts_of_an_avatar_keep_each_frames_person(users):
+    identity = Identity({"who": torch.arange(4.0)}, users)
+    who = torch.arange(4.0) if users is None else users.float()
+    code = AvatarCode(torch.arange(8.0).view(4, 2), torch.arange(24.0).view(4, 6), identity)
+    part = code.part(1, 4).part(1, 3)
+    assert part.expression.tolist() == [[4, 5], [6, 7]] and part.gaze[:, 0].tolist() == [12, 18]
+    assert part.identity["who"].equal(who[2:4])
+    avatar = Avatar(torch.arange(4.0)[:, None, None].expand(4, 5, 3), torch.arange(4.0)[:, None, None, None], code)
+    first = avatar.first(3)
+    assert first.geometry[:, 0, 0].tolist() == [0, 1, 2] and first.texture.flatten().tolist() == [0, 1, 2]
+    assert first.code.gaze.equal(code.gaze[:3]) and first.code.identity["who"].equal(who[:3])
+    bare = Avatar(avatar.geometry).first(2)
+    assert len(bare.geometry) == 2 and bare.texture is None and bare.code is None

@@ -55,7 +55,7 @@ def export(
     """
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.interfaces.source import WriteRequest
-    from ufe_core.training.loop import Progress
+    from ufe_core.training.progress import Progress
 
     spec, opened, options = _open(name, assignments)
     reader, writer = _writer(target)

@@ -25,10 +25,10 @@ from ufe_core.cli.choice import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ufe_core.interfaces.source import HMCSource
+    from ufe_core.interfaces.source import Capture, HMCSource
     from ufe_core.packed import PackedCapture, PackEvent, PackRequest
     from ufe_core.store import Store
-    from ufe_core.training.loop import Progress
+    from ufe_core.training.progress import Progress
 
 _BUDGETS = ("smoke", "cpu", "gpu", "paper")
 
@@ -47,6 +47,8 @@ _BUDGETS = ("smoke", "cpu", "gpu", "paper")
               help="'tracking', 'augmented', 'all', or names separated by commas.")  # fmt: skip
 @click.option("--anchors", help="Names separated by commas, 'all' or 'none'.  [default: the six of a calibration]")
 @click.option("--extras", default="", help="Exact data to keep too: geometry, keypoints, segmentation, cameras.")
+@click.option("--texture", type=click.IntRange(0), help="Side of each frame's face texture, which codes are read off; "
+              "0 keeps none. [default: the default avatar's, where the source has textures]")  # fmt: skip
 @click.option("--session", default=0, show_default=True, type=click.IntRange(0), help="Which donning.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Which frames are drawn.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Captures made at a time.")
@@ -199,7 +201,7 @@ class _Tally:
         self._total, self._done, self._show = total, 0, show
 
     def count(self, event: PackEvent) -> None:
-        from ufe_core.training.loop import Progress
+        from ufe_core.training.progress import Progress
 
         self.made += event.kind == "made"
         self.found += event.kind == "found"
@@ -229,7 +231,18 @@ def _request(opened: HMCSource[Any], subject: str, wanted: dict[str, Any]) -> Pa
         seed=wanted["seed"],
         session=wanted["session"],
         extras=tuple(names_of(wanted["extras"])),
+        texture=_usual_texture(capture) if wanted["texture"] is None else wanted["texture"],
     )
+
+
+def _usual_texture(capture: Capture) -> int:
+    from ufe_core.interfaces.source import Capture
+    from ufe_core.plugins import catalogue
+    from ufe_core.recipe import DEFAULT_DECODER
+
+    if type(capture).texture is Capture.texture:
+        return 0
+    return int(catalogue().get("decoder", DEFAULT_DECODER).load().reads_texture)
 
 
 def _facts(

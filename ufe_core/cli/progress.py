@@ -23,10 +23,10 @@ from rich.table import Column
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from ufe_core.training.loop import Progress
+    from ufe_core.training.progress import Progress
 
-_TITLES = {"data": "captures", "train": "training"}
-_LOSSES = {"total": "loss", "photometric": "photo", "geometry": "geo", "gaze": "gaze"}
+_TITLES = {"data": "captures", "domes": "domes", "labels": "labels", "train": "training"}
+_LOSSES = {"total": "loss", "photometric": "photo", "geometry": "geo", "texture": "tex"}
 
 
 class TrainingDisplay:

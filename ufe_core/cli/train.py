@@ -12,8 +12,8 @@ import click
 if TYPE_CHECKING:
     import torch
 
-    from ufe_core.recipe import Recipe
-    from ufe_core.training.loop import Progress, TrainedEncoder
+    from ufe_core.recipe import Chosen, Recipe
+    from ufe_core.training.progress import Progress
 
 _BUDGETS = ("smoke", "cpu", "gpu", "paper")
 _KINDS = ("source", "decoder", "encoder", "calibrator", "training")
@@ -34,9 +34,10 @@ class _TrainCommand(click.Command):
 
 
 @click.command(cls=_TrainCommand)
-@click.option("--encoder", default="univ", show_default=True, help="What is trained; 'ufe plugins' lists encoders.")
+@click.option("--encoder", help="What is trained; 'ufe plugins' lists encoders. [default: univ]")
 @click.option("--calibrator", help="How anchors are used: late_fusion, none. [default: late_fusion]")
-@click.option("--decoder", default="blendshape", show_default=True, help="Avatar that the losses see through.")
+@click.option("--decoder", help="Avatar that the encoder's losses see through [default: upm]; without --encoder or "
+              "--calibrator, the avatar that is trained itself.")  # fmt: skip
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS), help="Sizes and steps; below.")
 @click.option("--anchors", help="Calibration expressions by name, comma-separated. [default: the six of the paper]")
@@ -47,13 +48,17 @@ class _TrainCommand(click.Command):
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
               help="Also copy the weights to this file, a safetensors file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts; progress goes to standard error.")
-def train(assignments: tuple[str, ...], anchors: str | None, device: str, fresh: bool, out: Path | None,
-          as_json: bool, **names: Any) -> None:  # fmt: skip
-    """Train an encoder on the training people of a source, or find the one that was trained before.
+def train(encoder: str | None, calibrator: str | None, decoder: str | None, assignments: tuple[str, ...],
+          anchors: str | None, device: str, fresh: bool, out: Path | None, as_json: bool,
+          **names: str) -> None:  # fmt: skip
+    """Train an encoder, or an avatar, on the training people of a source, or find the one that was trained before.
 
     Frames are rendered or read once and packed. Each step encodes a few people's frames with their anchors,
     drives their avatars with the codes, and compares with the avatars driven by the true codes. The people held
     out for testing are never read. Options and seed decide the weights; the same ones give the same file.
+
+    With --decoder alone it is the avatar that is trained, on dome captures of the same people; pictures show how far
+    it is. Use it with --set decoder.weights=FILE.
 
     Kill it at any time and run the same command again: it goes on from the last checkpoint (one every 30
     seconds, and one on Ctrl-C) and ends with the weights it would have had. Once done, the same command only
@@ -66,35 +71,65 @@ def train(assignments: tuple[str, ...], anchors: str | None, device: str, fresh:
       ufe train --budget smoke                         does it run? seconds
       ufe train --set training.steps=500 --set encoder.backbone=resnet18
       ufe train --anchors neutral,jaw_open --out two-anchors.safetensors
+      ufe train --decoder upm --out avatar.safetensors a codec avatar of your own
       ufe bench --train                                train, then measure on people never seen
 
     \b
     Where things are kept (UFE_HOME, default the user's cache folder):
-      captures/   packed frames, shared by every training with the same people, frames, size and anchors
+      captures/   packed frames, shared by every training with the same people, frames and size
+      domes/      packed dome frames, of which avatars are trained
       training/   the checkpoint of a training that is not done
-      weights/    weights.safetensors, log.csv and curve.png of each that is
+      weights/    weights.safetensors, log.csv, curve.png and, of avatars, pictures of each that is
     """
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
-    from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
+    from ufe_core.recipe import DEFAULT_ANCHORS, DEFAULT_DECODER, DEFAULT_ENCODER, resolve_recipe
     from ufe_core.store import Store
     from ufe_core.training.loop import pick_device, trained
 
+    place, overrides = pick_device(device), parse_overrides(assignments, owners=_KINDS)
+    if decoder is not None and encoder is None and calibrator is None and anchors is None:
+        _train_avatar(decoder, overrides, place, fresh, out, as_json, **names)
+        return
     chosen = tuple(name.strip() for name in anchors.split(",") if name.strip()) if anchors else DEFAULT_ANCHORS
-    overrides = parse_overrides(assignments, owners=_KINDS)
-    recipe = resolve_recipe(catalogue(), anchors=chosen, overrides=overrides, **names)
-    if recipe.encoder.spec.load().learns == "nothing":
+    recipe = resolve_recipe(
+        catalogue(), encoder=encoder or DEFAULT_ENCODER, calibrator=calibrator, decoder=decoder or DEFAULT_DECODER,
+        anchors=chosen, overrides=overrides, **names,
+    )  # fmt: skip
+    learns = recipe.encoder.spec.load().learns
+    if learns == "nothing":
         raise ConfigError(f"Encoder '{recipe.encoder.spec.id}' learns nothing: there is nothing to train.")
-    place = pick_device(device)
     watch = _Watch(recipe.training.steps)
     click.echo(_plan(recipe, place), err=True)
     with TrainingDisplay() as watch.show:
         done = trained(
-            recipe, _training_subjects(recipe), store=Store(), device=place, fresh=fresh, listener=watch
+            recipe, _training_subjects(recipe.source), store=Store(), device=place, fresh=fresh, listener=watch
         )  # fmt: skip
-    _report(recipe, done, watch, out, as_json)
+    assert done.path is not None, "only an encoder that learns nothing has no file"
+    _report(done.path, done.sha256, done.record, watch, out, as_json, steps=learns == "weights")
+
+
+def _train_avatar(decoder: str, overrides: dict[str, dict[str, Any]], device: torch.device, fresh: bool,
+                  out: Path | None, as_json: bool, *, source: str, budget: str) -> None:  # fmt: skip
+    from ufe_core.cli.progress import TrainingDisplay
+    from ufe_core.plugins import catalogue
+    from ufe_core.store import Store
+    from ufe_core.training.avatars import resolve_decoder_recipe, trained_decoder
+
+    recipe = resolve_decoder_recipe(catalogue(), decoder, source=source, budget=budget, overrides=overrides)
+    size = recipe.training
+    click.echo(
+        f"{recipe.decoder.spec.name}: dome captures of {size.people} people x {size.frames} frames, {size.steps:,} "
+        f"steps; {device}", err=True,
+    )  # fmt: skip
+    watch = _Watch(size.steps)
+    with TrainingDisplay() as watch.show:
+        done = trained_decoder(
+            recipe, _training_subjects(recipe.source), store=Store(), device=device, fresh=fresh, listener=watch
+        )  # fmt: skip
+    _report(done.path, done.sha256, done.record, watch, out, as_json, steps=True)
 
 
 class _Watch:
@@ -133,35 +168,38 @@ def _plan(recipe: Recipe, device: torch.device) -> str:
     return f"{text}: labels of {size.people} people x {size.frames} frames"
 
 
-def _training_subjects(recipe: Recipe) -> Sequence[str]:
+def _training_subjects(source: Chosen) -> Sequence[str]:
     """The training part of the source's split; every subject of a source that has none."""
     from ufe_core.registry import load_registry
 
     for split in load_registry().splits.values():
-        if split.source == recipe.source.spec.id and split.train:
+        if split.source == source.spec.id and split.train:
             return split.train
-    return recipe.make_source().subjects()
+    subjects: tuple[str, ...] = source.spec.load()(source.config).subjects()
+    return subjects
 
 
-def _report(recipe: Recipe, done: TrainedEncoder, watch: _Watch, out: Path | None, as_json: bool) -> None:
+def _report(path: Path, sha256: str | None, record: dict[str, Any], watch: _Watch, out: Path | None, as_json: bool, *,
+            steps: bool) -> None:  # fmt: skip
+    """Say where the weights are; `steps` tells whether they were trained in steps."""
     from ufe_core.store import write_atomic
     from ufe_core.training.curve import draw_curve
 
-    assert done.path is not None, "only an encoder that learns nothing has no file"
-    curve = done.path.with_name("curve.png")
-    drawn = curve.is_file() or draw_curve(done.path.with_name("log.csv"), curve)
+    curve, pictures = path.with_name("curve.png"), path.with_name("pictures")
+    drawn = curve.is_file() or (steps and draw_curve(path.with_name("log.csv"), curve))
     if out is not None:
-        write_atomic(out, done.path.read_bytes())
+        write_atomic(out, path.read_bytes())
     facts = {
-        "weights": str(done.path), "sha256": done.sha256, "seconds": done.record["seconds"],
-        "curve": str(curve) if drawn else None, "out": str(out.absolute()) if out else None,
-        "trained": watch.resumed_at is not None, "resumed_at": watch.resumed_at, "record": done.record,
+        "weights": str(path), "sha256": sha256, "seconds": record["seconds"],
+        "curve": str(curve) if drawn else None, "pictures": str(pictures) if pictures.is_dir() else None,
+        "out": str(out.absolute()) if out else None, "trained": watch.resumed_at is not None,
+        "resumed_at": watch.resumed_at, "record": record,
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    if recipe.encoder.spec.load().learns == "weights" and watch.resumed_at is None:
+    if steps and watch.resumed_at is None:
         click.echo("trained before; --fresh trains again", err=True)
-    for name in ("weights", "sha256", "seconds", "curve", "out"):
+    for name in ("weights", "sha256", "seconds", "curve", "pictures", "out"):
         if facts[name] is not None:
             click.echo(f"{name:8} {facts[name]}")

@@ -1,10 +1,12 @@
-"""Decoder: expression code, viewpoint, gaze and identity in; geometry and image out."""
+"""Decoder: expression code, gaze and identity in; geometry and image out; and how a decoder is itself trained."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar, final
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,17 +14,61 @@ from ufe_core.config import ComponentConfig
 from ufe_core.errors import ContractError
 from ufe_core.types import Avatar, CameraSpec, CodeSpace, Identity, MeshTopology, check_tensor
 
+if TYPE_CHECKING:
+    from ufe_core.budgets import DomeTrainingConfig
+    from ufe_core.packed_dome import DomeRequest, PackedDome
+
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
+OptionsT = TypeVar("OptionsT", bound="DomeTrainingConfig")
+
+
+class DecoderTraining(nn.Module, ABC, Generic[OptionsT]):
+    """How a decoder learns from dome captures (P§1.2): its parameters are what is optimised, its buffers are kept.
+
+    Subclasses set `options`, the model of their options, and `presets`, which budgets set otherwise.
+    """
+
+    options: ClassVar[type[Any]]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __init__(self, config: OptionsT, topology: MeshTopology) -> None:
+        super().__init__()
+        self.config, self.topology = config, topology
+
+    @abstractmethod
+    def request(self) -> DomeRequest:
+        """What to take of each training subject's dome capture."""
+
+    @abstractmethod
+    def fit_statistics(self, domes: Sequence[PackedDome]) -> None:
+        """Set buffers from the training subjects, before the first step."""
+
+    @abstractmethod
+    def losses(self, domes: Sequence[PackedDome], step: int) -> dict[str, Tensor]:
+        """The terms of a step's loss by name, and `total`; frames and rays are drawn by the seed and the step alone."""
+
+    @abstractmethod
+    def picture(self, domes: Sequence[PackedDome]) -> np.ndarray:
+        """How far it is, sRGB uint8 [H, W, 3]: truth, avatar and error side by side."""
+
+    @abstractmethod
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What the decoder loads: tensors, which are stored in half precision, and facts as JSON values."""
 
 
 class Decoder(nn.Module, ABC, Generic[ConfigT]):
     """The avatar (P§1): `identity` once per person, then `decode` and `render` for each code.
 
-    All three are differentiable in the code, the gaze and the geometry, so that an encoder can be trained through
-    them (P§5.1). A decoder's own parameters are frozen while an encoder trains.
+    All three are differentiable in the code and the gaze, so that an encoder can be trained through them (P§5.1).
+    A decoder's own parameters are frozen while an encoder trains.
+
+    A decoder whose codes are not the source's labels reads them off faces: it sets `reads_texture`, the side of the
+    textures that it needs, and implements `read`. One that is itself trained says how in `trained_by`.
     """
 
     code_modules: ClassVar[tuple[str, ...]] = ()
+    reads_texture: ClassVar[int] = 0
+    trained_by: ClassVar[type[DecoderTraining[Any]] | None] = None
     code_space: CodeSpace
     topology: MeshTopology
 
@@ -39,18 +85,34 @@ class Decoder(nn.Module, ABC, Generic[ConfigT]):
             geometry: float32 [U, V, 3], neutral geometry, mm.
         """
 
+    @classmethod
+    def weights_sha256(cls, config: ConfigT) -> str | None:
+        """Of the weights that a decoder with these options loads; None for one without weights.
+
+        Raises:
+            ArtifactError: there are none, or they cannot be read.
+        """
+        return None
+
+    def read(self, texture: Tensor, geometry: Tensor, neutral_texture: Tensor, neutral_geometry: Tensor) -> Tensor:
+        """The codes float32 [B, D] of B exact faces: E_exp (P§1.3, eq. 1).
+
+        Args:
+            texture: float32 [B, 3, T, T] in [0, 1]; T is `reads_texture`.
+            geometry: float32 [B, V, 3], mm.
+            neutral_texture: of the same people, like `texture`.
+            neutral_geometry: likewise, float32 [B, V, 3].
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes the source's labels as its codes.")
+
     @final
-    def decode(
-        self, expression: Tensor, gaze: Tensor, identity: Identity, *, viewpoint: CameraSpec | None = None
-    ) -> Avatar:
+    def decode(self, expression: Tensor, gaze: Tensor, identity: Identity) -> Avatar:
         """Decode B codes (P§1.5, eq. 5).
 
         Args:
             expression: float32 [B, D] of this decoder's code space.
             gaze: float32 [B, 6], unit vectors.
             identity: one row per frame.
-            viewpoint: where it will be seen from; None means the frontal view. Decoders without view-dependent
-                appearance ignore it.
 
         Raises:
             ContractError: a shape does not fit this decoder.
@@ -58,7 +120,7 @@ class Decoder(nn.Module, ABC, Generic[ConfigT]):
         name = type(self).__name__
         check_tensor(name, "decode.expression", expression, ("B", self.code_space.size), torch.float32)
         check_tensor(name, "decode.gaze", gaze, (expression.shape[0], 6), torch.float32)
-        avatar = self._decode(expression, gaze, identity, viewpoint or self.frontal_camera(256))
+        avatar = self._decode(expression, gaze, identity)
         expected = (expression.shape[0], self.topology.vertex_count, 3)
         if tuple(avatar.geometry.shape) != expected:
             raise ContractError(
@@ -67,12 +129,18 @@ class Decoder(nn.Module, ABC, Generic[ConfigT]):
         return avatar
 
     @abstractmethod
-    def _decode(self, expression: Tensor, gaze: Tensor, identity: Identity, viewpoint: CameraSpec) -> Avatar:
+    def _decode(self, expression: Tensor, gaze: Tensor, identity: Identity) -> Avatar:
         """What `decode` checks and returns."""
 
     @abstractmethod
-    def render(self, avatar: Avatar, camera: CameraSpec) -> Tensor:
-        """Image float32 [B, 3, H, W] in [0, 1] of the avatar on black, differentiable in its geometry."""
+    def render(self, avatar: Avatar, camera: CameraSpec, *, mask: Tensor | None = None) -> Tensor:
+        """Image float32 [B, 3, H, W] in [0, 1] of avatars on black, as the camera sees them.
+
+        Args:
+            avatar: what `decode` gave; the image is differentiable in what it was decoded from.
+            camera: a pinhole.
+            mask: bool [H, W], the only pixels that matter: others may stay black where that saves work.
+        """
 
     @abstractmethod
     def frontal_camera(self, size: int) -> CameraSpec:

@@ -59,7 +59,10 @@ SEGMENTS = (
 
 @dataclass(frozen=True)
 class Neutral:
-    """A subject's resting appearance: `geometry` float32 [V, 3] mm, `texture` uint8 [3, T, T] linear RGB."""
+    """A subject's resting appearance: `geometry` float32 [V, 3] mm, `texture` uint8 [3, T, T] linear RGB.
+
+    The texture is as a dome sees it, view-averaged and evenly lit.
+    """
 
     geometry: np.ndarray
     texture: np.ndarray
@@ -100,6 +103,14 @@ class Capture(ABC):
 
     def geometry(self, indices: Sequence[int]) -> np.ndarray | None:
         """Exact or tracked geometry float32 [N, V, 3] (mm, head coordinates); None where the capture has none."""
+        return None
+
+    def texture(self, indices: Sequence[int], *, size: int) -> np.ndarray | None:
+        """What an avatar's expression encoder reads beside the geometry, where it can be had: the face's texture.
+
+        It is as a dome would see it, view-averaged and evenly lit, and like `neutral` but for the expression: linear
+        RGB uint8 [N, 3, size, size]. None where the capture has none.
+        """
         return None
 
     def cameras_at(self, index: int) -> tuple[CameraSpec, ...] | None:

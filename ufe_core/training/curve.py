@@ -9,12 +9,12 @@ from pathlib import Path
 from ufe_core.errors import ArtifactError
 from ufe_core.store import write_atomic
 
-_TERMS = {
-    "total": ("all, weighted", "#222222"),
-    "photometric": ("photometric, of 255", "#0072b2"),
-    "geometry": ("geometry, mm", "#d55e00"),
-    "gaze": ("gaze, rad²", "#009e73"),
-}
+_TITLES = {
+    "total": "all, weighted", "photometric": "photometric, of 255", "texture": "texture, of 255",
+    "geometry": "geometry, mm", "gaze": "gaze, rad²", "kl": "KL divergence", "volume": "primitives' volume",
+}  # fmt: skip
+_COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+_NO_LOSS = ("step", "learning_rate")
 _LOG_BELOW = 0.5  # a loss that falls below this share of its maximum is clearer on a log scale
 
 
@@ -30,7 +30,8 @@ def draw_curve(log: Path, picture: Path) -> bool:
     try:
         rows = list(csv.DictReader(io.StringIO(log.read_text())))
         steps = [int(float(row["step"])) for row in rows]
-        lines = {name: [float(row[name]) for row in rows] for name in _TERMS}
+        names = [name for name in (rows[0] if rows else {}) if name not in _NO_LOSS]
+        lines = {name: [float(row[name]) for row in rows] for name in names}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"Training log '{log}' cannot be read ({type(error).__name__}: {error}).") from error
     lines = {name: values for name, values in lines.items() if any(value > 0 for value in values)}
@@ -42,8 +43,9 @@ def draw_curve(log: Path, picture: Path) -> bool:
 
     figure = Figure(figsize=(2.7 * len(lines), 2.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (name, values) in zip(figure.subplots(1, len(lines), squeeze=False)[0], lines.items(), strict=True):
-        title, colour = _TERMS[name]
+    for k, axes in enumerate(figure.subplots(1, len(lines), squeeze=False)[0]):
+        name, values = list(lines.items())[k]
+        title, colour = _TITLES.get(name, name), _COLOURS[k % len(_COLOURS)]
         axes.plot(steps, values, color=colour, linewidth=1.2)
         if 0 < min(values) < _LOG_BELOW * max(values):
             axes.set_yscale("log")

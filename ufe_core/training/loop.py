@@ -1,59 +1,36 @@
-"""The training loop: AdamW on the decoder losses, checkpoints, resume to the same bits (P§5, P§7.5)."""
+"""Encoders trained on the decoder losses (P§5): from the store if there, else now."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import json
 import logging
-import math
-import signal
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ufe_core.budgets import TrainingConfig
 from ufe_core.errors import ArtifactError, DataError, UfeError
+from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.interfaces.source import HMCSource
-from ufe_core.packed import PackRequest, pack
-from ufe_core.recipe import Recipe, subjects_digest, tracking_cameras
+from ufe_core.labels import labelled
+from ufe_core.packed import PackedCapture, PackRequest, pack
+from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
 from ufe_core.registry import load_registry
 from ufe_core.store import Store, write_atomic
-from ufe_core.training.data import TrainingData
+from ufe_core.training.data import Batch, TrainingData
 from ufe_core.training.losses import DecoderLoss
+from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
+from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.types import Encoding, Labels
 from ufe_core.weights import load_weights, save_weights, sha256_file
 
-CHECKPOINT_EVERY_S = 30.0
-_LOG_ROWS = 200
-_TIMING = "timing.json"
-_LOG_COLUMNS = ("step", "learning_rate", "total", "photometric", "geometry", "gaze")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What a training run tells while it works.
-
-    `stage` is `data` or `train`; `losses` are running means; `resumed_at` is where a run that goes on from a
-    checkpoint began.
-    """
-
-    stage: str
-    done: int
-    total: int
-    losses: dict[str, float]
-    resumed_at: int = 0
-
-
-Listener = Callable[[Progress], None]
+TIMING = "timing.json"
 
 
 @dataclass(frozen=True)
@@ -123,6 +100,7 @@ def trained(
         ArtifactError: the weights in the store are damaged, or it cannot be written.
         DataError: a subject is held out by the registry, or a capture cannot train.
     """
+    tell: Listener = (lambda progress: None) if listener is None else listener
     source = recipe.make_source()
     subjects = list(subjects)[: recipe.training.people]
     refuse_held_out(recipe.source.spec.id, subjects)
@@ -134,16 +112,16 @@ def trained(
         return TrainedEncoder(encoder.eval(), None, None, {})
     key = recipe.key(source, subjects)
     file = store.path("weights", key) / "weights.safetensors"
-    with store.lock("weights", key, on_wait=_tell_wait):
+    with store.lock("weights", key, on_wait=tell_wait):
         if fresh:
             store.remove("training", key)
         if fresh or not file.is_file():
             store.remove("weights", key)  # a folder without its file would keep the new one out
             if encoder.learns == "statistics":
-                encoder.fit_statistics(label_statistics(source, subjects, recipe.training))
-                _save(recipe, encoder, subjects, store, key, seconds=0.0, device=device, log=[])
+                encoder.fit_statistics(label_statistics(recipe, source, subjects, decoder, store, tell))
+                _save(recipe, encoder, subjects, store, key, seconds=0.0, device=device, log=b"")
             else:
-                run = _Run(recipe, encoder, decoder, store, key, device, listener)
+                run = _Run(recipe, encoder, decoder, store, key, device, tell)
                 run.train(source, subjects, checkpoint_every_s)
     return load_trained(recipe, file, cameras, decoder.code_space, device)
 
@@ -172,7 +150,7 @@ def load_trained(recipe: Recipe, file: Path, cameras: tuple[str, ...], code_spac
         raise ArtifactError(f"{file} does not fit {recipe.encoder.spec.id!r}: {str(error).splitlines()[-1]}") from error
     encoder.fingerprint = digest = sha256_file(file)
     _place(encoder, device).eval()
-    record = {"seconds": _seconds_beside(file), **spec.get("training", {})}
+    record = {"seconds": seconds_beside(file), **spec.get("training", {})}
     return TrainedEncoder(encoder, digest, file, record)
 
 
@@ -181,14 +159,15 @@ def _place(encoder: Encoder[Any], device: torch.device) -> Encoder[Any]:
     return encoder
 
 
-def _tell_wait(holder: str) -> None:
+def tell_wait(holder: str) -> None:
+    """Say that another process trains the same."""
     logging.getLogger("ufe").warning("The same training is under way in %s; waiting for it.", holder)
 
 
-def _seconds_beside(file: Path) -> float:
+def seconds_beside(file: Path) -> float:
     """How long training took; kept beside the weights, whose bytes must not depend on it."""
     try:
-        return float(json.loads((file.parent / _TIMING).read_text())["seconds"])
+        return float(json.loads((file.parent / TIMING).read_text())["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0
 
@@ -220,183 +199,98 @@ def refuse_held_out(source_id: str, subjects: Sequence[str]) -> None:
         raise DataError(f"Subjects {', '.join(overlap[:5])} are held out for testing: no training may read them.")
 
 
-def label_statistics(source: HMCSource[Any], subjects: Sequence[str], config: TrainingConfig) -> TrainingStatistics:
-    """Labels of the frames that training would use; no pixel is read."""
+def label_statistics(
+    recipe: Recipe, source: HMCSource[Any], subjects: Sequence[str], decoder: Decoder[Any], store: Store,
+    tell: Listener,
+) -> TrainingStatistics:  # fmt: skip
+    """Labels of the frames that training would use; no pixel is read unless the decoder reads faces."""
     expression, gaze = [], []
-    for capture in source.captures(subjects):
-        labels = capture.labels(capture.spread(config.frames, seed=0))
-        if labels is None:
-            raise DataError(f"Capture {capture.id!r} has no labels.")
-        expression.append(torch.from_numpy(labels.expression))
-        gaze.append(torch.from_numpy(labels.gaze))
+    if decoder.reads_texture:
+        for packed in training_captures(recipe, source, subjects, decoder, store, tell):
+            expression.append(torch.from_numpy(packed.expression[packed.frame_rows]))
+            gaze.append(torch.from_numpy(np.array(packed.gaze[packed.frame_rows])))
+    else:
+        for capture in source.captures(subjects):
+            labels = capture.labels(capture.spread(recipe.training.frames, seed=0))
+            if labels is None:
+                raise DataError(f"Capture {capture.id!r} has no labels.")
+            expression.append(torch.from_numpy(labels.expression))
+            gaze.append(torch.from_numpy(labels.gaze))
     return TrainingStatistics(Labels(torch.cat(expression), torch.cat(gaze)), ())
 
 
 class _Run:
-    """One training run; everything that it keeps goes through its checkpoint."""
+    """One training run of an encoder."""
 
     def __init__(self, recipe: Recipe, encoder: Encoder[Any], decoder: Any, store: Store, key: str,
-                 device: torch.device, listener: Listener | None) -> None:  # fmt: skip
+                 device: torch.device, tell: Listener) -> None:  # fmt: skip
         self.recipe, self.encoder, self.decoder = recipe, encoder, decoder
         self.store, self.key, self.device = store, key, device
         self.config = recipe.training
-        self.tell: Listener = (lambda progress: None) if listener is None else listener
-        self.checkpoint = store.path("training", key) / "checkpoint.safetensors"
-        groups = encoder.parameter_groups(self.config.weight_decay)
-        self.optimizer = torch.optim.AdamW(groups, lr=self.config.learning_rate, betas=(0.9, 0.98))
-        self.log: list[list[float]] = []
-        self.running: dict[str, float] = {}
-        self.seconds = 0.0
+        self.tell = tell
+        self.optimisation = Optimisation(
+            encoder, encoder.parameter_groups(self.config.weight_decay), self.config,
+            store.path("training", key) / "checkpoint.safetensors", component=recipe.encoder.spec.id,
+            listener=self.tell,
+        )  # fmt: skip
 
     def train(self, source: HMCSource[Any], subjects: Sequence[str], checkpoint_every_s: float) -> None:
         """Pack the data, restore the checkpoint if there is one, take the remaining steps, save."""
-        config, device = self.config, self.device
+        device, optimisation = self.device, self.optimisation
         data = self._data(source, subjects)
         texture, geometry = data.neutrals()
         identities = self.decoder.identity(texture.to(device), geometry.to(device))
-        loss = DecoderLoss(self.decoder, config, device)
-        if not self._restore():
+        loss = DecoderLoss(self.decoder, self.config, device)
+        if not optimisation.restore():
             self.encoder.fit_statistics(data.statistics())
-        bfloat16 = uses_bfloat16(config, device)
+        bfloat16 = uses_bfloat16(self.config, device)
         self.encoder.train()
-        started = saved = time.monotonic()
-        before = self.seconds
-        with contextlib.closing(data.batches(self._step, config.steps)) as batches, _Interrupt() as interrupt:
-            for step, cpu_batch in batches:
-                batch = cpu_batch.to(device)
-                torch.manual_seed((config.seed * config.steps + step) % 2**63)
-                rate = learning_rate(config, step)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = rate
-                with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-                    encoding: Encoding = self.encoder(batch.frames, batch.anchors)
-                terms = loss(encoding, batch.labels, identities.rows(batch.subjects[batch.frames.users]))
-                self.optimizer.zero_grad()
-                terms.total.backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), config.clip_norm)
-                if not bool(torch.isfinite(norm)):
-                    raise UfeError(
-                        f"Training diverged at step {step}: the gradient is not finite. "
-                        "Try --set training.learning_rate= with a smaller value."
-                    )
-                self.optimizer.step()
-                self._record(step, rate, terms.values())
-                self.tell(Progress("train", step + 1, config.steps, dict(self.running), self._step))
-                now = time.monotonic()
-                last = step + 1 == config.steps
-                if (interrupt.asked or now - saved >= checkpoint_every_s) and not last:
-                    self.seconds = before + now - started
-                    self._save_checkpoint(step + 1)
-                    saved = now
-                if interrupt.asked and not last:
-                    raise KeyboardInterrupt
-        self.seconds = before + time.monotonic() - started
+
+        def losses(cpu_batch: Batch) -> dict[str, Tensor]:
+            batch = cpu_batch.to(device)
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                encoding: Encoding = self.encoder(batch.frames, batch.anchors)
+            return vars(loss(encoding, batch.labels, identities.rows(batch.subjects[batch.frames.users])))
+
+        batches = data.batches(optimisation.step, self.config.steps)
+        optimisation.run(batches, losses, checkpoint_every_s=checkpoint_every_s)
         _save(
-            self.recipe,
-            self.encoder,
-            subjects,
-            self.store,
-            self.key,
-            seconds=self.seconds,
-            device=device,
-            log=self.log,
-        )
+            self.recipe, self.encoder, subjects, self.store, self.key, seconds=optimisation.seconds, device=device,
+            log=optimisation.log_csv(),
+        )  # fmt: skip
         self.store.remove("training", self.key)
 
     def _data(self, source: HMCSource[Any], subjects: Sequence[str]) -> TrainingData:
         cameras, anchors = self.encoder.needs.cameras, self.encoder.needs.anchors
-        request = PackRequest(self.config.frames, self.config.size, cameras, anchors)
-        ready: list[str] = []
-        lock = threading.Lock()
-
-        def count(subject: str) -> None:
-            with lock:
-                ready.append(subject)
-                self.tell(Progress("data", len(ready), len(subjects), {}))
-
-        captures = pack(source, subjects, request, store=self.store, progress=count)
+        captures = training_captures(self.recipe, source, subjects, self.decoder, self.store, self.tell)
         return TrainingData(captures, cameras, anchors, self.config)
 
-    def _record(self, step: int, rate: float, values: dict[str, float]) -> None:
-        running, steps = self.running, self.config.steps
-        for name, value in values.items():
-            running[name] = value if name not in running else 0.95 * running[name] + 0.05 * value
-        if (step + 1) % max(1, steps // _LOG_ROWS) == 0 or step + 1 == steps:
-            self.log.append([step + 1, rate, *(running[name] for name in _LOG_COLUMNS[2:])])
 
-    def _save_checkpoint(self, step: int) -> None:
-        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.encoder.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        spec = {
-            "component": self.recipe.encoder.spec.id, "config": {}, "step": step, "log": self.log,
-            "running": self.running, "seconds": self.seconds,
-        }  # fmt: skip
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(self.checkpoint, tensors, spec)
+def training_captures(
+    recipe: Recipe, source: HMCSource[Any], subjects: Sequence[str], decoder: Decoder[Any], store: Store,
+    tell: Listener,
+) -> list[PackedCapture]:  # fmt: skip
+    """Packed captures of the training subjects, labelled by the decoder.
 
-    def _restore(self) -> bool:
-        """Go on from the checkpoint; False if there is none. A damaged one is named and left behind."""
-        self._step = 0
-        if not self.checkpoint.is_file():
-            return False
-        try:
-            tensors, spec = load_weights(self.checkpoint)
-        except ArtifactError as error:
-            logging.getLogger("ufe").warning("%s Training starts from the beginning.", error)
-            return False
-        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        self.encoder.load_state_dict(model)
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, field = name.split(".")
-                parameter = parameters[int(index)]
-                # The moments must lie in memory as their parameter does: another order may round otherwise.
-                placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
-                state.setdefault(int(index), {})[field] = placed
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self._step, self.seconds = int(spec["step"]), float(spec["seconds"])
-        self.log, self.running = [list(row) for row in spec["log"]], dict(spec["running"])
-        return True
-
-
-class _Interrupt:
-    """Holds Ctrl-C back until the step is done, so that no checkpoint has half of one; a second goes through.
-
-    Only the main thread is told of Ctrl-C, so in any other this does nothing.
+    The default anchors are always packed, so that methods with and without calibration read the same files.
     """
-
-    def __init__(self) -> None:
-        self.asked = False
-        self._before: Any = None
-
-    def __enter__(self) -> _Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _on_signal(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up, then a cosine to the final rate (P§7.5, P§13.3 O26)."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    part = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.final_rate + (config.learning_rate - config.final_rate) * 0.5 * (1 + math.cos(math.pi * part))
+    config = recipe.training
+    known = source.captures(subjects[:1])[0].anchors
+    usual = (name for name in DEFAULT_ANCHORS if name in known)
+    request = PackRequest(
+        config.frames, config.size, tracking_cameras(source, subjects[0]),
+        tuple(dict.fromkeys((*recipe.anchors, *usual))), texture=decoder.reads_texture,
+    )  # fmt: skip
+    count = Counter(lambda done: tell(Progress("data", done, len(subjects), {})))
+    captures = pack(source, subjects, request, store=store, progress=count)
+    return labelled(
+        captures, source, decoder, store=store,
+        progress=lambda done: tell(Progress("labels", done, len(subjects), {})),
+    )  # fmt: skip
 
 
 def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store: Store, key: str, *,
-          seconds: float, device: torch.device, log: list[list[float]]) -> None:  # fmt: skip
+          seconds: float, device: torch.device, log: bytes) -> None:  # fmt: skip
     record = {
         "budget": recipe.budget, "config": recipe.training.model_dump(mode="json"), "subjects": len(subjects),
         "subjects_sha256": subjects_digest(subjects), "source": recipe.source.spec.id,
@@ -405,7 +299,5 @@ def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store:
     spec = {**weights_spec(recipe, encoder), "training": record}
     with store.building("weights", key) as folder:
         save_weights(folder / "weights.safetensors", encoder.state_dict(), spec)
-        text = io.StringIO()
-        csv.writer(text).writerows([_LOG_COLUMNS, *log])
-        write_atomic(folder / "log.csv", text.getvalue().encode())
-        write_atomic(folder / _TIMING, json.dumps({"seconds": round(seconds, 1)}).encode())
+        write_atomic(folder / "log.csv", log)
+        write_atomic(folder / TIMING, json.dumps({"seconds": round(seconds, 1)}).encode())

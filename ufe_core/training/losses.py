@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ufe_core.budgets import TrainingConfig
 from ufe_core.interfaces.decoder import Decoder
-from ufe_core.types import Avatar, Encoding, Identity, Labels
+from ufe_core.types import Encoding, Identity, Labels
 
 
 def gaze_angles(gaze: Tensor) -> Tensor:
@@ -75,14 +75,8 @@ class DecoderLoss:
         count = min(config.render_frames, len(labels.gaze))
         if config.photometric > 0 and count:
             with torch.no_grad():
-                target = self.decoder.render(_first(truth, count), self.camera)
-            image = self.decoder.render(_first(predicted, count), self.camera)
+                target = self.decoder.render(truth.first(count), self.camera, mask=self.mask > 0)
+            image = self.decoder.render(predicted.first(count), self.camera, mask=self.mask > 0)
             photometric = photometric_loss(image, target, self.mask)
         total = config.photometric * photometric + config.geometry * geometry + config.gaze * gaze
         return LossTerms(photometric, geometry, gaze, total)
-
-
-def _first(avatar: Avatar, count: int) -> Avatar:
-    slabs = None if avatar.slabs is None else {name: value[:count] for name, value in avatar.slabs.items()}
-    texture = None if avatar.texture is None else avatar.texture[:count]
-    return Avatar(avatar.geometry[:count], texture, slabs)

@@ -15,7 +15,7 @@ from ufe_avatar.networks.layers import rotation_matrices
 from ufe_avatar.networks.size import CODE_SIDE, Size
 
 _COLOUR_SCALE, _COLOUR_MEAN = 25.0, 100.0
-_RELATIVE_SCALE = 0.8  # above 1 / its neighbours' distance a primitive would leave gaps
+RELATIVE_SCALE = 0.8  # above 1 / its neighbours' distance a primitive would leave gaps
 _KEPT = 0.9  # of the running scale at each update
 _EPSILON = 1e-8
 
@@ -128,7 +128,7 @@ class Assembler(nn.Module):
         positions = centre.flatten(1, 2) + weight * geometry.position
         rotations = frames @ rotation_matrices(weight * geometry.rotation)
         scales = weight * geometry.scale + (1 - weight)
-        return positions, rotations, _RELATIVE_SCALE * self.adaptwarps[:, None] * scales
+        return positions, rotations, RELATIVE_SCALE * self.adaptwarps[:, None] * scales
 
     @torch.no_grad()
     def _update_scale(self, centre: Tensor) -> None:

@@ -46,16 +46,18 @@ class _Decoder(nn.Module):
             self.layers[f"t{i}"] = nn.Sequential(ConvTransposeWN(before, after, leaky=True), nn.LeakyReLU(SLOPE))
         self.layers[f"t{size.levels - 1}"] = nn.Sequential(ConvTransposeWN(channels[-1], outputs))
 
-    def _features(self, inputs: Sequence[Tensor | None], bias_maps: Sequence[Tensor]) -> list[Tensor]:
-        """The feature maps of all levels but the last, from parts of the 4 x 4 input."""
+    def _features(
+        self, inputs: Sequence[Tensor | None], bias_maps: Sequence[Tensor], levels: int | None = None
+    ) -> list[Tensor]:
+        """The feature maps of all levels but the last, or of the first few, from parts of the 4 x 4 input."""
         x = torch.cat([part for part in inputs if part is not None], 1)
         features = []
-        for i in range(len(self.layers) - 1):
+        for i in range(len(self.layers) - 1 if levels is None else levels):
             x = (self.layers[f"t{i}"](x) + bias_maps[i]) / math.sqrt(2)
             features.append(x)
         return features
 
-    def _output(self, features: Tensor) -> Tensor:
+    def output(self, features: Tensor) -> Tensor:
         """The last level, [B, C, U, U]."""
         return self.layers[f"t{len(self.layers) - 1}"](features) + self.bias
 
@@ -83,11 +85,25 @@ class GeometryDecoder(_Decoder):
         """Decode codes [B, 16, 4, 4] with a person's `z_geo` and `b_geo`; conditions are [B, C, 4, 4]."""
         features = self._features([self.encmod(expression), z, conditions], bias_maps)
         motion = self.motion(features[self._motion_level]).flatten(2).transpose(1, 2) * _MOTION_SCALE
+        offsets = self._offsets(features)
+        opacity = (_OPACITY_SCALE * self.output(features[-1])).exp()
+        return Geometry(offsets, opacity, motion[..., :3], motion[..., 3:6], motion[..., 6:].exp())
+
+    def mesh(
+        self, expression: Tensor, z: Tensor, bias_maps: Sequence[Tensor], conditions: Tensor | None = None
+    ) -> Tensor:
+        """Only the normalised vertices [B, V, 3], which coarse levels tell; the arguments are those of `forward`."""
+        return self._offsets(self._features([self.encmod(expression), z, conditions], bias_maps, self.mesh_levels))
+
+    @property
+    def mesh_levels(self) -> int:
+        """Levels that `mesh` needs, and so bias maps."""
+        return self._mesh_level + 1
+
+    def _offsets(self, features: Sequence[Tensor]) -> Tensor:
         mesh = self.geo(features[self._mesh_level])
         places = self.coords.expand(len(mesh), -1, -1, -1)
-        offsets = functional.grid_sample(mesh, places, align_corners=False)[..., 0].transpose(1, 2)
-        opacity = (_OPACITY_SCALE * self._output(features[-1])).exp()
-        return Geometry(offsets, opacity, motion[..., :3], motion[..., 3:6], motion[..., 6:].exp())
+        return functional.grid_sample(mesh, places, align_corners=False)[..., 0].transpose(1, 2)
 
 
 class ColourDecoder(_Decoder):
@@ -119,7 +135,7 @@ class ColourDecoder(_Decoder):
             bias_maps: `b_tex` of the people.
             conditions: float32 [B, C, 4, 4].
         """
-        return self._output(self.features(view, expression, z, bias_maps, conditions)[-1])
+        return self.output(self.features(view, expression, z, bias_maps, conditions)[-1])
 
     def features(
         self,

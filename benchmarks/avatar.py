@@ -1,0 +1,333 @@
+"""How well the avatar `upm` shows people it never saw: reconstruction beside floors, codes across people, gaze control.
+
+    python benchmarks/avatar.py [--people 32] [--weights FILE] [--out FOLDER]
+
+Writes results.json and the picture subjects.jpg. What each part measures is told by its function.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ufe_avatar.codec import CODE_SIZE, READ_TEXELS
+from ufe_avatar.eyeballs import gaze_of
+from ufe_avatar.mesh_render import MeshRenderer
+from ufe_avatar.plugin import UpmConfig
+from ufe_avatar.upm import UpmDecoder
+from ufe_avatar.views import Views, camera_around
+from ufe_avatar.volume_render import srgb
+from ufe_bench.aggregate import summarise
+from ufe_core.head import load_head
+from ufe_core.ops.rasterize import rasterize
+from ufe_core.packed_dome import DomeRequest, PackedDome, pack_domes
+from ufe_core.registry import load_registry
+from ufe_core.store import Store
+from ufe_core.types import CameraSpec
+from ufe_synthetic.plugin import SyntheticConfig
+from ufe_synthetic.source import SyntheticCapture, SyntheticSource
+
+FRAMES, TRAINING_FRAMES, NEUTRAL_TEXELS, HEIGHT = 8, 16, 256, 384
+GAZE_DEGREES = (-20, -10, 0, 10, 20)
+_EYE_PX, _PUPIL_WINDOW_MM = 256, 5.0
+_VIEWS = (-45.0, 0.0, 45.0)
+
+
+def main() -> None:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--people", type=int, default=32, help="how many of the test subjects")
+    parser.add_argument("--weights", default="released", help="as decoder.weights")
+    parser.add_argument("--out", type=Path, default=Path("docs/avatar"))
+    arguments = parser.parse_args()
+    split, source, store = load_registry().splits["synthetic"], SyntheticSource(SyntheticConfig()), Store()
+    people = split.test[: arguments.people]
+    decoder = UpmDecoder(UpmConfig(weights=arguments.weights)).eval().requires_grad_(False)
+    with torch.inference_mode():
+        seen = pack_domes(source, list(people), _request(FRAMES), store=store)
+        learnt = pack_domes(source, list(split.train), _request(TRAINING_FRAMES), store=store)
+        report = {
+            "people": len(people), "frames": FRAMES, "avatar": decoder.code_space.name,
+            "reconstruction": reconstruction(decoder, seen, learnt),
+            "across_people": across_people(decoder, source, people),
+            "gaze": gaze_control(decoder, seen[: min(8, len(seen))]),
+        }  # fmt: skip
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        _write(arguments.out / "subjects.jpg", subject_sheet(decoder, source, people[:: max(1, len(people) // 2)][:2]))
+    text = json.dumps(report, indent=1)
+    (arguments.out / "results.json").write_text(text + "\n")
+    print(text)
+
+
+def reconstruction(
+    decoder: UpmDecoder, seen: Sequence[PackedDome], learnt: Sequence[PackedDome]
+) -> dict[str, dict[str, Any]]:
+    """Read a frame's code from its exact texture and mesh, decode it, compare with the dome's image, mesh and texture.
+
+    Beside it, rendered as a textured mesh: the person's neutral face; the neutral plus a linear PCA of as many numbers
+    as the code has, of how meshes and textures of the training people differ from neutral, both scaled to the same
+    variance; and the true mesh with its true texture, as far as a mesh can show it. Pixels count where the true mesh
+    is seen above the shoulders. L1 of 255, PSNR in dB, mesh in mm over the face, texture L1 of 255 at 64 texels.
+    """
+    pca = _Pca(learnt)
+    render = MeshRenderer(decoder.topology)
+    face = torch.from_numpy(decoder.topology.region("face"))
+    eyes = [torch.from_numpy(decoder.topology.region(f"eye_{side}")) for side in ("left", "right")]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for dome in seen:
+        count = len(dome.frames)
+        mesh, image = torch.from_numpy(dome.geometry[:].copy()), torch.from_numpy(dome.images[:, 0].copy()) / 255
+        texture = torch.from_numpy(dome.texture[:].copy()) / 255
+        resting = torch.from_numpy(dome.neutral_geometry.copy()).expand(count, -1, -1)
+        painted = (torch.from_numpy(dome.neutral_texture.copy()) / 255).expand(count, -1, -1, -1)
+        small = (torch.from_numpy(dome.resting_texture.copy()) / 255).expand(count, -1, -1, -1)
+        rotation, translation, focal, centre = (
+            torch.from_numpy(getattr(dome, name)[:, 0].copy())
+            for name in ("rotation", "translation", "focal", "centre")
+        )
+        views = Views(rotation, translation, focal, centre, image.shape[-1], image.shape[-2])
+        counted = _head_pixels(decoder, mesh, views)
+
+        code = decoder.read(texture, mesh, small, resting)
+        identity = decoder.identity(painted[:1], resting[:1]).rows(torch.zeros(count, dtype=torch.int64))
+        avatar = decoder.decode(code, gaze_of(mesh, resting, eyes), identity)
+        moved, changed = pca(mesh - resting, texture - small)
+        shown = {
+            "upm": (
+                avatar.geometry, small + _resized(decoder.texture_of(avatar) - painted, READ_TEXELS),
+                decoder.render_views(avatar, views),
+            ),
+            "neutral": (resting, small, render(resting, painted, views)[0]),
+            "pca": (
+                resting + moved, small + changed,
+                render(resting + moved, (painted + _resized(changed, NEUTRAL_TEXELS)).clamp(0, 1), views)[0],
+            ),
+            "true mesh and texture": (
+                mesh, texture,
+                render(mesh, (painted + _resized(texture - small, NEUTRAL_TEXELS)).clamp(0, 1), views)[0],
+            ),
+        }  # fmt: skip
+        for name, (geometry, unwrapped, made) in shown.items():
+            wrong = (made - image) * counted
+            square = wrong.square().sum((1, 2, 3)) / (3 * counted.sum((1, 2, 3)))
+            values = {
+                "image_l1": 255 * float((wrong.abs().sum((1, 2, 3)) / (3 * counted.sum((1, 2, 3)))).mean()),
+                "psnr_db": float((-10 * square.log10()).mean()),
+                "mesh_mm": float((geometry - mesh)[:, face].norm(dim=-1).mean()),
+                "texture_l1": 255 * float((unwrapped - texture).abs().mean()),
+            }
+            for key, value in values.items():
+                found.setdefault(name, {}).setdefault(key, {})[dome.subject] = value
+    return {name: {key: _interval(values) for key, values in row.items()} for name, row in found.items()}
+
+
+def across_people(decoder: UpmDecoder, source: SyntheticSource, people: Sequence[str]) -> dict[str, Any]:
+    """Decode with person B what was read from person A, and compare with B doing what A did.
+
+    Beside it, B's own code of the same doing, and B at rest. Mesh in mm over the face, texture L1 of 255.
+    """
+    face = torch.from_numpy(decoder.topology.region("face"))
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for a, b in zip(people, [*people[1:], people[0]], strict=True):
+        performer, other = source.captures([a, b])
+        assert isinstance(performer, SyntheticCapture)
+        frames = performer.spread(FRAMES, seed=2)
+        motion = performer._performance.motion(frames)
+        resting = {who: _neutral_of(capture, source) for who, capture in (("a", performer), ("b", other))}
+        read = torch.from_numpy(performer.texture(frames, size=READ_TEXELS)) / 255
+        code = decoder.read(read, torch.from_numpy(performer.geometry(frames)), *resting["a"][1:])
+        number = int(b[1:])
+        scene = source.studio(number, 0).scene
+        mesh = torch.from_numpy(scene.pose(motion.expression, motion.gaze)[:, : scene.head_count])
+        texture = torch.from_numpy(source.dome_of(number).texture_of(motion, size=READ_TEXELS)) / 255
+        painted, small, still = resting["b"]
+        identity = decoder.identity(painted, still[:1]).rows(torch.zeros(FRAMES, dtype=torch.int64))
+        gaze = torch.from_numpy(motion.gaze)
+        shown = {"neutral": (still, small)}
+        for name, some in (("code of A", code), ("code of B", decoder.read(texture, mesh, small, still))):
+            avatar = decoder.decode(some, gaze, identity)
+            shown[name] = avatar.geometry, small + _resized(decoder.texture_of(avatar) - painted, READ_TEXELS)
+        for name, (geometry, unwrapped) in shown.items():
+            row = found.setdefault(name, {"mesh_mm": {}, "texture_l1": {}})
+            row["mesh_mm"][b] = float((geometry - mesh)[:, face].norm(dim=-1).mean())
+            row["texture_l1"][b] = 255 * float((unwrapped - texture).abs().mean())
+    return {name: {key: _interval(values) for key, values in row.items()} for name, row in found.items()}
+
+
+def gaze_control(decoder: UpmDecoder, seen: Sequence[PackedDome]) -> dict[str, Any]:
+    """Hold the expression, turn the gaze, and find the pupils in close-up renderings of each eye.
+
+    The pupil's place is the mean place of the darkest pixels within 5 mm of where the gaze points on the eyeball; its
+    distance from there, over the eyeball's radius, is the error in degrees.
+    """
+    wide = torch.zeros(1, CODE_SIZE)
+    errors: dict[str, list[float]] = {}
+    for dome in seen:
+        painted = torch.from_numpy(dome.neutral_texture.copy())[None] / 255
+        still = torch.from_numpy(dome.neutral_geometry.copy())[None]
+        identity = decoder.identity(painted, still)
+        for name in ("left", "right"):
+            ball = still[0, torch.from_numpy(decoder.topology.region(f"eye_{name}"))]
+            middle = ball.mean(0)
+            radius = float((ball - middle)[:, 2].max())
+            camera = _close_up(middle.numpy())
+            for azimuth in GAZE_DEGREES:
+                towards = np.radians(azimuth)
+                one = torch.tensor([np.sin(towards), 0.0, np.cos(towards)], dtype=torch.float32)
+                avatar = decoder.decode(wide, torch.cat([one, one])[None], identity)
+                views = Views.of([camera])
+                place = views.project((middle + radius * one)[None, None])[0, 0]
+                found = _darkest(decoder.render(avatar, camera)[0], place, float(camera.intrinsics[0, 0] / place[2]))
+                mm = (found - place[:2]) * float(place[2] / camera.intrinsics[0, 0])
+                across = mm[0] / np.cos(towards), mm[1]
+                errors.setdefault(dome.subject, []).append(float(np.degrees(np.hypot(*across) / radius)))
+    means = {subject: float(np.mean(values)) for subject, values in errors.items()}
+    return {"pupil_deg": _interval(means), "largest_deg": max(max(values) for values in errors.values())}
+
+
+def subject_sheet(decoder: UpmDecoder, source: SyntheticSource, people: Sequence[str]) -> np.ndarray:
+    """Truth, avatar and twice the error: a row of people, three expressions from left, front and right of each."""
+    rows = []
+    for k, dome in enumerate(source.dome(people)):
+        neutral = dome.neutral(size=NEUTRAL_TEXELS)
+        painted = torch.from_numpy(neutral.texture)[None] / 255
+        still = torch.from_numpy(neutral.geometry)[None]
+        small = torch.from_numpy(dome.neutral(size=READ_TEXELS).texture)[None] / 255
+        identity = decoder.identity(painted, still)
+        eyes = [torch.from_numpy(decoder.topology.region(f"eye_{side}")) for side in ("left", "right")]
+        columns = []
+        for index in dome.spread(9, seed=k)[1::3]:
+            mesh = torch.from_numpy(dome.geometry([index]))
+            texture = torch.from_numpy(dome.texture([index], size=READ_TEXELS)) / 255
+            avatar = decoder.decode(decoder.read(texture, mesh, small, still), gaze_of(mesh, still, eyes), identity)
+            pose = dome.head_pose([index])[0]
+            for angle in _VIEWS:
+                camera = _nearest(dome.cameras, pose, angle)
+                image = dome.frames([index], cameras=[camera.name], height=320)[0, 0]
+                truth = torch.from_numpy(image) / 255
+                sized = camera.resized(image.shape[2], image.shape[1])
+                moved = _moved(sized, pose)
+                made = decoder.render(avatar, moved)[0]
+                columns.append(np.concatenate([srgb(truth), srgb(made), srgb(2 * (made - truth).abs())]))
+        rows.append(np.concatenate(columns, 1))
+    return np.concatenate(rows)
+
+
+class _Pca:
+    """The first principal components of displacements and texture differences together, about 0."""
+
+    def __init__(self, domes: Sequence[PackedDome]) -> None:
+        moved = np.concatenate([dome.geometry[:] - dome.neutral_geometry for dome in domes])
+        changed = np.concatenate([dome.texture[:].astype(np.float32) - dome.resting_texture for dome in domes]) / 255
+        self.shapes = moved.shape[1:], changed.shape[1:]
+        self.scales = float(np.linalg.norm(moved)), float(np.linalg.norm(changed))
+        data = torch.from_numpy(self._joined(moved, changed))
+        _, vectors = torch.linalg.eigh((data @ data.T).double())
+        components = vectors[:, -CODE_SIZE:].T.float() @ data
+        self.components = components / components.norm(dim=1, keepdim=True)
+
+    def _joined(self, moved: np.ndarray, changed: np.ndarray) -> np.ndarray:
+        parts = [
+            value.reshape(len(value), -1) / scale for value, scale in zip((moved, changed), self.scales, strict=True)
+        ]
+        return np.concatenate(parts, 1)
+
+    def __call__(self, moved: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
+        data = torch.from_numpy(self._joined(moved.numpy(), changed.numpy()))
+        kept = data @ self.components.T @ self.components
+        size = int(np.prod(self.shapes[0]))
+        first, second = kept[:, :size] * self.scales[0], kept[:, size:] * self.scales[1]
+        return first.view(-1, *self.shapes[0]), second.view(-1, *self.shapes[1])
+
+
+def _request(frames: int) -> DomeRequest:
+    return DomeRequest(frames, 2, HEIGHT, READ_TEXELS, NEUTRAL_TEXELS)
+
+
+def _resized(texture: Tensor, side: int) -> Tensor:
+    if texture.shape[-1] == side:
+        return texture
+    mode = "area" if side < texture.shape[-1] else "bilinear"
+    return torch.nn.functional.interpolate(texture, (side, side), mode=mode)
+
+
+def _neutral_of(capture: SyntheticCapture, source: SyntheticSource) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the resting face the texture, the texture as codes are read from it, and the geometry."""
+    neutral = capture.neutral()
+    resting = source.dome([capture.subject])[0].neutral(size=READ_TEXELS)
+    return (
+        torch.from_numpy(neutral.texture)[None] / 255,
+        (torch.from_numpy(resting.texture)[None] / 255).expand(FRAMES, -1, -1, -1),
+        torch.from_numpy(neutral.geometry)[None].expand(FRAMES, -1, -1),
+    )
+
+
+def _head_pixels(decoder: UpmDecoder, mesh: Tensor, views: Views) -> Tensor:
+    """Bool [B, 1, H, W]: where the mesh is seen, but for what lies 50 mm or more below the face, under clothes."""
+    faces = torch.from_numpy(decoder.topology.faces.astype(np.int32))
+    ids = rasterize(views.project(mesh), faces, height=views.height, width=views.width)
+    down = torch.from_numpy(load_head().template[:, 1])
+    bare = down[faces.long()].amax(1) < down[torch.from_numpy(decoder.topology.region("face"))].amax() + 50
+    return (bare[ids.clamp_min(0).long()] & (ids >= 0))[:, None]
+
+
+def _close_up(middle: np.ndarray) -> CameraSpec:
+    """A camera straight in front of an eye, 40 mm of which fill its image."""
+    front = camera_around(0, 0, _EYE_PX)
+    position = middle + np.array([0.0, 0.0, 400.0])
+    focal = _EYE_PX * 400.0 / 40.0
+    intrinsics = np.array([[focal, 0, _EYE_PX / 2], [0, focal, _EYE_PX / 2], [0, 0, 1.0]])
+    return CameraSpec("eye", "centre", "whole", "augmented", _EYE_PX, _EYE_PX, intrinsics, front.rotation,
+                      -front.rotation @ position)  # fmt: skip
+
+
+def _darkest(image: Tensor, place: Tensor, px_per_mm: float) -> Tensor:
+    """Mean place (x, y) of the darkest pixels near one: those in the darker half between the darkest and the middle."""
+    grey = image.mean(0)
+    y, x = torch.meshgrid(*(torch.arange(size) + 0.5 for size in grey.shape), indexing="ij")
+    near = (x - place[0]).square() + (y - place[1]).square() < (_PUPIL_WINDOW_MM * px_per_mm) ** 2
+    values = grey[near]
+    limit = values.min() + 0.35 * (values.median() - values.min())
+    dark = near & (grey <= limit)
+    return torch.stack([x[dark].mean(), y[dark].mean()])
+
+
+def _nearest(cameras: Sequence[CameraSpec], pose: np.ndarray, azimuth_deg: float) -> CameraSpec:
+    """The camera seen from the head nearest to an azimuth at the height of the eyes."""
+    wanted = camera_around(azimuth_deg, 0, 64)
+    towards = -wanted.rotation[2]
+    rotation, translation = pose[:, :3], pose[:, 3]
+
+    def cosine(camera: CameraSpec) -> float:
+        place = (-camera.rotation.T @ camera.translation - translation) @ rotation
+        return float(place @ towards / np.linalg.norm(place))
+
+    return max(cameras, key=cosine)
+
+
+def _moved(camera: CameraSpec, pose: np.ndarray) -> CameraSpec:
+    """A camera of the world in coordinates of a head."""
+    rotation, translation = camera.rotation @ pose[:, :3], camera.rotation @ pose[:, 3] + camera.translation
+    return CameraSpec(camera.name, camera.side, camera.region, camera.role, camera.width, camera.height,
+                      camera.intrinsics, rotation, translation)  # fmt: skip
+
+
+def _interval(values: dict[str, float]) -> dict[str, Any]:
+    summary = summarise(values)
+    return {"mean": round(summary.mean, 4), "ci95": [round(end, 4) for end in summary.ci95]}
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Where primitives sit on the simulator's head, recomputed from texels, planes and boxes in plain numpy."""
+
+from collections import defaultdict
+
+import numpy as np
+import pytest
+import torch
+
+from ufe_avatar.codec import CODE_SIZE, CONDITIONS, Codec
+from ufe_avatar.networks.atlas import build_atlas
+from ufe_avatar.networks.size import Size
+from ufe_avatar.placement import Placement, frames
+from ufe_core.head import load_head
+from ufe_core.types import MeshTopology
+
+SIZES = [(64, 4), (128, 8)]
+
+
+def islands(topology):
+    """Of each face the connected part of the UV layout, by walking from face to face."""
+    faces_at = defaultdict(list)
+    for face, points in enumerate(topology.uv_faces.tolist()):
+        for point in points:
+            faces_at[point].append(face)
+    owner = np.full(len(topology.uv_faces), -1)
+    for first in range(len(owner)):
+        if owner[first] >= 0:
+            continue
+        owner[first], todo = first, [first]
+        while todo:
+            for point in topology.uv_faces[todo.pop()].tolist():
+                for face in faces_at[point]:
+                    if owner[face] < 0:
+                        owner[face] = first
+                        todo.append(face)
+    return owner
+
+
+class Scene:
+    """A mesh, its atlas and placement, and cells taken apart one by one."""
+
+    def __init__(self, topology, mesh, uv, voxels):
+        self.topology, self.mesh, self.uv, self.voxels = topology, mesh, uv, voxels
+        self.atlas = build_atlas(topology, uv)
+        self.placement = Placement(topology, self.atlas, voxels)
+        self.boxes = self.placement.boxes(mesh)
+        planes = frames(self.placement.planes, torch.from_numpy(mesh.astype(np.float64))[None])
+        self.centre, self.axes, self.apart = (value[0].numpy() for value in planes)
+        self.island = islands(topology)
+
+    def texels(self, cell):
+        """Rows and columns of a cell's texels, row by row."""
+        row, column = divmod(cell, self.uv // self.voxels)
+        rows, columns = np.indices((self.voxels, self.voxels)).reshape(2, -1)
+        return rows + row * self.voxels, columns + column * self.voxels
+
+    def own(self, cell):
+        """Which of them its primitive covers: those of the island of the covered one nearest to the middle."""
+        rows, columns = self.texels(cell)
+        covered = self.atlas.covered[rows, columns]
+        if not covered.any():
+            return covered
+        away = np.hypot(rows + 0.5 - rows.mean() - 0.5, columns + 0.5 - columns.mean() - 0.5)
+        island = self.island[self.atlas.faces[rows, columns]]
+        return covered & (island == island[np.where(covered, away, np.inf).argmin()])
+
+    def points(self, cell):
+        """Positions [n, 3] of its own texels' centres, and where these are in the texture, [n, 2] texels."""
+        rows, columns = (value[self.own(cell)] for value in self.texels(cell))
+        corners = self.mesh[self.topology.faces[self.atlas.faces[rows, columns]]].astype(np.float64)
+        found = np.einsum("nk,nkd->nd", self.atlas.barycentrics[rows, columns], corners)
+        return found, np.stack([columns, rows], -1) + 0.5
+
+
+@pytest.fixture(scope="module", params=SIZES, ids=[f"{uv}-{voxels}" for uv, voxels in SIZES])
+def scene(request):
+    head = load_head()
+    return Scene(head.topology, head.template, *request.param)
+
+
+def square(*, seam=None, uv_side=32):
+    """A unit square of texels, 1 mm each, or two beside a seam at a texel; in the plane z = 0."""
+    sides = ((0, 1),) if seam is None else ((0, (seam - 0.05) / uv_side), ((seam + 0.05) / uv_side, 1))
+    uv = np.array([[u, v] for side in sides for v in (0, 1) for u in side], np.float32)
+    faces = np.array([[0, 1, 2], [1, 3, 2], [4, 5, 6], [5, 7, 6]], np.int64)[: 2 * len(sides)]
+    topology = MeshTopology(len(uv), faces, uv, faces, {}, np.ones(len(uv), np.float32))
+    return topology, np.concatenate([uv * uv_side, np.zeros((len(uv), 1))], 1).astype(np.float32)
+
+
+def test_cells_without_mesh_are_dropped_and_no_others(scene):
+    cells = range((scene.uv // scene.voxels) ** 2)
+    holds = [cell for cell in cells if scene.own(cell).any()]
+    assert scene.placement.kept.tolist() == holds and 0 < len(holds) < len(cells)
+    assert len(scene.boxes.half_size) == len(scene.boxes.shell) == len(scene.boxes.apart) == len(holds)
+
+
+def test_every_texel_that_a_cell_covers_is_inside_its_box(scene):
+    filled = []
+    for k, cell in enumerate(scene.placement.kept.tolist()):
+        points, _ = scene.points(cell)
+        reached = np.abs((points - scene.centre[k]) @ scene.axes[k]).max(0)
+        assert (reached < scene.boxes.half_size[k]).all(), f"a texel of cell {cell} sticks out of its box"
+        filled.append(reached / scene.boxes.half_size[k])
+    assert np.median(filled, 0)[:2].min() > 0.5, "boxes are no larger than their texels need"
+
+
+def test_a_primitive_lies_on_the_plane_that_fits_its_texels(scene):
+    lines = 0
+    for k, cell in enumerate(scene.placement.kept.tolist()):
+        points, texels = scene.points(cell)
+        np.testing.assert_allclose(scene.centre[k], points.mean(0), atol=1e-3)
+        away = texels - texels.mean(0)
+        if np.linalg.matrix_rank(away) < 2:
+            lines += 1
+            continue
+        right, down = np.linalg.lstsq(away, points - points.mean(0), rcond=None)[0]
+        along = right / np.linalg.norm(right)
+        normal = np.cross(right, down)
+        normal /= np.linalg.norm(normal)
+        expected = np.stack([along, np.cross(normal, along), normal], 1)
+        np.testing.assert_allclose(scene.axes[k], expected, atol=1e-3)
+        np.testing.assert_allclose(scene.apart[k], [np.linalg.norm(right), expected[:, 1] @ down], rtol=1e-3, atol=1e-4)
+    assert 0 < lines < len(scene.centre) / 5, "a few cells hold a line of texels; most, a patch"
+    eye = np.eye(3)[None].repeat(len(scene.axes), 0)
+    np.testing.assert_allclose(scene.axes.transpose(0, 2, 1) @ scene.axes, eye, atol=1e-6)
+
+
+def test_planes_follow_the_mesh(scene):
+    """Turned, moved and grown meshes have turned, moved and grown planes; several at a time are each its own."""
+    rng = np.random.default_rng(0)
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    turn *= np.linalg.det(turn)
+    mesh = scene.mesh.astype(np.float64)
+    both = torch.from_numpy(np.stack([mesh, 2 * mesh @ turn.T + [5, -7, 9]]))
+    centre, axes, apart = (value.numpy() for value in frames(scene.placement.planes, both))
+    np.testing.assert_allclose(centre[0], scene.centre, atol=1e-9)
+    np.testing.assert_allclose(centre[1], 2 * scene.centre @ turn.T + [5, -7, 9], atol=1e-4)
+    np.testing.assert_allclose(axes[1], turn @ scene.axes, atol=1e-4)
+    np.testing.assert_allclose(apart[1], 2 * scene.apart, rtol=1e-4, atol=1e-6)
+
+
+def test_voxels_show_the_texels_that_they_lie_on():
+    """On a flat square the place in the texture of a voxel is known: where its centre lies, up to a texel outside."""
+    topology, mesh = square()
+    flat = Scene(topology, mesh, 32, 4)
+    places = flat.boxes.places.reshape(8, 4, 8, 4, 2).swapaxes(1, 2).reshape(64, 16, 2)
+    line = np.linspace(-1, 1, 4)
+    for k, cell in enumerate(flat.placement.kept.tolist()):
+        row, column = divmod(cell, 8)
+        np.testing.assert_allclose(flat.centre[k], [4 * column + 2, 4 * row + 2, 0], atol=1e-5)
+        at = np.clip(line * flat.boxes.half_size[k, :1], -2.5, 2.5)
+        across, down = np.meshgrid(4 * column + 2 + at, 4 * row + 2 + at)
+        np.testing.assert_allclose((places[k] + 1) * 16, np.stack([across.ravel(), down.ravel()], -1), atol=1e-4)
+    np.testing.assert_allclose(flat.boxes.half_size[:, :2], 2.6, rtol=1e-5)
+    np.testing.assert_allclose(flat.boxes.apart, 1, rtol=1e-5)
+
+
+def test_a_shell_is_full_on_the_mesh_and_fades_off_it():
+    """Flat: the same before and behind, less further away, never nothing. Tilted cells' shells follow the texels."""
+    topology, mesh = square()
+    shell = Scene(topology, mesh, 32, 4).boxes.shell
+    assert shell.shape == (64, 4, 4, 4) and shell.min() > 0 and shell.max() <= 1
+    np.testing.assert_allclose(shell, shell[:, ::-1], rtol=1e-5)
+    assert (shell[:, 1] > 1.5 * shell[:, 0]).all() and np.ptp(shell, axis=(0, 2, 3)).max() < 1e-4
+
+
+def test_shells_are_fullest_where_the_heads_surface_is(scene):
+    """The voxel nearest to a texel, among those over it, is the one with the fullest shell, nearly everywhere."""
+    right = total = 0
+    line = np.linspace(-1, 1, scene.voxels)
+    for k, cell in enumerate(scene.placement.kept.tolist()):
+        points, _ = scene.points(cell)
+        local = (points - scene.centre[k]) @ scene.axes[k] / scene.boxes.half_size[k]
+        column, row, depth = np.abs(local[:, :, None] - line).argmin(-1).T
+        right += (np.abs(scene.boxes.shell[k][:, row, column].argmax(0) - depth) <= 1).sum()
+        total += len(points)
+    assert right > 0.97 * total
+
+
+def test_a_cell_with_two_islands_is_that_of_the_one_nearest_to_its_middle():
+    """A seam at texel 10.7: of its cells, three texels in a row are left of it, and no voxel shows the other side."""
+    scene = Scene(*square(seam=10.7), 32, 4)
+    planes = scene.centre.reshape(8, 8, 3)
+    np.testing.assert_allclose(planes[:, 2, 0], 9.5, atol=1e-4)  # texels 8, 9 and 10
+    np.testing.assert_allclose(planes[:, 3, 0], 14, atol=1e-4)
+    shown = (scene.boxes.places[:, 8:12, 0] + 1) * 16
+    assert shown.max() <= 10.5 + 1 + 1e-4
+    for k, cell in enumerate(scene.placement.kept.tolist()):
+        points, _ = scene.points(cell)
+        assert (np.abs((points - scene.centre[k]) @ scene.axes[k]) < scene.boxes.half_size[k]).all()
+
+
+def test_the_codec_marches_these_boxes():
+    """At rest, with no motion beside the mesh, primitives have these centres, axes, sizes and shells.
+
+    Where clothes begin on everybody the avatar ends: shells there are empty.
+    """
+    head = load_head()
+    scene = Scene(head.topology, head.template, 64, 4)
+    torch.manual_seed(0)
+    codec = Codec(Size(64, 4, 0.125, CONDITIONS), head.topology).requires_grad_(False)
+    rest = torch.from_numpy(head.template)[None]
+    codec.set_rest(rest[0])
+    motion = codec.upm.decoder_assembler.geodec.motion[-1]
+    motion.g.zero_()
+    motion.bias.zero_()
+    subject = codec.identity(torch.full((1, 3, 64, 64), 0.5), rest)
+    ahead = torch.tensor([[0.0, 0, 1, 0, 0, 1]])
+    made = codec.decode(torch.zeros(1, CODE_SIZE), ahead, subject, torch.tensor([[0.0, 0, 900]])).primitives
+    np.testing.assert_allclose(made.position[0] * codec.radius_mm, scene.centre, atol=1e-3)
+    np.testing.assert_allclose(made.rotation[0], scene.axes, atol=1e-3)
+    np.testing.assert_allclose(codec.radius_mm / made.scale[0], scene.boxes.half_size, rtol=1e-3)
+    bare = scene.boxes.centre[:, 1] <= float(codec.lowest())
+    assert 0.5 < bare.mean() < 1 and not made.slab[0, ..., 3][~bare].any()
+    share = made.slab[0, bare, ..., 3] / made.slab[0, bare, ..., 3].amax((1, 2, 3), keepdim=True)
+    shell = scene.boxes.shell[bare] / scene.boxes.shell[bare].max((1, 2, 3), keepdims=True)
+    assert np.corrcoef(share.flatten(), shell.ravel())[0, 1] > 0.9
+    np.testing.assert_allclose(made.slab[..., :3], 0.5, atol=1e-5)

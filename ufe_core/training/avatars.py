@@ -1,0 +1,192 @@
+"""Decoders trained on dome captures of training subjects (P§1.2): from the store if there, else now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from torch import Tensor
+
+from ufe_core.budgets import DomeTrainingConfig
+from ufe_core.config import build_config
+from ufe_core.errors import ArtifactError, ConfigError, DataError
+from ufe_core.interfaces.decoder import DecoderTraining
+from ufe_core.interfaces.source import HMCSource
+from ufe_core.packed_dome import PackedDome, pack_domes
+from ufe_core.plugins import Catalogue
+from ufe_core.recipe import Chosen, choose, subjects_digest
+from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
+from ufe_core.training.loop import TIMING, refuse_held_out, seconds_beside, tell_wait
+from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
+from ufe_core.training.progress import Counter, Listener, Progress
+from ufe_core.weights import load_weights, save_weights, sha256_file
+
+_CODE = ("ufe_core.training.avatars", "ufe_core.training.optimise", "ufe_core.packed_dome")
+_KINDS = ("source", "training")
+
+
+@dataclass(frozen=True)
+class DecoderRecipe:
+    """Everything that decides a trained decoder, but the training subjects."""
+
+    source: Chosen
+    decoder: Chosen
+    budget: str
+    training: DomeTrainingConfig
+
+    def key(self, source: HMCSource[Any], subjects: Sequence[str]) -> str:
+        """Store key of the weights that this recipe gives on these subjects."""
+        return fingerprint({
+            "decoder": self.decoder.spec.id, "code": self.decoder.code, "loop": code_fingerprint(*_CODE),
+            "training": self.training.model_dump(mode="json"), "data": source.dome_fingerprint,
+            "subjects": list(subjects),
+        })  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainedDecoder:
+    """Weights of a decoder, and how they were made."""
+
+    path: Path
+    sha256: str
+    record: dict[str, Any]
+
+
+def resolve_decoder_recipe(
+    catalogue: Catalogue, decoder: str, *, source: str = "synthetic", budget: str = "cpu",
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+) -> DecoderRecipe:  # fmt: skip
+    """Turn names and `--set` overrides into a recipe.
+
+    Raises:
+        UnknownComponentError: a name is not registered.
+        ConfigError: the decoder learns nothing, or an option is unknown or its value not allowed.
+    """
+    extra = dict(overrides or {})
+    wrong = sorted(set(extra) - set(_KINDS))
+    if wrong:
+        raise ConfigError(f"Training a decoder, --set knows {' and '.join(_KINDS)}; not {wrong[0]!r}.")
+    spec = catalogue.get("decoder", decoder)
+    training = spec.load().trained_by
+    if training is None:
+        raise ConfigError(
+            f"Decoder '{spec.id}' learns nothing: there is nothing to train. To train an encoder through it, give "
+            "--encoder too."
+        )
+    config = build_config(
+        training.options, {**training.presets.get(budget, {}), **extra.get("training", {})}, owner="training"
+    )
+    return DecoderRecipe(
+        choose(catalogue, "source", source, budget, extra.get("source", {})),
+        choose(catalogue, "decoder", decoder, budget, {}), budget, config,
+    )  # fmt: skip
+
+
+def trained_decoder(
+    recipe: DecoderRecipe, subjects: Sequence[str], *, store: Store, device: torch.device, fresh: bool = False,
+    listener: Listener | None = None, checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> TrainedDecoder:  # fmt: skip
+    """The weights of a recipe: from the store if it was trained before, else trained now or trained on.
+
+    A run that was killed goes on from its last checkpoint. As it goes, it writes pictures into
+    `training/KEY/pictures`, which end beside the weights.
+
+    Args:
+        recipe: what to train.
+        subjects: the training subjects; `recipe.training.people` of them, the first ones, are used.
+        store: where captures, checkpoints and weights are kept.
+        device: where to compute.
+        fresh: train again from the first step.
+        listener: told of progress.
+        checkpoint_every_s: seconds between checkpoints.
+
+    Raises:
+        DataError: a subject is held out by the registry, or a dome capture cannot train.
+        ArtifactError: the weights in the store are damaged, or it cannot be written.
+    """
+    source = recipe.source.spec.load()(recipe.source.config)
+    subjects = list(subjects)[: recipe.training.people]
+    refuse_held_out(recipe.source.spec.id, subjects)
+    key = recipe.key(source, subjects)
+    file = store.path("weights", key) / "weights.safetensors"
+    with store.lock("weights", key, on_wait=tell_wait):
+        if fresh:
+            store.remove("training", key)
+        if fresh or not file.is_file():
+            store.remove("weights", key)
+            _train(recipe, source, subjects, store, key, device, listener, checkpoint_every_s)
+    _, spec = load_weights(file)
+    return TrainedDecoder(file, sha256_file(file), {"seconds": seconds_beside(file), **spec["training"]})
+
+
+def _train(recipe: DecoderRecipe, source: HMCSource[Any], subjects: Sequence[str], store: Store, key: str,
+           device: torch.device, listener: Listener | None, checkpoint_every_s: float) -> None:  # fmt: skip
+    tell: Listener = (lambda progress: None) if listener is None else listener
+    topology = source.dome(subjects[:1])[0].topology()
+    if topology is None:
+        raise DataError(f"The dome captures of '{recipe.source.spec.id}' bring no mesh topology: no decoder can train.")
+    torch.manual_seed(recipe.training.seed)
+    training: DecoderTraining[Any] = recipe.decoder.spec.load().trained_by(recipe.training, topology)
+    count = Counter(lambda done: tell(Progress("domes", done, len(subjects), {})))
+    domes = pack_domes(source, subjects, training.request(), store=store, progress=count)
+    training.to(device)
+    folder = store.path("training", key)
+    groups = [{"params": list(training.parameters()), "weight_decay": recipe.training.weight_decay}]
+    optimisation = Optimisation(
+        training, groups, recipe.training, folder / "checkpoint.safetensors", component=recipe.decoder.spec.id,
+        listener=tell,
+    )  # fmt: skip
+    if not optimisation.restore():
+        training.fit_statistics(domes)
+    training.train()
+    steps, every = recipe.training.steps, recipe.training.picture_every
+
+    def draw(done: int) -> None:
+        if done % every == 0 or done == steps:
+            _write_picture(folder / "pictures" / f"step_{done:06d}.png", training, domes)
+
+    def remaining() -> Generator[tuple[int, int], None, None]:
+        for step in range(optimisation.step, steps):
+            yield step, step
+
+    def losses(step: int) -> dict[str, Tensor]:
+        return training.losses(domes, step)
+
+    optimisation.run(remaining(), losses, checkpoint_every_s=checkpoint_every_s, after=draw)
+    _save(recipe, training, subjects, store, key, optimisation, device)
+    store.remove("training", key)
+
+
+def _write_picture(path: Path, training: DecoderTraining[Any], domes: Sequence[PackedDome]) -> None:
+    training.eval()
+    image = training.picture(domes)
+    training.train()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+
+
+def _save(recipe: DecoderRecipe, training: DecoderTraining[Any], subjects: Sequence[str], store: Store, key: str,
+          optimisation: Optimisation, device: torch.device) -> None:  # fmt: skip
+    tensors, facts = training.weights()
+    half = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    wrong = [name for name, value in half.items() if not bool(torch.isfinite(value).all())]
+    if wrong:
+        raise ArtifactError(f"Weights {wrong[0]!r} are too large for half precision: the training went astray.")
+    record = {
+        "budget": recipe.budget, "config": recipe.training.model_dump(mode="json"), "subjects": len(subjects),
+        "subjects_sha256": subjects_digest(subjects), "source": recipe.source.spec.id,
+        "device": device.type, "torch": torch.__version__,
+    }  # fmt: skip
+    with store.building("weights", key) as folder:
+        spec = {"component": recipe.decoder.spec.id, "config": {}, **facts, "training": record}
+        save_weights(folder / "weights.safetensors", half, spec)
+        write_atomic(folder / "log.csv", optimisation.log_csv())
+        write_atomic(folder / TIMING, json.dumps({"seconds": round(optimisation.seconds, 1)}).encode())
+        pictures = store.path("training", key) / "pictures"
+        if pictures.is_dir():
+            pictures.rename(folder / "pictures")

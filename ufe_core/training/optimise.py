@@ -1,0 +1,186 @@
+"""Steps of AdamW that nothing stops: checkpoints, resume to the same bits, Ctrl-C (P§7.5)."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ufe_core.budgets import ScheduleConfig
+from ufe_core.errors import ArtifactError, UfeError
+from ufe_core.training.progress import Listener, Progress
+from ufe_core.weights import load_weights, save_weights
+
+CHECKPOINT_EVERY_S = 30.0
+_LOG_ROWS = 200
+
+ItemT = TypeVar("ItemT")
+
+
+class Optimisation:
+    """AdamW on a module; everything that it keeps goes through its checkpoint.
+
+    Args:
+        module: what is trained; its state is what checkpoints hold.
+        groups: its parameters, as `torch.optim.AdamW` takes them.
+        schedule: steps and rates.
+        checkpoint: the file.
+        component: whose checkpoint it is.
+        listener: told of progress.
+    """
+
+    def __init__(
+        self, module: nn.Module, groups: Iterable[dict[str, Any]], schedule: ScheduleConfig, checkpoint: Path, *,
+        component: str, listener: Listener | None = None,
+    ) -> None:  # fmt: skip
+        self.module, self.schedule, self.checkpoint, self.component = module, schedule, checkpoint, component
+        self.tell: Listener = (lambda progress: None) if listener is None else listener
+        self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
+        self.step, self.seconds = 0, 0.0
+        self.log: list[list[float]] = []
+        self.running: dict[str, float] = {}
+
+    def restore(self) -> bool:
+        """Go on from the checkpoint; False if there is none. A damaged one is named and left behind."""
+        if not self.checkpoint.is_file():
+            return False
+        try:
+            tensors, spec = load_weights(self.checkpoint)
+        except ArtifactError as error:
+            logging.getLogger("ufe").warning("%s Training starts from the beginning.", error)
+            return False
+        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        self.module.load_state_dict(model)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer."):
+                _, index, field = name.split(".")
+                parameter = parameters[int(index)]
+                # The moments must lie in memory as their parameter does: another order may round otherwise.
+                placed = torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+                state.setdefault(int(index), {})[field] = placed
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.step, self.seconds = int(spec["step"]), float(spec["seconds"])
+        self.log, self.running = [list(row) for row in spec["log"]], dict(spec["running"])
+        return True
+
+    def run(
+        self, batches: Generator[tuple[int, ItemT], None, None], losses: Callable[[ItemT], dict[str, Tensor]], *,
+        checkpoint_every_s: float = CHECKPOINT_EVERY_S, after: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Take the remaining steps.
+
+        Args:
+            batches: of the remaining steps, each with its number.
+            losses: the terms of a batch's loss by name, and their weighted sum, `total`.
+            checkpoint_every_s: seconds between checkpoints; Ctrl-C writes one after the step that is under way.
+            after: called with the number of steps done, after each.
+
+        Raises:
+            UfeError: the gradient is not finite.
+            KeyboardInterrupt: Ctrl-C; the checkpoint is written.
+        """
+        schedule, before, first = self.schedule, self.seconds, self.step
+        started = saved = time.monotonic()
+        with contextlib.closing(batches), _Interrupt() as interrupt:
+            for step, batch in batches:
+                torch.manual_seed((schedule.seed * schedule.steps + step) % 2**63)
+                rate = learning_rate(schedule, step)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                terms = losses(batch)
+                self.optimizer.zero_grad()
+                terms["total"].backward()
+                norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), schedule.clip_norm)
+                if not bool(torch.isfinite(norm)):
+                    raise UfeError(
+                        f"Training diverged at step {step}: the gradient is not finite. "
+                        "Try --set training.learning_rate= with a smaller value."
+                    )
+                self.optimizer.step()
+                self.step = step + 1
+                self._record(rate, {name: float(value.detach()) for name, value in terms.items()})
+                self.tell(Progress("train", self.step, schedule.steps, dict(self.running), first))
+                if after is not None:
+                    after(self.step)
+                now, last = time.monotonic(), self.step == schedule.steps
+                if (interrupt.asked or now - saved >= checkpoint_every_s) and not last:
+                    self.seconds = before + now - started
+                    self._save_checkpoint()
+                    saved = now
+                if interrupt.asked and not last:
+                    raise KeyboardInterrupt
+        self.seconds = before + time.monotonic() - started
+
+    def log_csv(self) -> bytes:
+        """Running means of the losses, at most a few hundred rows."""
+        text = io.StringIO()
+        csv.writer(text).writerows([["step", "learning_rate", *self._columns()], *self.log])
+        return text.getvalue().encode()
+
+    def _columns(self) -> list[str]:
+        return sorted(self.running, key=lambda name: (name != "total", name))
+
+    def _record(self, rate: float, values: dict[str, float]) -> None:
+        running, steps = self.running, self.schedule.steps
+        for name, value in values.items():
+            running[name] = value if name not in running else 0.95 * running[name] + 0.05 * value
+        if self.step % max(1, steps // _LOG_ROWS) == 0 or self.step == steps:
+            self.log.append([self.step, rate, *(running[name] for name in self._columns())])
+
+    def _save_checkpoint(self) -> None:
+        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.module.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        spec = {
+            "component": self.component, "config": {}, "step": self.step, "log": self.log, "running": self.running,
+            "seconds": self.seconds,
+        }  # fmt: skip
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        save_weights(self.checkpoint, tensors, spec)
+
+
+class _Interrupt:
+    """Holds Ctrl-C back until the step is done, so that no checkpoint has half of one; a second goes through.
+
+    Only the main thread is told of Ctrl-C, so in any other this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> _Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+def learning_rate(schedule: ScheduleConfig, step: int) -> float:
+    """Linear warm-up, then a cosine to the final rate (P§7.5, P§13.3 O26)."""
+    if step < schedule.warmup:
+        return schedule.learning_rate * (step + 1) / schedule.warmup
+    part = (step - schedule.warmup) / max(1, schedule.steps - schedule.warmup)
+    span = schedule.learning_rate - schedule.final_rate
+    return schedule.final_rate + span * 0.5 * (1 + math.cos(math.pi * part))

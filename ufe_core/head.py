@@ -41,6 +41,9 @@ _LIDS_WIDER = 0.15
 #: The strip of small islands below the skin: its height as a share of the texture, and the margin around an island.
 STRIP, _MARGIN = 1 / 8, 1 / 128
 
+#: How much more of an eyeball's slot its middle takes than its rim: the iris is what is looked at.
+_IRIS_STRETCH = 2.0
+
 _CUT_BELOW_EYES_M = 0.20  # low enough that no headset camera sees the cut
 _CUT_ASIDE_M = 0.15
 
@@ -96,7 +99,7 @@ def anny_model() -> Any:
 
     import torch
 
-    from ufe_core.ops.rasterize import warp
+    from ufe_core.ops.kernels import warp
 
     warp()
     with contextlib.redirect_stdout(io.StringIO()):
@@ -211,7 +214,7 @@ def _layout_uv(
 
     The skin's two axes are each stretched monotonically towards equal vertex density, so that the face gets more
     texels than the back of the head and no two faces overlap. In the strip each island has a slot; the fronts of the
-    eyeballs, small as they are, have square ones.
+    eyeballs, small as they are, have square ones, where they lie as seen from ahead with the iris magnified.
     """
     corner = model.face_texture_coordinate_indices.numpy()[kept]
     used, flat = np.unique(corner, return_inverse=True)
@@ -230,6 +233,8 @@ def _layout_uv(
         rows = island == k
         unit = (uv[rows] - uv[rows].min(0)) / np.ptp(uv[rows], axis=0)
         if k != skin:
+            if _looks_out(part[owner[rows]], template[owner[rows]]):
+                unit = _disc(template[owner[rows]], template[part == part[owner[rows][0]]].mean(0))
             low, span = np.array([start[k] * STRIP, 1 - STRIP]), np.array([width[k] * STRIP, STRIP])
         else:
             for axis in range(2):
@@ -244,8 +249,23 @@ def _layout_uv(
 def _slot_width(part: np.ndarray, place: np.ndarray) -> float:
     """Width of an island's slot in the strip, in strip heights, from the parts and places of its vertices."""
     if np.isin(part, (EYE_LEFT, EYE_RIGHT)).all():
-        return 1.0 if place[:, 2].mean() > 0 else 0.25  # the half that looks out, and the other
+        return 1.0 if _looks_out(part, place) else 0.25
     return 1.5 if (part == SKIN).all() else 1.0  # the neck, or an inside
+
+
+def _looks_out(part: np.ndarray, place: np.ndarray) -> bool:
+    """Whether vertices are the half of an eyeball that looks out."""
+    return bool(np.isin(part, (EYE_LEFT, EYE_RIGHT)).all() and place[:, 2].mean() > 0)
+
+
+def _disc(place: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Places [N, 2] in the unit square of points [N, 3] on an eyeball: by the angle from its axis and around it."""
+    away = place - centre
+    angle = np.arctan2(np.linalg.norm(away[:, :2], axis=1), away[:, 2])
+    share = angle / angle.max()
+    radius = share * (1 + _IRIS_STRETCH) / (1 + _IRIS_STRETCH * share)
+    around = np.arctan2(away[:, 1], away[:, 0])
+    return 0.5 + 0.5 * radius[:, None] * np.stack([-np.cos(around), np.sin(around)], -1)  # seen from outside
 
 
 def _islands(faces: np.ndarray, count: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ufe_core.errors import ContractError
-from ufe_core.ops.rasterize import warp
+from ufe_core.ops.kernels import warp
 from ufe_core.types import check_tensor
 
 _MOST_CELLS_ASIDE = 512

@@ -26,7 +26,7 @@ from ufe_synthetic.dome_texture import Atlas, Gathered
 from ufe_synthetic.people import movement_of, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, SCRIPT, Motion, Performance
 from ufe_synthetic.refine import Refinement, refine
-from ufe_synthetic.render import Instant, Level, Look, Stage, Visible, radiance, rasterise
+from ufe_synthetic.render import Instant, Level, Look, Stage, Visible, illuminate, radiance, rasterise
 from ufe_synthetic.scene import MATERIALS, Scene, edges_of, lit_share, smoothed
 from ufe_synthetic.texels import TexelLayout, texel_layout
 
@@ -175,12 +175,13 @@ class Studio:
         """What cameras in head coordinates see, which has no colour yet."""
         return rasterise(self.stages[0], instant, [views])
 
-    def shine(self, instant: Instant, seen: Visible) -> Tensor:
+    def shine(self, instant: Instant, seen: Visible, *, softened: bool = True) -> Tensor:
         """Linear light float32 [3, C, H, W] of what was seen."""
         fine = len(seen.level.faces) > len(self.stages[0].coarse.faces)
         levels = [stage.fine if fine else stage.coarse for stage in self.stages]
+        lit = illuminate(self.stages[0], instant, seen)
         return torch.stack([
-            radiance(stage, instant, replace(seen, level=level))
+            radiance(stage, instant, replace(seen, level=level), lit=lit, softened=softened)
             for stage, level in zip(self.stages, levels, strict=True)
         ])  # fmt: skip
 
@@ -360,7 +361,8 @@ class SyntheticDome(DomeCapture):
 
     def _gather(self, instant: Instant, pose: np.ndarray, size: int) -> Gathered:
         seen = self._seen(instant, pose, TEXTURE_CAMERAS, 2 * size)
-        return self._studio.atlas(seen.level, size).gather(seen, self._studio.shine(instant, seen))
+        atlas = self._studio.atlas(seen.level, size)
+        return atlas.gather(seen, self._studio.shine(instant, seen, softened=False))  # it reads no edges
 
     def _unfolded(self, size: int) -> Gathered:
         """The resting face, its folds looked into."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ufe_core.head import EYE_LEFT, EYE_RIGHT
-from ufe_core.ops.rasterize import interpolate, rasterize, warp
+from ufe_core.ops.kernels import kernels, warp
+from ufe_core.ops.rasterize import interpolate, rasterize
 from ufe_synthetic.render import Level, Visible
 from ufe_synthetic.scene import MATERIALS, Scene
 
@@ -73,13 +74,11 @@ class Atlas:
         A camera counts where its z-buffer shows that nothing hides the texel or comes near its pixels, and for as
         much as the cosine of the viewing angle exceeds that of a grazing view.
         """
-        from ufe_synthetic import dome_texture_warp as kernels
-
         wp, views = warp(), seen.views
         size = self._ids.shape[1]
         out = torch.empty(size, size, 4)
         red, green, blue = light
-        wp.launch(kernels.unwrap, dim=(size, size), device="cpu", inputs=[
+        wp.launch(kernels("ufe_synthetic.dome_texture_warp").unwrap, dim=(size, size), device="cpu", inputs=[
             wp.from_torch(self.texels(seen.vertices[0], seen.normals[0])), wp.from_torch(self._texel_kind),
             wp.from_torch(self._face_kind),
             wp.from_torch(views["rotation"], dtype=wp.mat33), wp.from_torch(views["translation"], dtype=wp.vec3),

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ufe_core.ops.rasterize import depth_keys, warp
+from ufe_core.ops.kernels import kernels, warp
+from ufe_core.ops.rasterize import depth_keys
 from ufe_synthetic.refine import Refinement, refine
 from ufe_synthetic.scene import MATERIALS, Scene
 
@@ -28,6 +29,7 @@ _FINE_FROM_PX = 256  # images at least this wide show facets of the plain mesh
 _FINE_ABOVE_Z_MM, _FINE_ABOVE_Y_MM = -25.0, 120.0
 _BEHIND_MM, _EARS_MM, _JAW_Y_MM = -95.0, 20.0, 90.0  # the headset's cameras see further back below the jaw
 _LENS = list(MATERIALS).index("lens")
+_KERNELS = "ufe_synthetic.render_warp"
 
 
 @dataclass(frozen=True)
@@ -246,8 +248,6 @@ class Visible:
 
 def rasterise(stage: Stage, instant: Instant, cameras: Sequence[Sequence[CameraSpec]]) -> Visible:
     """Project and z-buffer a scene; `cameras[n]` are frame n's cameras in head coordinates, all of one size."""
-    from ufe_synthetic import render_warp as kernels
-
     wp = warp()
     camera, views = cameras[0][0], views_of(cameras)
     level, vertices = stage.coarse, torch.from_numpy(instant.vertices)
@@ -256,7 +256,7 @@ def rasterise(stage: Stage, instant: Instant, cameras: Sequence[Sequence[CameraS
         level, vertices = stage.fine, torch.from_numpy(stage.refinement.curve(instant.vertices, normals))
     count = len(views["frame"])
     screen = torch.empty(count, vertices.shape[1], 3)
-    wp.launch(kernels.project, dim=(count, vertices.shape[1]), device="cpu", inputs=[
+    wp.launch(kernels(_KERNELS).project, dim=(count, vertices.shape[1]), device="cpu", inputs=[
         wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(views["frame"]),
         wp.from_torch(views["rotation"], dtype=wp.mat33), wp.from_torch(views["translation"], dtype=wp.vec3),
         wp.from_torch(views["focal"], dtype=wp.vec2), wp.from_torch(views["centre"], dtype=wp.vec2),
@@ -274,65 +274,87 @@ def rasterise(stage: Stage, instant: Instant, cameras: Sequence[Sequence[CameraS
 
 def _vertex_normals(level: Level, vertices: Tensor) -> Tensor:
     """Area-weighted unit normals float32 [N, count, 3]."""
-    from ufe_synthetic import render_warp as kernels
-
     wp = warp()
     normals = torch.empty_like(vertices)
-    wp.launch(kernels.vertex_normals, dim=tuple(vertices.shape[:2]), device="cpu", inputs=[
+    wp.launch(kernels(_KERNELS).vertex_normals, dim=tuple(vertices.shape[:2]), device="cpu", inputs=[
         wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(level.faces, dtype=wp.vec3i),
         wp.from_torch(level.row_start), wp.from_torch(level.row_face), wp.from_torch(normals, dtype=wp.vec3),
     ])  # fmt: skip
     return normals
 
 
-def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
-    """Linear light float32 [views, H, W]."""
-    from ufe_synthetic import render_warp as kernels
+@dataclass(frozen=True)
+class Lit:
+    """Light on the meshes of N frames, whatever their colours: `corners` [N, count, 12], `facets` [N, F, 12]."""
 
-    wp, level = warp(), seen.level
+    corners: Tensor
+    facets: Tensor
+    lamps: Any
+
+
+def illuminate(stage: Stage, instant: Instant, seen: Visible) -> Lit:
+    """What reaches the meshes; the same for all stages of a scene whose emitters agree."""
+    wp, shaders, level = warp(), kernels(_KERNELS), seen.level
     frames, count = seen.vertices.shape[:2]
     wrinkle = np.zeros((frames, stage.scene.count), np.float32)
     wrinkle[:, : stage.scene.head_count] = instant.wrinkle
     if count > stage.scene.count:
         wrinkle = np.ascontiguousarray(stage.refinement.average(wrinkle.T).T)
-    lamps = _lamps(wp, kernels, stage, instant)
+    lamps = _lamps(wp, shaders, stage, instant)
     corners = torch.empty(frames, count, 12)
-    wp.launch(kernels.gather_light, dim=(frames, count), device="cpu", inputs=[
+    wp.launch(shaders.gather_light, dim=(frames, count), device="cpu", inputs=[
         wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(seen.normals, dtype=wp.vec3), lamps,
         wp.from_torch(level.visible), wp.from_torch(level.exposed), wp.from_torch(torch.from_numpy(wrinkle)),
-        wp.from_torch(corners, dtype=kernels.Corner),
+        wp.from_torch(corners, dtype=shaders.Corner),
     ])  # fmt: skip
     facets = torch.empty(frames, len(level.faces), 12)
-    runs = -(-len(level.faces) // int(kernels.RUN))
-    wp.launch(kernels.texture_facets, dim=(frames, runs), device="cpu", inputs=[
+    runs = -(-len(level.faces) // int(shaders.RUN))
+    wp.launch(shaders.texture_facets, dim=(frames, runs), device="cpu", inputs=[
         wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(level.faces, dtype=wp.vec3i),
         wp.from_torch(level.uv_faces, dtype=wp.vec3i), wp.from_torch(level.uv, dtype=wp.vec2),
-        wp.from_torch(facets, dtype=kernels.Facet),
+        wp.from_torch(facets, dtype=shaders.Facet),
     ])  # fmt: skip
-    surface = kernels.Surface()
-    surface.facets = wp.from_torch(facets, dtype=kernels.Facet)
-    surface.corners = wp.from_torch(corners, dtype=kernels.Corner)
+    return Lit(corners, facets, lamps)
+
+
+def radiance(stage: Stage, instant: Instant, seen: Visible, *, lit: Lit | None = None, softened: bool = True) -> Tensor:
+    """Linear light float32 [views, H, W].
+
+    Args:
+        stage: whose look.
+        instant: of the frames.
+        seen: what cameras see of them.
+        lit: what `illuminate` gave, where that is known.
+        softened: draw the edges of surfaces without steps.
+    """
+    wp, shaders, level = warp(), kernels(_KERNELS), seen.level
+    lit = lit or illuminate(stage, instant, seen)
+    surface = shaders.Surface()
+    surface.facets = wp.from_torch(lit.facets, dtype=shaders.Facet)
+    surface.corners = wp.from_torch(lit.corners, dtype=shaders.Corner)
     surface.screen = wp.from_torch(seen.screen, dtype=wp.vec3)
     surface.eye_direction = wp.from_torch(level.eye_direction, dtype=wp.vec3)
     surface.faces = wp.from_torch(level.faces, dtype=wp.vec3i)
     surface.across = wp.from_torch(level.across, dtype=wp.vec3i)
     surface.face_material, surface.face_albedo = wp.from_torch(level.material), wp.from_torch(level.albedo)
     sharp = torch.empty(seen.keys.shape)
-    wp.launch(kernels.shade, dim=_runs(sharp), device="cpu", inputs=[
+    wp.launch(shaders.shade, dim=_runs(sharp), device="cpu", inputs=[
         wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]), surface,
-        _paint(wp, kernels, stage, sharp.shape[2]), lamps, wp.from_torch(stage.materials),
+        _paint(wp, shaders, stage, sharp.shape[2]), lit.lamps, wp.from_torch(stage.materials),
         wp.from_torch(seen.views["eye"], dtype=wp.vec3), wp.from_torch(sharp),
     ])  # fmt: skip
     if stage.lenses is not None and seen.lens_keys is not None:
         normals = _vertex_normals(stage.lenses, seen.vertices[:, : stage.scene.count].contiguous())
-        wp.launch(kernels.glaze, dim=_runs(sharp), device="cpu", inputs=[
+        wp.launch(shaders.glaze, dim=_runs(sharp), device="cpu", inputs=[
             wp.from_torch(seen.keys), wp.from_torch(seen.lens_keys), wp.from_torch(seen.views["frame"]),
             wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(seen.screen, dtype=wp.vec3),
-            wp.from_torch(normals, dtype=wp.vec3), wp.from_torch(stage.lenses.faces, dtype=wp.vec3i), lamps,
+            wp.from_torch(normals, dtype=wp.vec3), wp.from_torch(stage.lenses.faces, dtype=wp.vec3i), lit.lamps,
             float(stage.materials[_LENS, 1]), wp.from_torch(seen.views["eye"], dtype=wp.vec3), wp.from_torch(sharp),
         ])  # fmt: skip
+    if not softened:
+        return sharp
     out = torch.empty_like(sharp)
-    wp.launch(kernels.soften_edges, dim=_runs(sharp), device="cpu", inputs=[
+    wp.launch(shaders.soften_edges, dim=_runs(sharp), device="cpu", inputs=[
         wp.from_torch(seen.keys), surface, _SURFACE_GAP_MM, wp.from_torch(sharp), wp.from_torch(out),
     ])  # fmt: skip
     return out
@@ -340,13 +362,11 @@ def radiance(stage: Stage, instant: Instant, seen: Visible) -> Tensor:
 
 def _runs(images: Tensor) -> tuple[int, int, int]:
     """Threads of a kernel over images [views, H, W]."""
-    from ufe_synthetic.render_warp import RUN
-
-    return images.shape[0], images.shape[1], -(-images.shape[2] // int(RUN))
+    return images.shape[0], images.shape[1], -(-images.shape[2] // int(kernels(_KERNELS).RUN))
 
 
-def _lamps(wp: Any, kernels: Any, stage: Stage, instant: Instant) -> Any:
-    lamps = kernels.Lamps()
+def _lamps(wp: Any, shaders: Any, stage: Stage, instant: Instant) -> Any:
+    lamps = shaders.Lamps()
 
     def array(values: np.ndarray, dtype: Any = None) -> Any:
         return wp.from_torch(torch.from_numpy(np.ascontiguousarray(values, np.float32)), dtype=dtype)
@@ -358,8 +378,8 @@ def _lamps(wp: Any, kernels: Any, stage: Stage, instant: Instant) -> Any:
     return lamps
 
 
-def _paint(wp: Any, kernels: Any, stage: Stage, width: int) -> Any:
-    paint, look = kernels.Paint(), stage.look
+def _paint(wp: Any, shaders: Any, stage: Stage, width: int) -> Any:
+    paint, look = shaders.Paint(), stage.look
     paint.maps = wp.from_torch(stage.maps(width), dtype=wp.vec4)
     paint.iris = wp.from_torch(torch.from_numpy(np.ascontiguousarray(look.iris, np.float32)))
     paint.iris_rad, paint.pupil_rad = float(np.radians(look.iris_deg)), float(np.radians(look.pupil_deg))
@@ -379,8 +399,6 @@ def sense(light: Tensor, exposure: np.ndarray, seeds: np.ndarray, sensor: Sensor
     """
     import cv2
 
-    from ufe_synthetic import render_warp as kernels
-
     wp = warp()
     share = min(light.shape[-1] / full_px, 1.0)
     blur = sensor.blur_px * light.shape[-1] / full_px
@@ -388,7 +406,7 @@ def sense(light: Tensor, exposure: np.ndarray, seeds: np.ndarray, sensor: Sensor
         blurred = [cv2.GaussianBlur(image, (0, 0), blur) for image in light.numpy()]
         light = torch.from_numpy(np.stack(blurred))
     out = torch.empty(light.shape, dtype=torch.uint8)
-    wp.launch(kernels.sense, dim=_runs(light), device="cpu", inputs=[
+    wp.launch(kernels(_KERNELS).sense, dim=_runs(light), device="cpu", inputs=[
         wp.from_torch(light), wp.from_torch(torch.from_numpy(exposure.astype(np.float32))),
         wp.from_torch(torch.from_numpy(seeds.astype(np.int32))), sensor.black, sensor.vignetting,
         wp.from_torch(_response(sensor, share)), 2 ** (8 - sensor.bits), wp.from_torch(out),

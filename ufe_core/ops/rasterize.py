@@ -7,50 +7,16 @@ vertex attributes and in the screen positions; visibility itself is not (silhoue
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ufe_core.ops.kernels import kernels, warp
+
 EMPTY_KEY = 0x7FFFFFFFFFFFFFFF
 _NEAR_MM = 3.0
-
-
-@cache
-def warp() -> Any:
-    """The initialised `warp` module, silent: its greeting would end up in the output of `--json`."""
-    import warp as wp
-
-    wp.config.log_level = logging.ERROR
-    with _native_stderr_closed():  # without a GPU its native code warns on file descriptor 2
-        wp.init()
-    return wp
-
-
-@contextlib.contextmanager
-def _native_stderr_closed() -> Iterator[None]:
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
-@cache
-def kernels() -> Any:
-    """The kernels, compiled on first use (cached on disk by warp)."""
-    warp()
-    from ufe_core.ops import rasterize_warp
-
-    return rasterize_warp
+_KERNELS = "ufe_core.ops.rasterize_warp"
 
 
 def rasterize(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: bool = True) -> Tensor:
@@ -74,7 +40,7 @@ def depth_keys(screen: Tensor, faces: Tensor, *, height: int, width: int, cull: 
 
     A key is `farness << 31 | face`, or `EMPTY_KEY` where no face covers the pixel's centre; `key_depths` reads it.
     """
-    wp, module = warp(), kernels()
+    wp, module = warp(), kernels(_KERNELS, screen.device)
     screen = screen.detach().contiguous()
     batch = screen.shape[0]
     keys = torch.full((batch, height, width), EMPTY_KEY, dtype=torch.int64, device=screen.device)
@@ -98,7 +64,7 @@ def key_faces(keys: Tensor) -> Tensor:
 
 def key_depths(keys: Tensor) -> Tensor:
     """Depth (mm, float64) that keys of `depth_keys` hold; infinite where they are empty."""
-    module = kernels()
+    module = kernels(_KERNELS)
     nearest, ticks = float(module._NEAREST), float(module._TICKS)
     return torch.where(keys == EMPTY_KEY, torch.inf, 1 / (nearest - (keys >> 31).double() / ticks))
 
@@ -137,7 +103,7 @@ def _launch(name: str, screen: Tensor, attributes: Tensor, faces: Tensor, attrib
     if screen_grad is not None:
         inputs += [wp.from_torch(screen_grad, dtype=wp.vec3), wp.from_torch(attribute_grad)]
     with wp.ScopedDevice(wp.device_from_torch(screen.device)):
-        wp.launch(getattr(kernels(), name), dim=tuple(ids.shape), inputs=inputs)
+        wp.launch(getattr(kernels(_KERNELS, screen.device), name), dim=tuple(ids.shape), inputs=inputs)
 
 
 def interpolate(

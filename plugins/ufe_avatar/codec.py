@@ -1,10 +1,11 @@
 """The codec: E_exp, E_id and D of the universal prior model, extended after P§1.5 by what makes unseen people sharp.
 
 Beside the networks of ava-256 it has explicit eyeballs that the gaze turns, a texture branch, and three shortcuts, so
-that networks learn only what a person's resting face and a linear model do not tell. Most numbers of the code are
-coefficients of principal components, of displacements from the resting mesh and of differences from its texture. The
-decoded mesh is the neutral one plus those displacements plus what the geometry decoder adds; the texture likewise, with
-what the branch adds; the slabs have the texture's colours at all depths, plus what the colour decoder adds.
+that networks learn only what a person's resting face and a linear model do not tell. A quarter of the code's numbers
+are coefficients of principal components of displacements from the resting mesh. The decoded mesh is the neutral one
+plus those displacements plus what the geometry decoder adds; the texture is the neutral one plus what goes with these
+displacements on average plus what the branch adds; the slabs have the texture's colours at all depths, plus what the
+colour decoder adds.
 """
 
 from __future__ import annotations
@@ -26,15 +27,14 @@ from ufe_avatar.networks.encoders import Conditioning
 from ufe_avatar.networks.layers import ConvTransposeWN, ConvWN, rotation_matrices
 from ufe_avatar.networks.model import VOLUME_RADIUS_MM, UniversalPriorModel, code_grid
 from ufe_avatar.networks.size import CODE_CHANNELS, CODE_SIDE, Size
-from ufe_avatar.placement import Placement, frames
+from ufe_avatar.placement import Placed, Placement
 from ufe_avatar.raymarch import Primitives
 from ufe_core.errors import ContractError
 from ufe_core.types import MeshTopology
 
-#: Channels of the code that hold coefficients of principal components of geometry and of texture, 16 in each.
-GEOMETRY_CHANNELS, TEXTURE_CHANNELS = 4, 8
-LINEAR_CHANNELS = GEOMETRY_CHANNELS + TEXTURE_CHANNELS
-GEOMETRY_NUMBERS, LINEAR_NUMBERS = GEOMETRY_CHANNELS * CODE_SIDE**2, LINEAR_CHANNELS * CODE_SIDE**2
+#: Channels of the code that hold coefficients of principal components, and how many numbers these are.
+LINEAR_CHANNELS = 4
+LINEAR_NUMBERS = LINEAR_CHANNELS * CODE_SIDE**2
 #: Conditions of the decoders: the gaze, and the linear part of the code, which acts on all of the face.
 CONDITIONS = 6 + LINEAR_NUMBERS
 #: Numbers in a code.
@@ -49,8 +49,9 @@ _TABLES = ("uv_tidx", "uv_bary", "coords", "warpidentity", "adaptwarps")
 _LEAST_STRENGTH = 1e-10  # of the first component; weaker ones are rounding
 _LEAST_DEVIATION = 1e-3  # of data to divide by, in half precision too: faces may all be at rest
 _NECK_MM = 50.0
-_MOST_STRETCH = 3.0  # of a primitive with the mesh, against the mean head
-_FIRST_OPACITY = 49.0  # before the exponential of a tenth: a slab is just opaque
+_FINER = 2  # voxels beside each other where the decoders' outputs have one, for the texture to be seen sharply
+_FIRST_STRENGTH = 0.1  # of what the networks add to colours; nothing at all would not teach them in which direction
+_FIRST_OPACITY = 61.0  # before the exponential of a tenth: a slab is just opaque
 
 
 class Subject(NamedTuple):
@@ -85,12 +86,8 @@ class Codec(nn.Module):
     texture_basis: Tensor
     deviation: Tensor
     texture_deviation: Tensor
-    kept: Tensor
-    scale: Tensor
-    planes: Tensor
-    places: Tensor
-    apart: Tensor
-    shell: Tensor
+    bare: Tensor
+    finer: Tensor
     still: Tensor
     axes: Tensor
 
@@ -107,19 +104,15 @@ class Codec(nn.Module):
         self.eyes = [torch.from_numpy(topology.region(f"eye_{side}")) for side in ("left", "right")]
         self._face = torch.from_numpy(topology.region("face"))
         self.register_buffer("rest", torch.zeros(topology.vertex_count, 3))
-        self.register_buffer("basis", torch.zeros(GEOMETRY_NUMBERS, topology.vertex_count, 3))
-        self.register_buffer(
-            "texture_basis", torch.zeros(LINEAR_NUMBERS - GEOMETRY_NUMBERS, 3, READ_TEXELS, READ_TEXELS)
-        )
+        self.register_buffer("basis", torch.zeros(LINEAR_NUMBERS, topology.vertex_count, 3))
+        self.register_buffer("texture_basis", torch.zeros(LINEAR_NUMBERS, 3, READ_TEXELS, READ_TEXELS))
         self.register_buffer("deviation", torch.ones(()))
         self.register_buffer("texture_deviation", torch.ones(()))
         self.register_buffer("axes", torch.tensor([-1.0, -1.0, 1.0]), persistent=False)
-        self._placement = Placement(topology, atlas, size.voxels)
-        count, side = len(self._placement.kept), size.voxels
+        across = _FINER * size.voxels
+        self.placement = Placement(topology, atlas, size.voxels, across)
         for name, value in {
-            "kept": torch.from_numpy(self._placement.kept), "planes": self._placement.planes.float(),
-            "scale": torch.ones(count, 3), "places": torch.zeros(1, size.uv, size.uv, 2),
-            "apart": torch.ones(count, 2), "shell": torch.ones(count, side, side, side, 1),
+            "bare": torch.ones(len(self.placement.kept)), "finer": _finer(size.voxels, across, channels=4),
             "still": _off_eyes(topology),
         }.items():  # fmt: skip
             self.register_buffer(name, value, persistent=False)
@@ -131,12 +124,10 @@ class Codec(nn.Module):
             nn.init.constant_(log_deviation, _FIRST_LOG_DEVIATION)
             nn.init.constant_(log_deviation[:LINEAR_CHANNELS], 2 * _FIRST_LOG_DEVIATION)
             last_colour = _last(assembler.rgbdec.layers[f"t{size.levels - 1}"])
-            for last in (
-                _last(assembler.geodec.geo),
-                self.texture,
-                last_colour,
-            ):  # nothing is added to the shortcuts at first
-                nn.init.zeros_(last.g)
+            # Next to nothing is added to the shortcuts at first.
+            nn.init.zeros_(_last(assembler.geodec.geo).g)
+            for last in (self.texture, last_colour):
+                last.g.mul_(_FIRST_STRENGTH)
 
     @torch.no_grad()
     def set_rest(self, geometry: Tensor) -> None:
@@ -159,7 +150,8 @@ class Codec(nn.Module):
         texture_difference = texture_difference * self.still
         self.texture_deviation.copy_(texture_difference.square().mean().sqrt().clamp_min(_LEAST_DEVIATION))
         self.basis.copy_(_components(still, len(self.basis)))
-        self.texture_basis.copy_(_components(texture_difference, len(self.texture_basis)))
+        coefficients = _coefficients(still, self.basis)
+        self.texture_basis.copy_(_explained(texture_difference, coefficients))
 
     def encode(self, texture: Tensor, geometry: Tensor, neutral_texture: Tensor, neutral_geometry: Tensor) -> tuple[
         Tensor, Tensor
@@ -177,7 +169,7 @@ class Codec(nn.Module):
         moved = displacement * self.axes / self.deviation
         changed = resampled(difference / self.texture_deviation, self.size.uv)
         mu, logstd = self.upm.encode_expression(moved, changed, torch.zeros_like(moved), torch.zeros_like(changed))
-        linear = torch.cat([_coefficients(displacement, self.basis), _coefficients(difference, self.texture_basis)], 1)
+        linear = _coefficients(displacement, self.basis)
         return torch.cat([linear, mu.flatten(1)[:, LINEAR_NUMBERS:]], 1), logstd.flatten(1)
 
     def identity(self, texture: Tensor, geometry: Tensor) -> Subject:
@@ -203,20 +195,24 @@ class Codec(nn.Module):
 
         view = functional.normalize(position * self.axes, dim=1)
         features = assembler.rgbdec.features(view, grid, z_tex, b_tex, conditions)[-1]
-        changed = torch.einsum("bl,lcij->bcij", expression[:, GEOMETRY_NUMBERS:LINEAR_NUMBERS], self.texture_basis)
+        changed = torch.einsum("bl,lcij->bcij", expression[:, :LINEAR_NUMBERS], self.texture_basis)
         texture = subject.texture + resampled(changed, self.size.uv) + _TEXTURE_STEP * self.texture(features)
-        depth, places = self.size.voxels, self.places.expand(len(texture), -1, -1, -1)
-        shown = functional.grid_sample(texture, places, align_corners=False, padding_mode="border")
-        colour = shown.repeat(1, depth, 1, 1) + _COLOUR_STEP * assembler.rgbdec.output(features)
-        slab = torch.cat(
-            [cut(colour, depth).relu()[:, self.kept], cut(made.opacity, depth)[:, self.kept] * self.shell], -1
-        )
-        centre, axes, apart = frames(self.planes, surface)
-        stretch = functional.pad((self.apart / apart).clamp(1 / _MOST_STRETCH, _MOST_STRETCH), (0, 1), value=1.0)
-        position = centre / self.radius_mm + made.position[:, self.kept]
-        rotation = axes @ rotation_matrices(made.rotation[:, self.kept])
-        primitives = Primitives(position, rotation, self.scale * stretch * made.scale[:, self.kept], slab)
-        return Decoded(geometry, texture, primitives)
+        placed, kept = self.placement(surface), self.placement.kept
+        slab = self._slabs(texture, _COLOUR_STEP * assembler.rgbdec.output(features), made.opacity, placed)
+        position = placed.centre / self.radius_mm + made.position[:, kept]
+        rotation = placed.axes @ rotation_matrices(made.rotation[:, kept])
+        scale = self.radius_mm / placed.half_size * made.scale[:, kept]
+        return Decoded(geometry, texture, Primitives(position, rotation, scale, slab))
+
+    def _slabs(self, texture: Tensor, colour: Tensor, opacity: Tensor, placed: Placed) -> Tensor:
+        """[B, K, S, A, A, 4]: the texture's colours at all depths with those [B, 3 S, U, U] added, and opacity."""
+        depth, kept = self.size.voxels, self.placement.kept
+        coarse = torch.cat([cut(colour, depth)[:, kept], cut(opacity, depth)[:, kept]], -1)
+        fine = (coarse.flatten(3) @ self.finer).unflatten(3, (-1, 4))
+        shown = functional.grid_sample(texture, placed.places, align_corners=False, padding_mode="border")
+        painted = (fine[..., :3] + shown.permute(0, 2, 3, 1)[:, :, None]).relu()
+        opaque = fine[..., 3] * placed.shell * self.bare[:, None, None]
+        return torch.cat([painted, opaque[..., None]], -1).unflatten(3, (_FINER * depth, -1))
 
     def lowest(self) -> Tensor:
         """How far down the avatar reaches, mm: where clothes begin on everybody, below the face."""
@@ -244,7 +240,7 @@ class Codec(nn.Module):
 
         Images tell what the mesh carries, and not where it is: that the registered geometry knows better.
         """
-        moved = torch.einsum("bl,lvd->bvd", expression[:, :GEOMETRY_NUMBERS], self.basis)
+        moved = torch.einsum("bl,lvd->bvd", expression[:, :LINEAR_NUMBERS], self.basis)
         linear, residual = subject.geometry + moved, _RESIDUAL_MM * offsets * self.axes
         geometry = self._turn_eyes(linear + residual, subject.geometry, gaze)
         return geometry, self._turn_eyes(linear + residual.detach(), subject.geometry, gaze)
@@ -276,12 +272,16 @@ def _off_eyes(topology: MeshTopology) -> Tensor:
 def _fit_boxes(codec: nn.Module, _: object = None) -> None:
     """Set what the mean head decides; its state holds that head alone."""
     assert isinstance(codec, Codec)
-    boxes = codec._placement.boxes(codec.rest.cpu().numpy())
-    codec.scale.copy_(torch.from_numpy(codec.radius_mm / boxes.half_size))
-    codec.apart.copy_(torch.from_numpy(boxes.apart).clamp_min(1e-3))
-    codec.places.copy_(torch.from_numpy(boxes.places)[None])
-    codec.shell.copy_(torch.from_numpy(boxes.shell)[..., None])
-    codec.shell[torch.from_numpy(boxes.centre[:, 1] > float(codec.lowest()))] = 0
+    codec.placement.set_rest(codec.rest)
+    centre = codec.placement(codec.rest[None]).centre[0]
+    codec.bare.copy_(centre[:, 1] <= codec.lowest())
+
+
+def _finer(voxels: int, across: int, *, channels: int) -> Tensor:
+    """A matrix [V * V * C, A * A * C] that interpolates V x V values of C channels, outer ones on the border."""
+    place = torch.linspace(0, voxels - 1, across)
+    share = (1 - (place[None] - torch.arange(voxels)[:, None]).abs()).clamp_min(0)
+    return torch.kron(torch.kron(share, share), torch.eye(channels))
 
 
 def resampled(texture: Tensor, side: int) -> Tensor:
@@ -300,6 +300,14 @@ def _components(data: Tensor, most: int) -> Tensor:
     components = torch.zeros(most, flat.shape[1], dtype=torch.float32)
     components[:count] = found.float()
     return components.view(most, *data.shape[1:])
+
+
+def _explained(data: Tensor, coefficients: Tensor) -> Tensor:
+    """Which [L, ...] make data [N, ...] best, in least squares, of coefficients [N, L]; 0 for those never used."""
+    flat, known = data.flatten(1).double(), coefficients.double()
+    normal = known.T @ known
+    weight = torch.linalg.pinv(normal, hermitian=True, rtol=_LEAST_STRENGTH) @ known.T
+    return (weight @ flat).float().view(-1, *data.shape[1:])
 
 
 def _coefficients(data: Tensor, components: Tensor) -> Tensor:

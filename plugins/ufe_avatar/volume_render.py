@@ -10,7 +10,7 @@ from ufe_avatar.networks.model import VOLUME_RADIUS_MM
 from ufe_avatar.raymarch import Primitives, Rays, march
 from ufe_avatar.views import Views
 
-STEP = 1 / 160  # of marching, in radii of the volume: 1.6 mm
+STEP = 1 / 320  # of marching, in radii of the volume: 0.8 mm
 
 
 def march_pixels(primitives: Primitives, views: Views, pixels: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from ufe_avatar.codec import (
     CODE_SIZE,
     CONDITIONS,
-    GEOMETRY_NUMBERS,
+    LINEAR_NUMBERS,
     LINEAR_NUMBERS,
     READ_TEXELS,
     Codec,
@@ -272,7 +272,7 @@ def test_gradients_reach_code_and_gaze(altered, neutrals, seen):
     value = {"geometry": decoded.geometry, "colour": slab[..., :3], "opacity": slab[..., 3],
              "place": decoded.primitives.position}[seen]  # fmt: skip
     value.square().mean().backward()
-    parts = (code.grad[:, :GEOMETRY_NUMBERS], code.grad[:, GEOMETRY_NUMBERS:], gaze.grad[:, :3], gaze.grad[:, 3:])
+    parts = (code.grad[:, :LINEAR_NUMBERS], code.grad[:, LINEAR_NUMBERS:], gaze.grad[:, :3], gaze.grad[:, 3:])
     assert all(part.isfinite().all() and (part.abs().amax(1) > 0).all() for part in parts)
 
 

@@ -12,6 +12,7 @@ import click
 
 from ufe_core import __version__
 from ufe_core.errors import PluginError, UfeError
+from ufe_core.memory import ask_for_large_pages
 
 GROUP = "ufe.commands"
 
@@ -113,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    ask_for_large_pages()
     try:
         result = cli.main(args=list(arguments) if arguments is not None else None, standalone_mode=False)
         return result if isinstance(result, int) else 0

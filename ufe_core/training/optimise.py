@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ufe_core.budgets import ScheduleConfig
 from ufe_core.errors import ArtifactError, UfeError
+from ufe_core.memory import keep_pages
 from ufe_core.training.progress import Listener, Progress
 from ufe_core.weights import load_weights, save_weights
 
@@ -92,6 +93,7 @@ class Optimisation:
             UfeError: the gradient is not finite.
             KeyboardInterrupt: Ctrl-C; the checkpoint is written.
         """
+        keep_pages()
         schedule, before, first = self.schedule, self.seconds, self.step
         started = saved = time.monotonic()
         with contextlib.closing(batches), _Interrupt() as interrupt:

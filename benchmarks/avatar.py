@@ -17,9 +17,10 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ufe_avatar.codec import CODE_SIZE, READ_TEXELS
-from ufe_avatar.eyeballs import gaze_of
+from ufe_avatar.eyeballs import gaze_matrix, gaze_of
 from ufe_avatar.mesh_render import MeshRenderer
 from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.upm import UpmDecoder
@@ -27,17 +28,18 @@ from ufe_avatar.views import Views, camera_around
 from ufe_avatar.volume_render import srgb
 from ufe_bench.aggregate import summarise
 from ufe_core.head import load_head
-from ufe_core.ops.rasterize import rasterize
+from ufe_core.ops.rasterize import interpolate, rasterize
 from ufe_core.packed_dome import DomeRequest, PackedDome, pack_domes
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
-from ufe_core.types import CameraSpec
+from ufe_core.types import CameraSpec, Identity
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.source import SyntheticCapture, SyntheticSource
 
 FRAMES, TRAINING_FRAMES, NEUTRAL_TEXELS, HEIGHT = 8, 16, 256, 384
 GAZE_DEGREES = (-20, -10, 0, 10, 20)
-_EYE_PX, _PUPIL_WINDOW_MM = 256, 5.0
+_EYE_PX = 256
+_IRIS_COSINE, _LEAST_IRIS_PX = np.cos(np.radians(35)), 1500  # what is compared: the iris and a little around it
 _VIEWS = (-45.0, 0.0, 45.0)
 
 
@@ -163,34 +165,80 @@ def across_people(decoder: UpmDecoder, source: SyntheticSource, people: Sequence
 
 
 def gaze_control(decoder: UpmDecoder, seen: Sequence[PackedDome]) -> dict[str, Any]:
-    """Hold the expression, turn the gaze, and find the pupils in close-up renderings of each eye.
+    """Hold the expression, turn the gaze, and find in close-up renderings how far what is seen of each eye has turned.
 
-    The pupil's place is the mean place of the darkest pixels within 5 mm of where the gaze points on the eyeball; its
-    distance from there, over the eyeball's radius, is the error in degrees.
+    That is the turn about the eyeball's middle that makes the rendering most like the one that looks ahead, searched
+    without knowing the gaze; its angle from the gaze is the error.
     """
-    wide = torch.zeros(1, CODE_SIZE)
+    still_code = torch.zeros(1, CODE_SIZE)
+    ahead = torch.tensor([0.0, 0.0, 1.0])
     errors: dict[str, list[float]] = {}
     for dome in seen:
-        painted = torch.from_numpy(dome.neutral_texture.copy())[None] / 255
         still = torch.from_numpy(dome.neutral_geometry.copy())[None]
-        identity = decoder.identity(painted, still)
+        identity = decoder.identity(torch.from_numpy(dome.neutral_texture.copy())[None] / 255, still)
         for name in ("left", "right"):
-            ball = still[0, torch.from_numpy(decoder.topology.region(f"eye_{name}"))]
-            middle = ball.mean(0)
-            radius = float((ball - middle)[:, 2].max())
+            rows = torch.from_numpy(decoder.topology.region(f"eye_{name}"))
+            middle = still[0, rows].mean(0)
             camera = _close_up(middle.numpy())
-            for azimuth in GAZE_DEGREES:
-                towards = np.radians(azimuth)
-                one = torch.tensor([np.sin(towards), 0.0, np.cos(towards)], dtype=torch.float32)
-                avatar = decoder.decode(wide, torch.cat([one, one])[None], identity)
-                views = Views.of([camera])
-                place = views.project((middle + radius * one)[None, None])[0, 0]
-                found = _darkest(decoder.render(avatar, camera)[0], place, float(camera.intrinsics[0, 0] / place[2]))
-                mm = (found - place[:2]) * float(place[2] / camera.intrinsics[0, 0])
-                across = mm[0] / np.cos(towards), mm[1]
-                errors.setdefault(dome.subject, []).append(float(np.degrees(np.hypot(*across) / radius)))
+            front = _Eye(decoder, still_code, ahead, identity, camera, rows)
+            for gaze in _turns():
+                turned = _Eye(decoder, still_code, gaze, identity, camera, rows)
+                found = _turn_between(front, turned, middle)
+                cosine = float((found * gaze).sum().clamp(-1, 1))
+                errors.setdefault(dome.subject, []).append(float(np.degrees(np.arccos(cosine))))
     means = {subject: float(np.mean(values)) for subject, values in errors.items()}
-    return {"pupil_deg": _interval(means), "largest_deg": max(max(values) for values in errors.values())}
+    every = np.concatenate(list(errors.values()))
+    return {"error_deg": _interval(means), "p95_deg": round(float(np.percentile(every, 95)), 2)}
+
+
+class _Eye:
+    """A close-up of one eye: its image [3, H, W], and the mesh's points [H, W, 3] where it shows the eyeball."""
+
+    def __init__(
+        self, decoder: UpmDecoder, code: Tensor, gaze: Tensor, identity: Identity, camera: CameraSpec, rows: Tensor
+    ) -> None:
+        avatar = decoder.decode(code, torch.cat([gaze, gaze])[None], identity)
+        self.image, self.views = decoder.render(avatar, camera)[0], Views.of([camera])
+        faces = torch.from_numpy(decoder.topology.faces.astype(np.int32))
+        screen = self.views.project(avatar.geometry)
+        ids = rasterize(screen, faces, height=_EYE_PX, width=_EYE_PX)
+        eyeball = torch.isin(faces.long(), rows).all(1)
+        self.shown = (ids >= 0)[0] & eyeball[ids[0].clamp_min(0).long()]
+        self.points = interpolate(screen, avatar.geometry, faces, ids)[0]
+
+
+def _turns() -> list[Tensor]:
+    """Gazes to try, unit vectors: left and right, up and down."""
+    pairs = [(azimuth, 0) for azimuth in GAZE_DEGREES if azimuth] + [(0, altitude) for altitude in (-10, 10)]
+    return [_towards(*pair) for pair in pairs]
+
+
+def _towards(azimuth_deg: float, altitude_deg: float) -> Tensor:
+    x, y = np.sin(np.radians([azimuth_deg, altitude_deg]))
+    return torch.tensor([x, y, np.sqrt(1 - x * x - y * y)], dtype=torch.float32)
+
+
+def _turn_between(front: _Eye, turned: _Eye, middle: Tensor) -> Tensor:
+    """Where an eye looks, a unit vector: the turn that correlates best, to a quarter of a degree."""
+    points, seen = turned.points[turned.shown] - middle, turned.image[:, turned.shown]
+    shown = front.shown[None, None].float()
+
+    def likeness(azimuth: float, altitude: float) -> float:
+        towards = _towards(azimuth, altitude)
+        before = points @ gaze_matrix(towards[None])[0] + middle  # turned back
+        place = front.views.project(before[None])[0, :, :2] * (2 / _EYE_PX) - 1
+        known = functional.grid_sample(shown, place[None, None], align_corners=False)[0, 0, 0] > 0.999
+        known &= functional.cosine_similarity(points, towards[None], dim=1) > _IRIS_COSINE
+        was = functional.grid_sample(front.image[None], place[None, None], align_corners=False)[0, :, 0]
+        if int(known.sum()) < _LEAST_IRIS_PX:
+            return -1.0
+        return float(torch.corrcoef(torch.stack([was[:, known].flatten(), seen[:, known].flatten()]))[0, 1])
+
+    best = (0.0, 0.0)
+    for step, reach in ((3.0, 30.0), (1.0, 3.0), (0.25, 1.0)):
+        around = np.arange(-reach, reach + step / 2, step)
+        best = max(((best[0] + x, best[1] + y) for x in around for y in around), key=lambda pair: likeness(*pair))
+    return _towards(*best)
 
 
 def subject_sheet(decoder: UpmDecoder, source: SyntheticSource, people: Sequence[str]) -> np.ndarray:
@@ -256,7 +304,7 @@ def _resized(texture: Tensor, side: int) -> Tensor:
     if texture.shape[-1] == side:
         return texture
     mode = "area" if side < texture.shape[-1] else "bilinear"
-    return torch.nn.functional.interpolate(texture, (side, side), mode=mode)
+    return functional.interpolate(texture, (side, side), mode=mode)
 
 
 def _neutral_of(capture: SyntheticCapture, source: SyntheticSource) -> tuple[Tensor, Tensor, Tensor]:
@@ -287,17 +335,6 @@ def _close_up(middle: np.ndarray) -> CameraSpec:
     intrinsics = np.array([[focal, 0, _EYE_PX / 2], [0, focal, _EYE_PX / 2], [0, 0, 1.0]])
     return CameraSpec("eye", "centre", "whole", "augmented", _EYE_PX, _EYE_PX, intrinsics, front.rotation,
                       -front.rotation @ position)  # fmt: skip
-
-
-def _darkest(image: Tensor, place: Tensor, px_per_mm: float) -> Tensor:
-    """Mean place (x, y) of the darkest pixels near one: those in the darker half between the darkest and the middle."""
-    grey = image.mean(0)
-    y, x = torch.meshgrid(*(torch.arange(size) + 0.5 for size in grey.shape), indexing="ij")
-    near = (x - place[0]).square() + (y - place[1]).square() < (_PUPIL_WINDOW_MM * px_per_mm) ** 2
-    values = grey[near]
-    limit = values.min() + 0.35 * (values.median() - values.min())
-    dark = near & (grey <= limit)
-    return torch.stack([x[dark].mean(), y[dark].mean()])
 
 
 def _nearest(cameras: Sequence[CameraSpec], pose: np.ndarray, azimuth_deg: float) -> CameraSpec:

@@ -273,8 +273,9 @@ def _fit_boxes(codec: nn.Module, _: object = None) -> None:
     """Set what the mean head decides; its state holds that head alone."""
     assert isinstance(codec, Codec)
     codec.placement.set_rest(codec.rest)
-    centre = codec.placement(codec.rest[None]).centre[0]
-    codec.bare.copy_(centre[:, 1] <= codec.lowest())
+    placed = codec.placement(codec.rest[None])
+    highest = placed.centre[0, :, 1] - (placed.axes[0, :, 1].abs() * placed.half_size[0]).sum(1)
+    codec.bare.copy_(highest <= codec.lowest())
 
 
 def _finer(voxels: int, across: int, *, channels: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Memory pages kept and large, where the C library can: without it a third of a training step goes into faulting them."""
+"""Memory pages that are kept, and large: otherwise a third of a training step goes into faulting them in."""
 
 from __future__ import annotations
 

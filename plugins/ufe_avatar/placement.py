@@ -59,8 +59,14 @@ class Placement(nn.Module):
     texels: Tensor
     mine: Tensor
     steps: Tensor
+    mean: Tensor
+    low: Tensor
+    high: Tensor
+    middle: Tensor
     near: Tensor
     there: Tensor
+    line: Tensor
+    depths: Tensor
     half_size: Tensor
     apart: Tensor
 
@@ -88,8 +94,8 @@ class Placement(nn.Module):
             "steps": torch.from_numpy(self._steps).float(), "mean": torch.from_numpy(self._mean).float()[:, None],
             "low": torch.from_numpy(low).float(), "high": torch.from_numpy(high).float(),
             "middle": torch.from_numpy((np.stack([column, row], -1) + 0.5) * voxels).float()[:, None],
-            "near": torch.zeros(count, cells, voxels**2), "there": torch.ones(count, 1, cells), "half_size": torch.ones(count, 3),
-            "apart": torch.ones(count, 2), "line": torch.linspace(-1, 1, across),
+            "near": torch.zeros(count, cells, voxels**2), "there": torch.ones(count, 1, cells),
+            "half_size": torch.ones(count, 3), "apart": torch.ones(count, 2), "line": torch.linspace(-1, 1, across),
             "depths": torch.linspace(-1, 1, voxels),
         }.items():  # fmt: skip
             self.register_buffer(name, value, persistent=False)

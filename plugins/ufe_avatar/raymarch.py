@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ufe_core.errors import ContractError
-from ufe_core.ops.kernels import warp
+from ufe_core.ops.kernels import load, warp
 from ufe_core.types import check_tensor
 
 _MOST_CELLS_ASIDE = 512
@@ -124,6 +124,7 @@ class _March(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         tensors = [tensor.detach().contiguous() for tensor in (position, rotation, scale, slab)]
         order, parts = _sorted_parts(rays)
+        _kernels_of(slab.dtype)  # before threads ask for them
         marches = _on_threads(lambda part: _Part(part, tensors, step), parts)
         out = torch.zeros(len(rays), 4, dtype=slab.dtype, device=slab.device)
         hits = torch.zeros(len(rays), dtype=torch.int64, device=slab.device)
@@ -308,8 +309,7 @@ class _Part:
 
     @property
     def _module(self) -> Any:
-        wp = warp()
-        return _kernels().kernels(wp.float64 if self._direction.dtype == torch.float64 else wp.float32)
+        return _kernels_of(self._direction.dtype)
 
     def _vec3(self, tensor: Tensor) -> Any:
         return warp().from_torch(tensor, dtype=self._module.vec3)
@@ -321,9 +321,10 @@ class _Part:
         return warp().from_torch(tensor, dtype=self._module.mat33)
 
     def _launch(self, name: str, size: Any, inputs: list[Any]) -> None:
-        wp = warp()
-        with wp.ScopedDevice(wp.device_from_torch(self._direction.device)):
-            wp.launch(getattr(self._module, name), dim=size, inputs=inputs)
+        wp, kernel, device = warp(), getattr(self._module, name), self._direction.device
+        load(kernel.module, device)
+        with wp.ScopedDevice(wp.device_from_torch(device)):
+            wp.launch(kernel, dim=size, inputs=inputs)
 
 
 def _pairs(tensor: Tensor) -> Any:
@@ -348,3 +349,8 @@ def _kernels() -> Any:
     from ufe_avatar import raymarch_warp
 
     return raymarch_warp
+
+
+def _kernels_of(kind: torch.dtype) -> Any:
+    wp = warp()
+    return _kernels().kernels(wp.float64 if kind == torch.float64 else wp.float32)

@@ -479,7 +479,9 @@ def kernels(real: Any) -> SimpleNamespace:
                                 rate = zero
                             w = vec4(g[0] * weight, g[1] * weight, g[2] * weight, rate * window)
                             toward = spread(slab, slab_grad, at, size[0], layer, share[0], share[1], share[2], w)
-                            toward = half * wp.cw_mul(toward, vec3(real(size[0] - 1), real(size[1] - 1), real(size[2] - 1)))
+                            toward = half * wp.cw_mul(
+                                toward, vec3(real(size[0] - 1), real(size[1] - 1), real(size[2] - 1))
+                            )
                             toward = toward + fade_slope(y) * (rate * v[3] * window)
                             local_grad[h] = local_grad[h] + toward
                             slope_grad[h] = slope_grad[h] + toward * t

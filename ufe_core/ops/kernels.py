@@ -15,7 +15,7 @@ import torch
 
 _CPU = torch.device("cpu")
 _loading = threading.Lock()
-_loaded: dict[tuple[str, str], Any] = {}
+_loaded: dict[tuple[int, str], Any] = {}
 
 
 @cache
@@ -30,17 +30,23 @@ def warp() -> Any:
 
 
 def kernels(module: str, device: torch.device = _CPU) -> Any:
-    """A Python module of warp kernels, compiled for a device on first use (warp keeps that on disk).
+    """A Python module of warp kernels, compiled for a device on first use (warp keeps that on disk)."""
+    found = importlib.import_module(module)
+    load(found, device)
+    return found
 
-    Warp must not load one module from two threads at once; here the second waits.
+
+def load(module: Any, device: torch.device) -> None:
+    """Load a Python module of kernels, or a warp module, once.
+
+    Warp must not load one from two threads at once; here the second waits.
     """
-    key = module, str(device)
+    key = id(module), str(device)
     if key not in _loaded:
         with _loading:
-            wp, found = warp(), importlib.import_module(module)
-            wp.load_module(found, device=wp.device_from_torch(device), block_dim=1 if device.type == "cpu" else None)
-            _loaded[key] = found
-    return _loaded[key]
+            wp = warp()
+            wp.load_module(module, device=wp.device_from_torch(device), block_dim=1 if device.type == "cpu" else None)
+            _loaded[key] = module
 
 
 @contextlib.contextmanager

@@ -42,8 +42,10 @@ def load(module: Any, device: torch.device) -> None:
     Warp must not load one from two threads at once; here the second waits.
     """
     key = id(module), str(device)
-    if key not in _loaded:
-        with _loading:
+    if key in _loaded:
+        return
+    with _loading:
+        if key not in _loaded:
             wp = warp()
             wp.load_module(module, device=wp.device_from_torch(device), block_dim=1 if device.type == "cpu" else None)
             _loaded[key] = module

@@ -134,6 +134,7 @@ class Placement(nn.Module):
             texel = self._at_texels(self._columns(half_size), apart, down) + self.mean + uneven
             texel = texel.maximum(self.low).minimum(self.high)
             places = 2 / (self.grid * self.voxels) * (self.middle + texel) - 1
+            places = places.nan_to_num()  # of a mesh that is not finite; images must not be read there
             spread = _SHELL * 2 / (self.voxels - 1) * self.half_size[:, 2, None, None]
             away = self.depths[:, None] * self.half_size[:, 2, None, None] - height.transpose(2, 3)
             shell = (away / spread).sub_(_SINK).square_().neg_().exp_().clamp_min_(_LEAST_SHELL).mul_(self.there)

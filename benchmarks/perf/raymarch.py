@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,22 +103,18 @@ def _length_inside(rays: Rays, boxes: Primitives) -> Tensor:
     """Length of each ray inside boxes; where they overlap it counts once."""
     fine = 0.001
     thin = Primitives(boxes.position, boxes.rotation, boxes.scale, torch.zeros_like(boxes.slab))
-    part = _Part(rays, [t.contiguous() for t in vars(thin).values()], 1.0)
+    part = _Part(rays, [t.contiguous() for t in vars(thin).values()], fine)
     out = torch.zeros(len(rays))
     for row, (first, stop) in enumerate(zip(part._start[:-1].tolist(), part._start[1:].tolist(), strict=True)):
-        end = total = 0.0
-        for enter, leave in zip(part._enter[first:stop].tolist(), part._leave[first:stop].tolist(), strict=True):
-            total += max(0.0, leave - max(enter, end))
-            end = max(end, leave)
-        out[part._order[row]] = total
+        samples = {n for a, b in part._span[first:stop].tolist() for n in range(a, b + 1)}
+        out[part._order[row]] = len(samples) * fine
     return out.clamp_min(fine)
 
 
 def samples_of(part: _Part, step: float) -> tuple[Tensor, Tensor, Tensor]:
     """Ray, primitive and distance of every sample inside a box."""
     ray = torch.repeat_interleave(torch.arange(len(part._near)), part._start.diff().long())
-    first = ((part._enter - part._near[ray]) / step).ceil().clamp_min(0).long()
-    last = ((torch.minimum(part._leave, part._limit[ray]) - part._near[ray]) / step).floor().long()
+    first, last = part._span.long().unbind(1)
     count = (last - first + 1).clamp_min(0)
     hit = torch.repeat_interleave(torch.arange(len(ray)), count)
     number = torch.arange(len(hit)) - (count.cumsum(0) - count)[hit] + first[hit]
@@ -163,8 +160,10 @@ def compiled_march(part: _Part, boxes: Primitives, step: float) -> Callable[[], 
         )
         call = ctypes.CDLL(str(library)).march
     out = torch.zeros(len(part._near), 4)
+    ray = torch.repeat_interleave(torch.arange(len(part._near)), part._start.diff().long())
+    enter, leave = (part._near[ray] + (part._span[:, k] + half) * step for k, half in enumerate((-0.5, 0.5)))
     tensors = [
-        part._start, part._primitive, part._enter, part._leave, part._near, part._limit, part._origin,
+        part._start, part._primitive, enter, leave, part._near, part._limit, part._origin,
         part._direction.contiguous(), boxes.position, boxes.rotation, boxes.scale, boxes.slab, out,
     ]  # fmt: skip
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
@@ -232,9 +231,7 @@ def measure(size: int, repeats: int) -> dict[str, Any]:
         "ours, forward and backward, 2 threads": with_threads(2, lambda: ours(middle, True)),
         "torch, forward and backward, 2 threads": with_threads(2, lambda: theirs(True)),
         "march alone, 1 thread": lambda: part.march([t.contiguous() for t in vars(middle.boxes).values()]),
-        **{
-            f"{count} boxes, 1 thread": with_threads(1, lambda c=count: ours(scenes[c], False)) for count in (256, 4096)
-        },
+        **{f"{count} boxes, 1 thread": with_threads(1, partial(ours, scenes[count], False)) for count in (256, 4096)},
     }
     native = compiled_march(part, middle.boxes, middle.step)
     if native is not None:

@@ -215,8 +215,9 @@ class _Grid:
         column, row = (
             ((flat - low[image]) * per_unit[image]).long().clamp_min(0).minimum(side[image, None] - 1).unbind(1)
         )
-        number = row * side[image] + column
-        most = int(side.max()) ** 2 if images else 0
+        strip = int(_kernels().STRIP)
+        number = (row // strip * side[image] + column) * strip + row % strip
+        most = int((-(-side // strip) * strip * side).max()) if images else 0
         order = torch.argsort(image * most + number, stable=True)
         ends = torch.bincount(image * most + number, minlength=images * most).cumsum(0)
         cells = functional.pad(ends.view(images, most), (1, 0))
@@ -237,7 +238,6 @@ class _Part:
         self._near, self._limit = rays.near[grid.order], rays.far[grid.order] + _END
         self._rank = _rank(tensors[0].shape[1]).to(rays.direction.device)
         self._gather(grid, tensors)
-        self._local, self._slope = (self._enter.new_empty(len(self._enter), 3) for _ in range(2))
         out = self.march(tensors)
         self.out, self.hits = torch.empty_like(out), torch.empty_like(grid.order)
         self.out[grid.order], self.hits[grid.order] = out, self._start.diff().long()
@@ -247,37 +247,37 @@ class _Part:
         size = len(self._direction)
         out, self._last_colour = (self._direction.new_zeros(size, 4) for _ in range(2))
         self._last = torch.empty(size, 2, dtype=torch.int32, device=out.device)
+        local, slope = (out.new_empty(len(self._primitive), 3) for _ in range(2))
         self._launch("march", -(-size // int(_kernels().RAYS)), [
-            *self._arguments(tensors), self._vec4(out), self._vec4(self._last_colour), _pairs(self._last)
+            *self._arguments(tensors), self._vec3(local), self._vec3(slope), self._vec4(out),
+            self._vec4(self._last_colour), _pairs(self._last),
         ])  # fmt: skip
         return out
 
     def backward(self, tensors: list[Tensor], grad: Tensor, total: list[Tensor]) -> None:
         """Add the gradients of position, rotation, scale and slab to `total`."""
-        local_grad, slope_grad = torch.zeros_like(self._local), torch.zeros_like(self._slope)
         position, rotation, scale, slab = total
         self._launch("march_backward", -(-len(grad) // int(_kernels().RAYS)), [
             *self._arguments(tensors), self._vec4(grad[self._order].contiguous()), self._vec4(self._last_colour),
-            _pairs(self._last), self._vec3(local_grad), self._vec3(slope_grad), self._vec3(position),
-            self._mat33(rotation), self._vec3(scale), self._vec4(slab.view(-1, 4)),
+            _pairs(self._last), self._vec3(position), self._mat33(rotation), self._vec3(scale),
+            self._vec4(slab.view(-1, 4)),
         ])  # fmt: skip
 
     def _gather(self, grid: _Grid, tensors: list[Tensor]) -> None:
-        """Which primitives each ray meets, nearest first; those of ray r from `_start[r]` on."""
+        """Which primitives each ray meets, by first sample; those of ray r from `_start[r]` on."""
         rays, device = len(self._direction), self._direction.device
-        wp, kind = warp(), self._direction.dtype
+        wp = warp()
         runs = (len(self._origin), -(-tensors[0].shape[1] // int(_kernels().PRIMITIVES)))
         common = [
             self._vec3(tensors[0]), self._mat33(tensors[1]), self._vec3(tensors[2]), self._vec3(self._origin),
             self._mat33(grid.frame), wp.from_torch(grid.low, dtype=self._module.vec2),
             wp.from_torch(grid.per_unit, dtype=self._module.vec2), wp.from_torch(grid.sides),
             wp.from_torch(grid.cells), self._vec3(self._direction), wp.from_torch(self._near),
-            wp.from_torch(self._limit),
+            wp.from_torch(self._limit), self._step,
         ]  # fmt: skip
         count = torch.zeros(rays, dtype=torch.int32, device=device)
         self._start = torch.zeros(rays + 1, dtype=torch.int32, device=device)
-        self._primitive = torch.empty(0, dtype=torch.int32, device=device)
-        self._enter = self._leave = torch.empty(0, dtype=kind, device=device)
+        self._make_room(0)
         self._launch("gather", runs, [*common, wp.from_torch(self._start), 0, wp.from_torch(count), *self._hits()])
         total = int(count.sum(dtype=torch.int64))
         if total > _MOST_HITS:
@@ -285,15 +285,17 @@ class _Part:
                 f"{rays} rays meet primitives {total} times; {_MOST_HITS} can be numbered. March fewer rays at a time."
             )
         self._start[1:] = count.cumsum(0)
-        self._primitive = torch.empty(total, dtype=torch.int32, device=device)
-        self._enter, self._leave = (torch.empty(total, dtype=kind, device=device) for _ in range(2))
+        self._make_room(total)
         count.zero_()
         self._launch("gather", runs, [*common, wp.from_torch(self._start), 1, wp.from_torch(count), *self._hits()])
         self._launch("sort", -(-rays // int(_kernels().RAYS)), [wp.from_torch(self._start), *self._hits()])
 
+    def _make_room(self, hits: int) -> None:
+        """For which primitive each hit is of [hits], and the numbers of its first and last sample [hits, 2]."""
+        self._primitive, self._span = (self._rank.new_empty(shape) for shape in ((hits,), (hits, 2)))
+
     def _hits(self) -> list[Any]:
-        wp = warp()
-        return [wp.from_torch(tensor) for tensor in (self._primitive, self._enter, self._leave)]
+        return [warp().from_torch(self._primitive), _pairs(self._span)]
 
     def _arguments(self, tensors: list[Tensor]) -> list[Any]:
         wp = warp()
@@ -302,9 +304,8 @@ class _Part:
         return [
             wp.from_torch(self._image), self._vec3(position), self._mat33(rotation), self._vec3(scale),
             self._vec4(slab.view(-1, 4)), wp.vec3i(width, height, depth), wp.from_torch(self._rank),
-            self._vec3(self._origin), self._vec3(self._direction), wp.from_torch(self._near),
-            wp.from_torch(self._limit), self._step, wp.from_torch(self._start), *self._hits(),
-            self._vec3(self._local), self._vec3(self._slope),
+            self._vec3(self._origin), self._vec3(self._direction), wp.from_torch(self._near), self._step,
+            wp.from_torch(self._start), *self._hits(),
         ]  # fmt: skip
 
     @property

@@ -4,8 +4,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from ufe_avatar import raymarch
 from ufe_avatar.raymarch import Primitives, Rays, _rank, march
 from ufe_core.errors import ContractError
+from ufe_core.ops.rasterize import warp
 
 from . import raymarch_reference as reference
 
@@ -14,8 +16,8 @@ NAMES = ("position", "rotation", "scale", "slab")
 STEP = 0.03
 
 
-def primitives(*, volumes=2, count=6, density=0.3, seed=0, kind=torch.float64):
-    """Oriented boxes of 4 x 5 x 6 voxels around the origin."""
+def primitives(*, volumes=2, count=6, density=0.3, seed=0, kind=torch.float64, voxels=(4, 5, 6)):
+    """Oriented boxes around the origin."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -24,7 +26,7 @@ def primitives(*, volumes=2, count=6, density=0.3, seed=0, kind=torch.float64):
     def uniform(*shape):
         return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
-    slab = torch.cat([uniform(volumes, count, 4, 5, 6, 3), density * uniform(volumes, count, 4, 5, 6, 1)], -1)
+    slab = torch.cat([uniform(volumes, count, *voxels, 3), density * uniform(volumes, count, *voxels, 1)], -1)
     rotation = torch.linalg.qr(normal(volumes, count, 3, 3))[0]
     tensors = 0.25 * normal(volumes, count, 3), rotation, 1 / (0.25 + 0.2 * uniform(volumes, count, 3)), slab
     return Primitives(*(tensor.to(kind).requires_grad_() for tensor in tensors))
@@ -73,6 +75,20 @@ def test_float32_meets_the_dense_reference_in_float64(density):
     assert float((found - expected).detach().abs().max()) < 1e-5
     for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, exact), strict=True):
         assert relative(mine, theirs) < 1e-4, name
+
+
+@pytest.mark.parametrize("voxels", [(2, 2, 2), (4, 8, 8), (3, 2, 9)])
+@pytest.mark.parametrize("kind, most, most_gradient", [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-12, 1e-10)])
+def test_slabs_of_any_size_between_any_distances_meet_the_dense_reference(voxels, kind, most, most_gradient):
+    volume, lines = primitives(count=15, density=8.0, kind=kind, voxels=voxels), rays(30, kind=kind)
+    share = torch.rand(2, 30, generator=torch.Generator().manual_seed(4), dtype=torch.float64).to(kind)
+    near = lines.near + 0.3 * share[0]
+    lines = Rays(lines.origin, lines.direction, lines.image, near, near + 0.5 + share[1])
+    found, expected = rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP)
+    assert float((found - expected).detach().abs().max()) < most
+    assert 0 < int((found[:, 3] >= 1).sum()) < 30
+    for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, volume), strict=True):
+        assert relative(mine, theirs) < most_gradient, name
 
 
 def test_the_dense_cases_saturate_and_the_thin_ones_do_not():
@@ -130,10 +146,10 @@ def test_rays_of_the_golden_cameras_pass_the_cube_where_theirs_do():
 
 
 def test_hits_are_the_boxes_that_a_ray_passes():
-    volume, lines = primitives(count=50), rays(200)
+    volume, lines = primitives(count=50), rays(600)
     start = lines.origin[lines.image.long()]
-    expected = torch.zeros(200, dtype=torch.int64)
-    for r in range(200):
+    expected = torch.zeros(600, dtype=torch.int64)
+    for r in range(600):
         b = int(lines.image[r])
         turned = volume.rotation[b].transpose(1, 2)
         local = volume.scale[b] * (turned @ (start[r] - volume.position[b])[..., None])[..., 0]
@@ -161,6 +177,38 @@ def test_equal_calls_give_equal_bits():
         out = rgba(march(rays(3000, kind=torch.float32), volume, step=STEP))
         runs.append([out, *gradients(out, volume)])
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_threads_and_the_order_of_rays_change_no_image():
+    volume, lines = primitives(kind=torch.float32, density=8.0), rays(3000, kind=torch.float32)
+    threads, images = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            images.append(rgba(march(lines, volume, step=STEP)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(images[0], other) for other in images[1:])
+    order = torch.randperm(3000, generator=torch.Generator().manual_seed(1))
+    mixed = Rays(lines.origin, lines.direction[order], lines.image[order], lines.near[order], lines.far[order])
+    assert torch.equal(rgba(march(mixed, volume, step=STEP)), images[0][order])
+
+
+def test_memory_is_what_the_rays_meet():
+    volume, lines = primitives(volumes=1, count=400), rays(100, cameras=1)
+    part = raymarch._Part(lines, [tensor.detach().contiguous() for tensor in vars(volume).values()], STEP)
+    assert int(part.hits.max()) > 64, "more than a list of a fixed and common length holds"
+    kept = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    assert max(len(value) for value in kept) == int(part.hits.sum())
+    assert sum(value.numel() for value in kept) < 3 * int(part.hits.sum()) + 40 * 100 + 400
+
+
+def test_more_hits_than_can_be_numbered_are_an_error(monkeypatch):
+    volume, lines = primitives(), rays()
+    hits = int(march(lines, volume, step=STEP).hits.sum())
+    monkeypatch.setattr(raymarch, "_MOST_HITS", hits - 1)
+    with pytest.raises(ContractError, match=f"40 rays meet primitives {hits} times; {hits - 1} can be numbered"):
+        march(lines, volume, step=STEP)
 
 
 @pytest.mark.parametrize("density", [0.3, 8.0])
@@ -204,3 +252,14 @@ def test_what_does_not_fit_is_refused_in_one_line():
         march(lines, volume, step=0.0)
     with pytest.raises(ContractError, match=r"rays.origin: expected float64 \[2, 3\], found float64 \[1, 3\]"):
         march(rays(cameras=1), volume, step=STEP)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["gather", "sort", "march", "march_backward"])
+def test_kernels_compile_for_cuda_where_there_is_none(kind, name, tmp_path):
+    wp = warp()
+    if not wp.get_cuda_supported_archs():
+        pytest.skip("this warp holds no compiler for CUDA")
+    kernel = getattr(raymarch._kernels().kernels(getattr(wp, kind)), name)
+    wp.compile_aot_module(kernel.module, arch=80, module_dir=tmp_path, use_ptx=True)
+    assert len(list(tmp_path.glob("*.ptx"))) == 1

@@ -153,7 +153,7 @@ class TestRendering:
             assert image[:, y, x].max() < 0.06
 
     def test_an_avatar_without_texture_is_refused(self, decoder, head):
-        with pytest.raises(ValueError, match="has no texture"):
+        with pytest.raises(ContractError, match="has no texture"):
             decoder.render(Avatar(torch.from_numpy(head.template)[None]), decoder.frontal_camera(32))
 
     @pytest.mark.parametrize("size", [64, 128])

@@ -8,6 +8,7 @@ import torch
 from ufe_avatar.codec import CODE_SIZE, READ_TEXELS
 from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.upm import UpmDecoder
+from ufe_avatar.views import Views
 from ufe_core.errors import ArtifactError, ContractError, UfeError
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry
@@ -147,8 +148,16 @@ def test_a_code_of_another_size_and_a_bare_mesh_are_refused(upm, people):
     ahead = torch.tensor([[0.0, 0, 1, 0, 0, 1]])
     with pytest.raises(ContractError, match=r"UpmDecoder\.decode\.expression"):
         upm.decode(torch.zeros(1, 52), ahead, upm.identity(*people))
-    with pytest.raises(ValueError, match="this one has no code"):
+    with pytest.raises(ContractError, match="this one has no code"):
         upm.render(Avatar(people[1]), upm.frontal_camera(16))
+
+
+def test_the_identity_of_another_decoder_and_views_of_others_are_refused(upm, people, avatar, decoder):
+    ahead = torch.tensor([[0.0, 0, 1, 0, 0, 1]]).expand(2, -1)
+    with pytest.raises(ContractError, match=r"has eyes, geometry, texture, not 'b_geo\.0': it was made by another"):
+        upm.decode(torch.zeros(2, CODE_SIZE), ahead, decoder.identity(*people))
+    with pytest.raises(ContractError, match="an avatar for each view; found 6 and 1"):
+        upm.render_views(avatar, Views.of([upm.frontal_camera(16)]))
 
 
 def test_another_file_is_another_code_space(upm, weights, tmp_path):

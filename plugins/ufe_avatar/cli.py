@@ -172,7 +172,7 @@ def convert(checkpoint: Path, out: Path) -> None:
     from ufe_avatar import checkpoint as published
     from ufe_avatar.show import check_target
 
-    check_target(out, (".safetensors",))
+    check_target(out, (".safetensors",), option="OUT")
     published.convert(checkpoint, out)
     click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB")
 
@@ -198,7 +198,7 @@ def statistics(folder: Path, listing: Path, out: Path, first: int) -> None:
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.training.progress import Progress
 
-    check_target(out, (".safetensors",))
+    check_target(out, (".safetensors",), option="OUT")
     captures = averaging.first_captures(folder, listing, first)
     with TrainingDisplay(titles={"averages": "captures"}) as show:
 

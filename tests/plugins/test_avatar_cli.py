@@ -294,14 +294,17 @@ class TestWrongInput:
             (("render", "--out", "."), "--out '.' is a folder"),
             (("render", "--save-codes", "a.txt"), "--save-codes 'a.txt' has to end in .safetensors"),
             (("render", "--out", "a.mp4"), "name a --segment, such as 'range_of_motion', or give --frames"),
-            (("render", "--codes", "a.safetensors"), "'a.safetensors' do not exist"),
+            (("render", "--codes", "a.safetensors"), "There is no file 'a.safetensors' of codes. 'ufe avatar"),
             (("render", "--codes", "a.safetensors", "--of", "S003"), "brings its own performance: leave out --of."),
             (("render", "--truth", "--gaze", "3,3"), "leave out --of and --gaze"),
             (("render", "--set", "encoder.x=1"), "options can be set of: source, decoder"),
             (("render", "--device", "tpu7"), "There is no device 'tpu7'"),
-            (("convert", "a.pt", "a.bin"), "--out 'a.bin' has to end in .safetensors"),
+            (("convert", "a.pt", "a.bin"), "OUT 'a.bin' has to end in .safetensors"),
+            (("convert", "a.pt", "none/a.safetensors"), "OUT 'none/a.safetensors': there is no folder 'none'"),
             (("convert", "a.pt", "a.safetensors"), "a.pt cannot be read: No such file or directory"),
-            (("statistics", "x", "y.csv", "a.safetensors", "--first", "3"), "y.csv is no list of captures"),
+            (("statistics", "x", "y.csv", "a.safetensors", "--first", "3"), "y.csv cannot be read: No such file"),
+            (("render", "--view", "1,2,3"), "--view '1,2,3' is no direction"),
+            (("render", "--subject", ""), "has no subject ''. It has 266: S000 to S265"),
         ],
     )
     def test_it_is_answered_in_one_line_and_writes_nothing(self, ufe, arguments, message):
@@ -311,14 +314,36 @@ class TestWrongInput:
         assert message in str(error) and "\n" not in str(error)
         assert not list(Path().iterdir())
 
-    def test_weights_that_are_missing(self, ufe):
-        error = ufe("render", "--set", "decoder.weights=none.safetensors").exception
-        assert isinstance(error, UfeError) and "'none.safetensors' do not exist" in str(error)
+    def test_weights_that_are_missing_or_something_else(self, ufe):
+        Path("notes.txt").write_text("notes")
+        save_weights(Path("univ.safetensors"), {}, {"component": "ufe/univ", "config": {}})
+        for name, message in (
+            ("none.safetensors", "'none.safetensors' do not exist. Train or fetch them first."),
+            ("notes.txt", "'notes.txt' is not a safetensors file. Name a file that ufe wrote;"),
+            (
+                "univ.safetensors",
+                "of 'ufe/univ', not of 'ufe/upm'. Name a file that 'ufe train --decoder upm --out' wrote.",
+            ),
+        ):
+            error = ufe("render", "--set", f"decoder.weights={name}").exception
+            assert isinstance(error, UfeError) and message in str(error)
 
     def test_codes_of_another_code_space(self, ufe, upm):
         Performance(torch.zeros(1, upm.code_space.size), torch.zeros(1, 6), "upm-x").save(Path("c.safetensors"))
         error = ufe("render", *BLENDSHAPE, "--codes", "c.safetensors").exception
         assert isinstance(error, ArtifactError) and "takes 'arkit-52'" in str(error)
+
+    @pytest.mark.parametrize("out", ["a.png", "a.mp4", "a.gif"])
+    def test_an_interruption_leaves_nothing_half_written(self, ufe, monkeypatch, out):
+        """In the middle of drawing, as by Ctrl-C."""
+
+        def interrupted(*_):
+            yield np.zeros((SIZE, SIZE, 3), np.uint8)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("ufe_avatar.show.pictures", interrupted)
+        assert ufe("render", *BLENDSHAPE, "--frames", "1,2", "--out", out).exit_code != 0
+        assert not list(Path().iterdir())
 
     @pytest.mark.parametrize("text", ["", "1,2,3", "a,b", "nan,0", "inf,0", "0,-89"])
     def test_what_is_no_direction(self, text):

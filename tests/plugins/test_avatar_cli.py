@@ -21,7 +21,6 @@ from ufe_avatar.upm import UpmDecoder
 from ufe_avatar.video import write_video
 from ufe_avatar.views import camera_around
 from ufe_core.errors import ArtifactError, ConfigError, DataError, UfeError
-from ufe_core.head import load_head
 from ufe_core.weights import load_weights, save_weights
 
 FRAMES = [658, 3668, 4763]  # the jaw open, a smile, lips puckered
@@ -35,10 +34,9 @@ def captures(synthetic):
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
+def weights(tmp_path_factory, head):
     """An avatar that has learnt nothing, as small as can be."""
     torch.manual_seed(0)
-    head = load_head()
     training = UpmTraining(UpmTraining.options(**UpmTraining.presets["smoke"]), head.topology)
     training.codec.set_rest(torch.from_numpy(head.template))
     tensors, facts = training.weights()

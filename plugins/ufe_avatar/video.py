@@ -48,7 +48,8 @@ def _write_mp4(path: Path, images: Iterator[np.ndarray], fps: float) -> int:
         writer.release()
     found = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
     if found != count:  # OpenCV tells of no error while it writes
-        raise ArtifactError(f"Of {count} images of a video, {found} were written in '{path.parent}'. Is the disk full?")
+        whole = max(found, 0)  # -1 of a file without an index
+        raise ArtifactError(f"Of {count} images of a video, {whole} were written in '{path.parent}'. Is the disk full?")
     return count
 
 

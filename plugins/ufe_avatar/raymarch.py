@@ -247,9 +247,8 @@ class _Part:
         size = len(self._direction)
         out, self._last_colour = (self._direction.new_zeros(size, 4) for _ in range(2))
         self._last = torch.empty(size, 2, dtype=torch.int32, device=out.device)
-        local, slope = (out.new_empty(len(self._primitive), 3) for _ in range(2))
         self._launch("march", -(-size // int(_kernels().RAYS)), [
-            *self._arguments(tensors), self._vec3(local), self._vec3(slope), self._vec4(out),
+            *self._arguments(tensors), self._vec4(out),
             self._vec4(self._last_colour), _pairs(self._last),
         ])  # fmt: skip
         return out

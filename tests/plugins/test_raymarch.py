@@ -91,6 +91,67 @@ def test_slabs_of_any_size_between_any_distances_meet_the_dense_reference(voxels
         assert relative(mine, theirs) < most_gradient, name
 
 
+def row_of_boxes(begins, counts, kind):
+    """Boxes on the z axis with their first samples at `begins`, so many each, and the ray through them."""
+    count = len(begins)
+    generator = torch.Generator().manual_seed(6)
+    first, samples = (torch.tensor(values, dtype=torch.float64) for values in (begins, counts))
+    position = torch.stack([0.1 * torch.randn(count, generator=generator).double(), torch.zeros(count).double(),
+                            STEP * (first + (samples - 1) / 2) - 1], 1)  # fmt: skip
+    scale = torch.stack([torch.ones(count).double(), torch.ones(count).double(), 2 / (STEP * samples)], 1)
+    slab = 0.1 + torch.rand(1, count, 3, 4, 5, 4, generator=generator, dtype=torch.float64)
+    rotation = torch.eye(3, dtype=torch.float64).expand(1, count, 3, 3).contiguous()
+    lines = Rays(
+        torch.tensor([[0.0, 0.0, -1.0]], dtype=kind), torch.tensor([[0.0, 0.0, 1.0]], dtype=kind),
+        torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=kind), torch.full((1,), 3.0, dtype=kind),
+    )  # fmt: skip
+    tensors = [tensor.to(kind) for tensor in (position[None], rotation, scale[None], slab)]
+    return Primitives(*tensors), lines
+
+
+def saturating_in(sample, volume, lines):
+    """The boxes, their opacity scaled so that the ray saturates half way through that sample."""
+    thin = Primitives(*(tensor.double().clone() for tensor in vars(volume).values()))
+    thin.slab[..., 3] *= 1e-3
+
+    def until(end):
+        far = torch.full((1,), (end + 0.5) * STEP, dtype=torch.float64)
+        part = Rays(lines.origin.double(), lines.direction.double(), lines.image, lines.near.double(), far)
+        return 1e3 * float(reference.march(part, thin, step=STEP)[0, 3])
+
+    slab = volume.slab.clone()
+    slab[..., 3] *= 2 / (until(sample - 1) + until(sample))
+    return Primitives(*(t.requires_grad_() for t in (volume.position, volume.rotation, volume.scale, slab)))
+
+
+@pytest.mark.parametrize("kind, most, most_gradient", [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-12, 1e-10)])
+@pytest.mark.parametrize("sample", [0, 1, 6, 7, 8, 9, 14, 15, 16, 17, 23, 24])
+def test_a_ray_may_saturate_anywhere_in_a_chunk(sample, kind, most, most_gradient):
+    volume, lines = row_of_boxes([3, 5, 3, 10], [25, 30, 8, 20], kind)
+    volume = saturating_in(3 + sample, volume, lines)
+    found, expected = rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP)
+    assert found[0, 3].item() == 1
+    assert float((found - expected).detach().abs().max()) < most
+    for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, volume), strict=True):
+        assert float((mine - theirs).abs().max()) <= most_gradient * float(theirs.abs().max()), name
+
+
+@pytest.mark.parametrize("kind, most", [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("begin", [0, 6, 7, 8, 9, 15, 16, 17])
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 16])
+def test_boxes_may_begin_and_end_where_chunks_do(begin, count, kind, most):
+    volume, lines = row_of_boxes([0, begin, begin + 30, begin + 31], [12, count, count, 1], kind)
+    found = rgba(march(lines, volume, step=STEP))
+    assert float((found - reference.march(lines, volume, step=STEP)).abs().max()) < most
+    # What a ray sees is the sum of what it sees of each box, as long as it does not saturate.
+    alone = [
+        rgba(march(lines, Primitives(*(t[:, k : k + 1].contiguous() for t in vars(volume).values())), step=STEP))
+        for k in range(4)
+    ]
+    assert all(one[0, 3] > 0 for one in alone)
+    torch.testing.assert_close(found, sum(alone), atol=1e-6, rtol=0)
+
+
 def test_the_dense_cases_saturate_and_the_thin_ones_do_not():
     thin, dense = (march(rays(), primitives(density=density), step=STEP).opacity for density in (0.3, 8.0))
     assert (thin < 1).all() and 0.2 < float((dense >= 1).double().mean()) < 0.9

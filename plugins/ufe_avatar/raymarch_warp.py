@@ -17,6 +17,8 @@ RAYS = wp.constant(32)
 #: Rows of cells in a strip. A strip's cells are numbered column by column, so that neighbours above and below are
 #: close in memory too, and with them the primitives that they meet.
 STRIP = wp.constant(8)
+#: Of a step: how far from a primitive a sample may be taken for one inside, which marching then decides.
+SLACK = wp.constant(0.001)
 #: Samples that a ray is marched at a time: as many are placed in a primitive at once.
 CHUNK = wp.constant(8)
 #: How many samples ahead the way back fetches voxels, at every second sample.
@@ -177,10 +179,100 @@ _ADD_SAMPLES = {
 @cache
 def kernels(real: Any) -> SimpleNamespace:
     """The kernels for `wp.float32` or `wp.float64`."""
-    vec2, vec3, vec4 = (wp.types.vector(length=n, dtype=real) for n in (2, 3, 4))
+    vec2, vec3, vec4, vec5 = (wp.types.vector(length=n, dtype=real) for n in (2, 3, 4, 5))
     mat33 = wp.types.matrix(shape=(3, 3), dtype=real)
     zero, one, half = real(0.0), real(1.0), real(0.5)
     far = real(1.0e30)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def add_directions(image: wp.array(dtype=int), direction: wp.array(dtype=vec3), total: wp.array(dtype=vec4)):
+        """Sum of the directions of each image's rays, and how many they are."""
+        run = wp.tid()
+        some = vec4()
+        first = run * RAYS
+        end = wp.min(first + RAYS, image.shape[0])
+        for ray in range(first, end):
+            some = some + vec4(direction[ray][0], direction[ray][1], direction[ray][2], one)
+            if ray == end - 1 or image[ray + 1] != image[ray]:
+                wp.atomic_add(total, image[ray], some)
+                some = vec4()
+
+    @wp.func
+    def on_plane(seen: vec3, least: real):
+        """Where a direction in an image's frame meets the plane at distance 1."""
+        depth = wp.max(seen[2], least)
+        return vec2(seen[0] / depth, seen[1] / depth)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def bound(
+        image: wp.array(dtype=int),
+        direction: wp.array(dtype=vec3),
+        frame: wp.array(dtype=mat33),
+        wide: real,
+        least: wp.array(dtype=vec5),
+    ):
+        """The least of u, v, -u, -v and the depth of each image's rays."""
+        run = wp.tid()
+        some = vec5(far, far, far, far, far)
+        first = run * RAYS
+        end = wp.min(first + RAYS, image.shape[0])
+        for ray in range(first, end):
+            seen = frame[image[ray]] * direction[ray]
+            at = on_plane(seen, wide)
+            some = wp.min(some, vec5(at[0], at[1], -at[0], -at[1], seen[2]))
+            if ray == end - 1 or image[ray + 1] != image[ray]:
+                wp.atomic_min(least, image[ray], some)
+                some = vec5(far, far, far, far, far)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def number(
+        image: wp.array(dtype=int),
+        direction: wp.array(dtype=vec3),
+        frame: wp.array(dtype=mat33),
+        wide: real,
+        low: wp.array(dtype=vec2),
+        per_unit: wp.array(dtype=vec2),
+        sides: wp.array(dtype=int),
+        most: int,
+        cell: wp.array(dtype=int),
+        cells: wp.array(dtype=int),
+    ):
+        """The cell of each ray, where an image has `most` of them, and how many rays each has, two further on."""
+        run = wp.tid()
+        for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, image.shape[0])):
+            b = image[ray]
+            place = wp.cw_mul(on_plane(frame[b] * direction[ray], wide) - low[b], per_unit[b])
+            side = sides[b]
+            column = wp.clamp(int(place[0]), 0, side - 1)
+            row = wp.clamp(int(place[1]), 0, side - 1)
+            chosen = b * most + (row // STRIP * side + column) * STRIP + row % STRIP
+            cell[ray] = chosen
+            wp.atomic_add(cells, chosen + 2, 1)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def arrange(
+        image: wp.array(dtype=int),
+        direction: wp.array(dtype=vec3),
+        near: wp.array(dtype=real),
+        limit: wp.array(dtype=real),
+        beyond: real,
+        cell: wp.array(dtype=int),
+        cells: wp.array(dtype=int),
+        order: wp.array(dtype=int),
+        to_image: wp.array(dtype=int),
+        to_direction: wp.array(dtype=vec3),
+        to_near: wp.array(dtype=real),
+        to_limit: wp.array(dtype=real),
+    ):
+        """Move the rays to their cells, of which cell c begins at `cells[c + 1]`: afterwards it ends there."""
+        run = wp.tid()
+        for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, image.shape[0])):
+            to = wp.atomic_add(cells, cell[ray] + 1, 1)
+            order[to] = ray
+            to_image[to] = image[ray]
+            to_direction[to] = direction[ray]
+            to_near[to] = near[ray]
+            to_limit[to] = limit[ray] + beyond
 
     @wp.func
     def passage(local: vec3, slope: vec3):
@@ -192,8 +284,9 @@ def kernels(real: Any) -> SimpleNamespace:
                 if wp.abs(local[k]) >= one:
                     leave = real(-1.0e30)
             else:
-                a = (-one - local[k]) / slope[k]
-                b = (one - local[k]) / slope[k]
+                length = one / slope[k]
+                a = (-one - local[k]) * length
+                b = (one - local[k]) * length
                 enter = wp.max(enter, wp.min(a, b))
                 leave = wp.min(leave, wp.max(a, b))
         return vec2(enter, leave)
@@ -256,52 +349,66 @@ def kernels(real: Any) -> SimpleNamespace:
         low: wp.array(dtype=vec2),
         per_unit: wp.array(dtype=vec2),
         sides: wp.array(dtype=int),
-        cells: wp.array2d(dtype=int),
+        cells: wp.array(dtype=int),
+        offset: int,
         direction: wp.array(dtype=vec3),
         near: wp.array(dtype=real),
         limit: wp.array(dtype=real),
         step: real,
+        cover: wp.array2d(dtype=wp.vec4i),
         start: wp.array(dtype=int),
-        filling: int,
         count: wp.array(dtype=int),
+        filling: int,
         primitive: wp.array(dtype=int),
         span: wp.array(dtype=wp.vec2i),
     ):
         """Count the primitives that each ray meets, or, where `filling`, note them from `start` on.
 
-        With each primitive stand the numbers of its first and last sample; a grazed one may have none.
+        With each primitive stand the numbers of its first and last sample; a grazed one may have none. The rays are
+        those from `offset` on in the grid. Counting notes the cells that each primitive may cover, none if no ray met
+        it, for filling.
         """
         image, run = wp.tid()
         side = sides[image]
-        if side == 0:
+        most = (cells.shape[0] - 1) // sides.shape[0]
+        end = offset + direction.shape[0]
+        if side == 0 or cells[image * most] >= end or cells[image * most + most] <= offset:
             return
+        slack = real(SLACK) * step
         o = origin[image]
         view = frame[image]
         for k in range(run * PRIMITIVES, wp.min(run * PRIMITIVES + PRIMITIVES, position.shape[1])):
             p = position[image, k]
             r = rotation[image, k]
             s = scale[image, k]
-            cover = cell_range(image, p, r, s, o, view, low[image], per_unit[image], side)
-            inverse = wp.transpose(r)
-            local = wp.cw_mul(s, inverse * (o - p))
-            columns = cover[1] - cover[0] + 1
-            for piece in range(columns * (cover[3] // STRIP - cover[2] // STRIP + 1)):
-                strip = cover[2] // STRIP + piece // columns
-                cell = (strip * side + cover[0] + piece % columns) * STRIP
-                first = cells[image, cell + wp.max(cover[2] - strip * STRIP, 0)]
-                last = cells[image, cell + wp.min(cover[3] - strip * STRIP, STRIP - 1) + 1]
-                for ray in range(first, last):
-                    at = passage(local, wp.cw_mul(s, inverse * direction[ray]))
-                    if at[0] < at[1] and at[1] > near[ray] and at[0] < limit[ray]:
-                        slot = wp.atomic_add(count, ray, 1)
-                        if filling > 0:
-                            place = start[ray] + slot
-                            primitive[place] = k
-                            begin = near[ray]
-                            span[place] = wp.vec2i(
-                                int(wp.ceil((wp.max(at[0], begin) - begin) / step)),
-                                int(wp.floor((wp.min(at[1], limit[ray]) - begin) / step)),
-                            )
+            area = cover[image, k]
+            if filling == 0:
+                area = cell_range(image, p, r, s, o, view, low[image], per_unit[image], side)
+            turned = wp.diag(s) * wp.transpose(r)
+            local = turned * (o - p)
+            met = int(0)
+            for strip in range(area[2] // STRIP, area[3] // STRIP + 1):
+                top = wp.max(area[2] - strip * STRIP, 0)
+                bottom = wp.min(area[3] - strip * STRIP, STRIP - 1)
+                for column in range(area[0], area[1] + 1):
+                    cell = image * most + (strip * side + column) * STRIP
+                    last = wp.min(cells[cell + bottom + 1], end) - offset
+                    for ray in range(wp.max(cells[cell + top] - offset, 0), last):
+                        at = passage(local, turned * direction[ray])
+                        if at[0] < at[1] and at[1] > near[ray] and at[0] < limit[ray]:
+                            met = met + 1
+                            slot = wp.atomic_add(count, ray, 1)
+                            if filling > 0:
+                                place = start[ray] + slot
+                                primitive[place] = k
+                                begin = near[ray]
+                                enter = wp.max(at[0] - slack, begin)
+                                leave = wp.min(at[1] + slack, limit[ray])
+                                span[place] = wp.vec2i(
+                                    int(wp.ceil((enter - begin) / step)), int(wp.floor((leave - begin) / step))
+                                )
+            if filling == 0:
+                cover[image, k] = wp.where(met > 0, area, wp.vec4i(0, -1, 0, -1))
 
     @wp.kernel(enable_backward=False, module="unique")
     def sort(start: wp.array(dtype=int), primitive: wp.array(dtype=int), span: wp.array(dtype=wp.vec2i)):
@@ -399,6 +506,7 @@ def kernels(real: Any) -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False, module="unique")
     def march(
+        order: wp.array(dtype=int),
         image: wp.array(dtype=int),
         position: wp.array2d(dtype=vec3),
         rotation: wp.array2d(dtype=mat33),
@@ -414,10 +522,11 @@ def kernels(real: Any) -> SimpleNamespace:
         primitive: wp.array(dtype=int),
         span: wp.array(dtype=wp.vec2i),
         out: wp.array(dtype=vec4),
+        hits: wp.array(dtype=wp.int64),
         last_colour: wp.array(dtype=vec4),
         last: wp.array(dtype=wp.vec2i),
     ):
-        """Colour and opacity of each ray.
+        """Colour and opacity of each ray, and how many primitives it meets.
 
         A ray goes on by a chunk of samples, primitive by primitive, as long as that does not saturate it. A ray that saturates notes the colour of its last sample and that sample's share in `last_colour`, and its
         number and the primitive's rank in `last`; others note -1.
@@ -428,7 +537,9 @@ def kernels(real: Any) -> SimpleNamespace:
         for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, start.shape[0] - 1)):
             first = start[ray]
             stop = start[ray + 1]
+            hits[order[ray]] = wp.int64(stop - first)
             last[ray] = wp.vec2i(-1, -1)
+            last_colour[ray] = vec4()
             b = image[ray]
             colour = vec3()
             opacity = real(0.0)
@@ -494,10 +605,11 @@ def kernels(real: Any) -> SimpleNamespace:
                     n = n + 1
                 while low < high and span[low][1] < n:
                     low = low + 1
-            out[ray] = vec4(colour[0], colour[1], colour[2], opacity)
+            out[order[ray]] = vec4(colour[0], colour[1], colour[2], opacity)
 
     @wp.kernel(enable_backward=False, module="unique")
     def march_backward(
+        order: wp.array(dtype=int),
         image: wp.array(dtype=int),
         position: wp.array2d(dtype=vec3),
         rotation: wp.array2d(dtype=mat33),
@@ -512,6 +624,8 @@ def kernels(real: Any) -> SimpleNamespace:
         start: wp.array(dtype=int),
         primitive: wp.array(dtype=int),
         span: wp.array(dtype=wp.vec2i),
+        lane: int,
+        lanes: int,
         out_grad: wp.array(dtype=vec4),
         last_colour: wp.array(dtype=vec4),
         last: wp.array(dtype=wp.vec2i),
@@ -522,7 +636,8 @@ def kernels(real: Any) -> SimpleNamespace:
     ):
         """Gradients of `march`; sample positions and the choice of the saturating sample are constants.
 
-        Given that choice no sample depends on another, so each primitive is followed from its first to its last.
+        Given that choice no sample depends on another, so each primitive is followed from its first to its last. Only
+        primitives of the `lane` are.
         """
         run = wp.tid()
         row = size[0]
@@ -531,7 +646,7 @@ def kernels(real: Any) -> SimpleNamespace:
         for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, start.shape[0] - 1)):
             b = image[ray]
             d = direction[ray]
-            g = out_grad[ray]
+            g = out_grad[order[ray]]
             final = last[ray]
             # What a sample's opacity adds: its colour and opacity, or, once the ray saturates, its colour instead of
             # the last sample's.
@@ -540,6 +655,8 @@ def kernels(real: Any) -> SimpleNamespace:
                 instead = g[0] * last_colour[ray][0] + g[1] * last_colour[ray][1] + g[2] * last_colour[ray][2]
             for h in range(start[ray], start[ray + 1]):
                 k = primitive[h]
+                if k % lanes != lane:
+                    continue
                 r = rotation[b, k]
                 s = scale[b, k]
                 x = origin[b] - position[b, k]
@@ -580,6 +697,6 @@ def kernels(real: Any) -> SimpleNamespace:
                 wp.atomic_add(scale_grad, b, k, wp.cw_div(stretch, s))
 
     return SimpleNamespace(
-        vec2=vec2, vec3=vec3, vec4=vec4, mat33=mat33, gather=gather, sort=sort, march=march,
-        march_backward=march_backward,
+        vec2=vec2, vec3=vec3, vec4=vec4, vec5=vec5, mat33=mat33, add_directions=add_directions, bound=bound,
+        number=number, arrange=arrange, gather=gather, sort=sort, march=march, march_backward=march_backward,
     )  # fmt: skip

@@ -257,11 +257,14 @@ def test_threads_and_the_order_of_rays_change_no_image():
 
 def test_memory_is_what_the_rays_meet():
     volume, lines = primitives(volumes=1, count=400), rays(100, cameras=1)
-    part = raymarch._Part(lines, [tensor.detach().contiguous() for tensor in vars(volume).values()], STEP)
-    assert int(part.hits.max()) > 64, "more than a list of a fixed and common length holds"
+    tensors = [tensor.detach().contiguous() for tensor in vars(volume).values()]
+    part = raymarch._Part(raymarch._Grid.over(lines), tensors, STEP)
+    hits = torch.zeros(100, dtype=torch.int64)
+    part.march(tensors, torch.zeros(100, 4, dtype=torch.float64), hits)
+    assert int(hits.max()) > 64, "more than a list of a fixed and common length holds"
     kept = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
-    assert max(len(value) for value in kept) == int(part.hits.sum())
-    assert sum(value.numel() for value in kept) < 3 * int(part.hits.sum()) + 40 * 100 + 400
+    assert max(len(value) for value in kept) == int(hits.sum())
+    assert sum(value.numel() for value in kept) < 3 * int(hits.sum()) + 40 * 100 + 400
 
 
 def test_more_hits_than_can_be_numbered_are_an_error(monkeypatch):
@@ -316,7 +319,9 @@ def test_what_does_not_fit_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["gather", "sort", "march", "march_backward"])
+@pytest.mark.parametrize("name", [
+    "add_directions", "bound", "number", "arrange", "gather", "sort", "march", "march_backward"
+])
 def test_kernels_compile_for_cuda_where_there_is_none(kind, name, tmp_path):
     wp = warp()
     if not wp.get_cuda_supported_archs():

@@ -143,7 +143,7 @@ class _March(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         tensors, grad = list(ctx.saved_tensors), grads[0].contiguous()
         totals = [_zeros(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
-        lanes = _lanes(tensors[0].device)
+        lanes = max(1, min(_lanes(tensors[0].device), len(ctx.parts)))
 
         # Every lane follows all rays, but into its own primitives: no two add to the same number.
         def one(lane: int) -> None:

@@ -309,17 +309,19 @@ def kernels(real: Any) -> SimpleNamespace:
         v_low = far
         v_high = -far
         nearest = far
+        middle = frame * (position - origin)
+        axes = frame * rotation * wp.diag(vec3(one / scale[0], one / scale[1], one / scale[2]))
         for corner in range(8):
-            x = wp.where((corner & 1) == 0, one, -one) / scale[0]
-            y = wp.where((corner & 2) == 0, one, -one) / scale[1]
-            z = wp.where((corner & 4) == 0, one, -one) / scale[2]
-            seen = frame * (position + rotation * vec3(x, y, z) - origin)
+            x = wp.where((corner & 1) == 0, one, -one)
+            y = wp.where((corner & 2) == 0, one, -one)
+            z = wp.where((corner & 4) == 0, one, -one)
+            seen = middle + axes * vec3(x, y, z)
             nearest = wp.min(nearest, seen[2])
-            depth = wp.max(seen[2], real(1.0e-6))
-            u_low = wp.min(u_low, seen[0] / depth)
-            u_high = wp.max(u_high, seen[0] / depth)
-            v_low = wp.min(v_low, seen[1] / depth)
-            v_high = wp.max(v_high, seen[1] / depth)
+            nearness = one / wp.max(seen[2], real(1.0e-6))
+            u_low = wp.min(u_low, seen[0] * nearness)
+            u_high = wp.max(u_high, seen[0] * nearness)
+            v_low = wp.min(v_low, seen[1] * nearness)
+            v_high = wp.max(v_high, seen[1] * nearness)
         span = wp.vec4i(0, side - 1, 0, side - 1)
         if nearest > real(1.0e-4):
             slack = real(0.01)
@@ -528,8 +530,9 @@ def kernels(real: Any) -> SimpleNamespace:
     ):
         """Colour and opacity of each ray, and how many primitives it meets.
 
-        A ray goes on by a chunk of samples, primitive by primitive, as long as that does not saturate it. A ray that saturates notes the colour of its last sample and that sample's share in `last_colour`, and its
-        number and the primitive's rank in `last`; others note -1.
+        A ray goes on by a chunk of samples, primitive by primitive, as long as that does not saturate it. A ray that
+        saturates notes the colour of its last sample and that sample's share in `last_colour`, and its number and the
+        primitive's rank in `last`; others note -1.
         """
         run = wp.tid()
         voxels = size[0] * size[1] * size[2]

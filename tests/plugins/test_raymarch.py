@@ -240,16 +240,18 @@ def test_equal_calls_give_equal_bits():
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def test_threads_and_the_order_of_rays_change_no_image():
+def test_threads_change_no_image_and_no_gradient_and_the_order_of_rays_no_image():
     volume, lines = primitives(kind=torch.float32, density=8.0), rays(3000, kind=torch.float32)
-    threads, images = torch.get_num_threads(), []
+    threads, images, grads = torch.get_num_threads(), [], []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             images.append(rgba(march(lines, volume, step=STEP)))
+            grads.append(gradients(images[-1], volume))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(images[0], other) for other in images[1:])
+    assert all(torch.equal(one, same) for others in grads[1:] for one, same in zip(grads[0], others, strict=True))
     order = torch.randperm(3000, generator=torch.Generator().manual_seed(1))
     mixed = Rays(lines.origin, lines.direction[order], lines.image[order], lines.near[order], lines.far[order])
     assert torch.equal(rgba(march(mixed, volume, step=STEP)), images[0][order])
@@ -319,9 +321,9 @@ def test_what_does_not_fit_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
-@pytest.mark.parametrize("name", [
-    "add_directions", "bound", "number", "arrange", "gather", "sort", "march", "march_backward"
-])
+@pytest.mark.parametrize(
+    "name", ["add_directions", "bound", "number", "arrange", "gather", "sort", "march", "march_backward"]
+)
 def test_kernels_compile_for_cuda_where_there_is_none(kind, name, tmp_path):
     wp = warp()
     if not wp.get_cuda_supported_archs():

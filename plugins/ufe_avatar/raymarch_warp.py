@@ -157,6 +157,10 @@ _ADD_SAMPLES = {
     }}
     for (int i = first - n; i <= last - n; i++) {{
         const int at = base + places[i];
+        {_FETCH}
+    }}
+    for (int i = first - n; i <= last - n; i++) {{
+        const int at = base + places[i];
         const number fx = shares[0][i], fy = shares[1][i], fz = shares[2][i];
         {_VOXELS}
         four value;

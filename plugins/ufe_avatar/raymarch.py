@@ -104,7 +104,8 @@ def march(rays: Rays, primitives: Primitives, *, step: float) -> Marched:
         step: distance between samples.
 
     Raises:
-        ContractError: shapes, types or devices do not fit, or the rays meet more primitives than can be numbered.
+        ContractError: shapes, types or devices do not fit, rays are of no camera, or they meet more primitives than can
+            be numbered.
     """
     count, kind = len(rays), primitives.position.dtype
     check_tensor("march", "rays.origin", rays.origin, (len(primitives.position), 3), kind)
@@ -112,6 +113,9 @@ def march(rays: Rays, primitives: Primitives, *, step: float) -> Marched:
     check_tensor("march", "rays.image", rays.image, (count,), torch.int32)
     for name in ("near", "far"):
         check_tensor("march", f"rays.{name}", getattr(rays, name), (count,), kind)
+    cameras = len(rays.origin)
+    if count and not 0 <= int(rays.image.min()) <= int(rays.image.max()) < cameras:
+        raise ContractError(f"march was given rays of cameras that are not among the {cameras}, numbered from 0.")
     if step <= 0:
         raise ContractError(f"march was given a step of {step}; it must be more than 0.")
     out, hits = _March.apply(rays, step, primitives.position, primitives.rotation, primitives.scale, primitives.slab)
@@ -198,7 +202,6 @@ class _Grid:
         runs = -(-count // int(_kernels().RAYS))
         direction, near = rays.direction.contiguous(), rays.near.contiguous()
         given = [wp.from_torch(rays.image.contiguous()), _vec3(direction)]
-
         sums = direction.new_zeros(images, 4)
         _launch("add_directions", direction, runs, [*given, _vec4(sums)])
         rays_of = sums[:, 3:]

@@ -314,6 +314,9 @@ def test_what_does_not_fit_is_refused_in_one_line():
         Primitives(volume.position, volume.rotation, volume.scale, volume.slab[:, :, :1])
     with pytest.raises(ContractError, match="rays.origin: expected float64"):
         march(rays(kind=torch.float32), volume, step=STEP)
+    for image in (lines.image + 1, lines.image - 1):
+        with pytest.raises(ContractError, match="not among the 2, numbered from 0"):
+            march(Rays(lines.origin, lines.direction, image, lines.near, lines.far), volume, step=STEP)
     with pytest.raises(ContractError, match="more than 0"):
         march(lines, volume, step=0.0)
     with pytest.raises(ContractError, match=r"rays.origin: expected float64 \[2, 3\], found float64 \[1, 3\]"):

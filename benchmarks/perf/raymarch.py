@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ufe_avatar.raymarch import Primitives, Rays, _Part, march
+from ufe_avatar.raymarch import Primitives, Rays, _Grid, _Part, march
 from ufe_core.head import SKIN, load_head
 
 COUNTS = (256, 1024, 4096)
@@ -103,28 +103,28 @@ def _length_inside(rays: Rays, boxes: Primitives) -> Tensor:
     """Length of each ray inside boxes; where they overlap it counts once."""
     fine = 0.001
     thin = Primitives(boxes.position, boxes.rotation, boxes.scale, torch.zeros_like(boxes.slab))
-    part = _Part(rays, [t.contiguous() for t in vars(thin).values()], fine)
+    part = _Part(_Grid.over(rays), [t.contiguous() for t in vars(thin).values()], fine)
     out = torch.zeros(len(rays))
     for row, (first, stop) in enumerate(zip(part._start[:-1].tolist(), part._start[1:].tolist(), strict=True)):
         samples = {n for a, b in part._span[first:stop].tolist() for n in range(a, b + 1)}
-        out[part._order[row]] = len(samples) * fine
+        out[part.grid.order[row]] = len(samples) * fine
     return out.clamp_min(fine)
 
 
 def samples_of(part: _Part, step: float) -> tuple[Tensor, Tensor, Tensor]:
     """Ray, primitive and distance of every sample inside a box."""
-    ray = torch.repeat_interleave(torch.arange(len(part._near)), part._start.diff().long())
+    ray = torch.repeat_interleave(torch.arange(len(part.grid.rays)), part._start.diff().long())
     first, last = part._span.long().unbind(1)
     count = (last - first + 1).clamp_min(0)
     hit = torch.repeat_interleave(torch.arange(len(ray)), count)
     number = torch.arange(len(hit)) - (count.cumsum(0) - count)[hit] + first[hit]
-    return ray[hit], part._primitive[hit].long(), part._near[ray[hit]] + number * step
+    return ray[hit], part._primitive[hit].long(), part.grid.rays.near[ray[hit]] + number * step
 
 
 def torch_march(part: _Part, boxes: Primitives, samples: tuple[Tensor, Tensor, Tensor], step: float) -> Tensor:
     """What the rays of a part see, in torch alone; they must not saturate."""
     ray, box, distance = samples
-    point = part._origin[0] + part._direction[ray] * distance[:, None]
+    point = part.grid.rays.origin[0] + part.grid.rays.direction[ray] * distance[:, None]
     offset = (point - boxes.position[0, box])[:, None]
     y = boxes.scale[0, box] * torch.bmm(offset, boxes.rotation[0, box])[:, 0]
     place = (y + 1) * ((_VOXELS - 1) / 2)
@@ -144,7 +144,7 @@ def torch_march(part: _Part, boxes: Primitives, samples: tuple[Tensor, Tensor, T
     inside = (y.detach().abs() < 1).all(1)
     opacity = value[:, 3] * torch.exp(-8 * (y**8).sum(1)) * step * inside
     seen = torch.cat([value[:, :3] * opacity[:, None], opacity[:, None]], 1)
-    return torch.zeros(len(part._near), 4).index_add(0, ray, seen)
+    return torch.zeros(len(part.grid.rays), 4).index_add(0, ray, seen)
 
 
 def compiled_march(part: _Part, boxes: Primitives, step: float) -> Callable[[], Tensor] | None:
@@ -159,17 +159,18 @@ def compiled_march(part: _Part, boxes: Primitives, step: float) -> Callable[[], 
             [compiler, "-O3", "-march=native", "-shared", "-fPIC", "-o", str(library), str(source)], check=True
         )
         call = ctypes.CDLL(str(library)).march
-    out = torch.zeros(len(part._near), 4)
-    ray = torch.repeat_interleave(torch.arange(len(part._near)), part._start.diff().long())
-    enter, leave = (part._near[ray] + (part._span[:, k] + half) * step for k, half in enumerate((-0.5, 0.5)))
+    out = torch.zeros(len(part.grid.rays), 4)
+    ray = torch.repeat_interleave(torch.arange(len(part.grid.rays)), part._start.diff().long())
+    rays = part.grid.rays
+    enter, leave = (rays.near[ray] + (part._span[:, k] + half) * step for k, half in enumerate((-0.5, 0.5)))
     tensors = [
-        part._start, part._primitive, enter, leave, part._near, part._limit, part._origin,
-        part._direction.contiguous(), boxes.position, boxes.rotation, boxes.scale, boxes.slab, out,
+        part._start, part._primitive, enter, leave, rays.near, rays.far, rays.origin,
+        rays.direction, boxes.position, boxes.rotation, boxes.scale, boxes.slab, out,
     ]  # fmt: skip
     pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
 
     def run() -> Tensor:
-        call(len(part._near), ctypes.c_float(step), *pointers)
+        call(len(rays), ctypes.c_float(step), *pointers)
         return out
 
     run.keep = tensors  # type: ignore[attr-defined]
@@ -205,7 +206,9 @@ def measure(size: int, repeats: int) -> dict[str, Any]:
     """Every time and ratio."""
     scenes = {count: scene(count, size) for count in COUNTS}
     middle = scenes[1024]
-    part = _Part(middle.rays, [t.contiguous() for t in vars(middle.boxes).values()], middle.step)
+    tensors = [t.contiguous() for t in vars(middle.boxes).values()]
+    part = _Part(_Grid.over(middle.rays), tensors, middle.step)
+    seen = torch.zeros(len(middle.rays), 4), torch.zeros(len(middle.rays), dtype=torch.int64)
     samples = samples_of(part, middle.step)
 
     def ours(of: Scene, backward: bool) -> Tensor:
@@ -222,7 +225,7 @@ def measure(size: int, repeats: int) -> dict[str, Any]:
             torch.autograd.grad(seen.sum(), list(vars(boxes).values()))
         return seen.detach()
 
-    error = float((ours(middle, False)[part._order] - theirs(False)).abs().max())
+    error = float((ours(middle, False)[part.grid.order] - theirs(False)).abs().max())
     runs: dict[str, Callable[[], Any]] = {
         "ours, 1 thread": with_threads(1, lambda: ours(middle, False)),
         "ours, 2 threads": with_threads(2, lambda: ours(middle, False)),
@@ -230,7 +233,7 @@ def measure(size: int, repeats: int) -> dict[str, Any]:
         "ours, forward and backward, 1 thread": with_threads(1, lambda: ours(middle, True)),
         "ours, forward and backward, 2 threads": with_threads(2, lambda: ours(middle, True)),
         "torch, forward and backward, 2 threads": with_threads(2, lambda: theirs(True)),
-        "march alone, 1 thread": lambda: part.march([t.contiguous() for t in vars(middle.boxes).values()]),
+        "march alone, 1 thread": lambda: part.march(tensors, *seen),
         **{f"{count} boxes, 1 thread": with_threads(1, partial(ours, scenes[count], False)) for count in (256, 4096)},
     }
     native = compiled_march(part, middle.boxes, middle.step)

@@ -7,12 +7,13 @@ grows with the primitives that it meets; memory grows with rays and with such me
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -103,7 +104,8 @@ def march(rays: Rays, primitives: Primitives, *, step: float) -> Marched:
         step: distance between samples.
 
     Raises:
-        ContractError: shapes, types or devices do not fit, or the rays meet more primitives than can be numbered.
+        ContractError: shapes, types or devices do not fit, rays are of no camera, or they meet more primitives than can
+            be numbered.
     """
     count, kind = len(rays), primitives.position.dtype
     check_tensor("march", "rays.origin", rays.origin, (len(primitives.position), 3), kind)
@@ -111,6 +113,9 @@ def march(rays: Rays, primitives: Primitives, *, step: float) -> Marched:
     check_tensor("march", "rays.image", rays.image, (count,), torch.int32)
     for name in ("near", "far"):
         check_tensor("march", f"rays.{name}", getattr(rays, name), (count,), kind)
+    cameras = len(rays.origin)
+    if count and not 0 <= int(rays.image.min()) <= int(rays.image.max()) < cameras:
+        raise ContractError(f"march was given rays of cameras that are not among the {cameras}, numbered from 0.")
     if step <= 0:
         raise ContractError(f"march was given a step of {step}; it must be more than 0.")
     out, hits = _March.apply(rays, step, primitives.position, primitives.rotation, primitives.scale, primitives.slab)
@@ -123,40 +128,46 @@ class _March(torch.autograd.Function):
         ctx: Any, rays: Rays, step: float, position: Tensor, rotation: Tensor, scale: Tensor, slab: Tensor
     ) -> tuple[Tensor, Tensor]:
         tensors = [tensor.detach().contiguous() for tensor in (position, rotation, scale, slab)]
-        order, parts = _sorted_parts(rays)
-        _kernels_of(slab.dtype)  # before threads ask for them
-        marches = _on_threads(lambda part: _Part(part, tensors, step), parts)
-        out = torch.zeros(len(rays), 4, dtype=slab.dtype, device=slab.device)
-        hits = torch.zeros(len(rays), dtype=torch.int64, device=slab.device)
-        for part, rows in zip(marches, order, strict=True):
-            out[rows], hits[rows] = part.out, part.hits
-        ctx.order, ctx.marches = order, marches if any(ctx.needs_input_grad) else None
+        grid = _Grid.over(rays)
+        out = slab.new_empty(len(rays), 4)
+        hits = torch.empty(len(rays), dtype=torch.int64, device=slab.device)
+
+        def one(some: _Grid) -> _Part:
+            part = _Part(some, tensors, step)
+            part.march(tensors, out, hits)
+            return part
+
+        parts = _on_threads(one, grid.parts())
+        ctx.parts = parts if any(ctx.needs_input_grad) else None
         ctx.save_for_backward(*tensors)
         ctx.mark_non_differentiable(hits)
         return out, hits
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        tensors = list(ctx.saved_tensors)
-        jobs = [(part, grads[0][rows].contiguous()) for part, rows in zip(ctx.marches, ctx.order, strict=True)]
-        threads = _threads(len(jobs), tensors[0].device)
+        tensors, grad = list(ctx.saved_tensors), grads[0].contiguous()
+        totals = [_zeros(tensor.shape, tensor.dtype, tensor.device) for tensor in tensors]
+        lanes = max(1, min(_lanes(tensors[0].device), len(ctx.parts)))
 
-        def one(lane: int) -> list[Tensor]:
-            total = [torch.zeros_like(tensor) for tensor in tensors]
-            for part, grad in jobs[lane::threads]:
-                part.backward(tensors, grad, total)
-            return total
+        # Every lane follows all rays, but into its own primitives: no two add to the same number.
+        def one(lane: int) -> None:
+            for part in ctx.parts:
+                part.backward(tensors, grad, totals, lane, lanes)
 
-        first, *others = _on_threads(one, list(range(threads)))
-        for other in others:
-            for mine, more in zip(first, other, strict=True):
-                mine += more
-        return (None, None, *first)
+        _on_threads(one, list(range(lanes)))
+        return (None, None, *totals)
 
 
-def _threads(jobs: int, device: torch.device) -> int:
+def _zeros(shape: Sequence[int], kind: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; numpy has Linux give large arrays huge pages, with which 90 MB are there in a fifth of the time."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=kind, device=device)
+    return torch.from_numpy(np.zeros(tuple(shape), str(kind).removeprefix("torch.")))
+
+
+def _lanes(device: torch.device) -> int:
     """Warp runs a launch on one core; launches from several threads run side by side."""
-    return max(1, min(torch.get_num_threads(), jobs)) if device.type == "cpu" else 1
+    return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def _on_threads(work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
@@ -166,22 +177,13 @@ def _on_threads(work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
         return list(pool.map(work, items))
 
 
-def _sorted_parts(rays: Rays) -> tuple[list[Tensor], list[Rays]]:
-    """The rays sorted by image and divided for threads and memory: which rays each part has, and the parts."""
-    order = torch.argsort(rays.image, stable=True)
-    lanes = torch.get_num_threads() if rays.direction.device.type == "cpu" else 1
-    size = min(_MOST_RAYS, max(_LEAST_RAYS, -(-len(rays) // lanes)))
-    rows = list(order.split(size)) if len(rays) else []
-    return rows, [
-        Rays(rays.origin, rays.direction[some], rays.image[some], rays.near[some], rays.far[some]) for some in rows
-    ]
-
-
 @dataclass(frozen=True)
 class _Grid:
-    """Cells over the directions of each image's rays, and the rays in the order of their cells.
+    """Cells over the directions of each image's rays, and some of the rays in the order of images and cells.
 
-    `frame` [B, 3, 3] has each image's right, down and middle as rows; cells lie in the plane at distance 1.
+    `frame` [B, 3, 3] has each image's right, down and middle as rows; cells lie in the plane at distance 1, of each
+    image `sides` [B] rows and columns. `cells` [B * C + 1] says how many rays lie before each cell; `first` of them
+    are not among these. `order` int32 [R] has the number of each ray in what was asked for; `rays` end `_END` later.
     """
 
     frame: Tensor
@@ -189,106 +191,117 @@ class _Grid:
     per_unit: Tensor
     sides: Tensor
     cells: Tensor
+    first: int
     order: Tensor
+    rays: Rays
 
     @classmethod
     def over(cls, rays: Rays) -> _Grid:
         """The grid of rays: about one ray in each cell."""
-        images, image, kind = len(rays.origin), rays.image.long(), rays.direction.dtype
-        device = rays.direction.device
-        count = torch.bincount(image, minlength=images)
-        middle = torch.zeros(images, 3, dtype=kind, device=device).index_add(0, image, rays.direction)
-        middle = functional.normalize(middle + (count == 0)[:, None], dim=1)
-        aside = functional.one_hot(middle.abs().argmin(1), 3).to(kind)
+        wp, images, count, device = warp(), len(rays.origin), len(rays), rays.direction.device
+        runs = -(-count // int(_kernels().RAYS))
+        direction, near = rays.direction.contiguous(), rays.near.contiguous()
+        given = [wp.from_torch(rays.image.contiguous()), _vec3(direction)]
+        sums = direction.new_zeros(images, 4)
+        _launch("add_directions", direction, runs, [*given, _vec4(sums)])
+        rays_of = sums[:, 3:]
+        middle = functional.normalize(sums[:, :3] + (rays_of == 0), dim=1)
+        aside = functional.one_hot(middle.abs().argmin(1), 3).to(middle.dtype)
         right = functional.normalize(torch.linalg.cross(aside, middle), dim=1)
         frame = torch.stack([right, torch.linalg.cross(middle, right), middle], 1)
-        seen = (frame[image] @ rays.direction[..., None])[..., 0]
-        depth = torch.full((images,), torch.inf, dtype=kind, device=device).scatter_reduce(0, image, seen[:, 2], "amin")
-        flat = seen[:, :2] / seen[:, 2:].clamp_min(_WIDE)
-        where = image[:, None].expand(-1, 2)
-        low = torch.full((images, 2), torch.inf, dtype=kind, device=device).scatter_reduce(0, where, flat, "amin")
-        high = torch.full((images, 2), -torch.inf, dtype=kind, device=device).scatter_reduce(0, where, flat, "amax")
-        side = torch.where(depth < _WIDE, 1, count.double().sqrt().ceil().long().clamp(1, _MOST_CELLS_ASIDE))
-        per_unit = side[:, None] / (high - low).clamp_min(1e-6)
-        wide = (depth < _WIDE)[:, None]
-        low, per_unit = torch.where(wide, -1e20, low), torch.where(wide, 5e-21, per_unit)
-        column, row = (
-            ((flat - low[image]) * per_unit[image]).long().clamp_min(0).minimum(side[image, None] - 1).unbind(1)
-        )
+        least = direction.new_full((images, 5), torch.inf)
+        _launch("bound", direction, runs, [*given, _mat33(frame), _WIDE, _vec5(least)])
+        low, high, wide = least[:, :2], -least[:, 2:4], least[:, 4:] < _WIDE
+        side = torch.where(wide, 1, rays_of.sqrt().ceil().clamp(1, _MOST_CELLS_ASIDE))
+        per_unit = side / (high - low).clamp_min(1e-6)
+        low, per_unit = torch.where(wide, -1e20, low).contiguous(), torch.where(wide, 5e-21, per_unit).contiguous()
+        sides = torch.where(rays_of == 0, 0, side)[:, 0].int()
         strip = int(_kernels().STRIP)
-        number = (row // strip * side[image] + column) * strip + row % strip
-        most = int((-(-side // strip) * strip * side).max()) if images else 0
-        order = torch.argsort(image * most + number, stable=True)
-        ends = torch.bincount(image * most + number, minlength=images * most).cumsum(0)
-        cells = functional.pad(ends.view(images, most), (1, 0))
-        cells[1:, 0] = ends.view(images, most)[:-1, -1]
-        return cls(
-            frame.contiguous(), low.contiguous(), per_unit.contiguous(), torch.where(count > 0, side, 0).int(),
-            cells.int().contiguous(), order,
+        most = int((-(-sides // strip) * strip * sides).max()) if images else 0
+        cell = torch.empty(count, dtype=torch.int32, device=device)
+        cells = _zeros([images * most + 2], torch.int32, device)
+        _launch("number", direction, runs, [
+            *given, _mat33(frame), _WIDE, _vec2(low), _vec2(per_unit), wp.from_torch(sides), most, wp.from_torch(cell),
+            wp.from_torch(cells),
+        ])  # fmt: skip
+        cells = cells.cumsum(0, dtype=torch.int32)
+        order, image, far = torch.empty_like(cell), torch.empty_like(cell), torch.empty_like(near)
+        moved = Rays(rays.origin.contiguous(), torch.empty_like(direction), image, torch.empty_like(near), far)
+        _launch("arrange", direction, runs, [
+            *given, wp.from_torch(near), wp.from_torch(rays.far.contiguous()), _END, wp.from_torch(cell),
+            wp.from_torch(cells), wp.from_torch(order), wp.from_torch(moved.image), _vec3(moved.direction),
+            wp.from_torch(moved.near), wp.from_torch(moved.far),
+        ])  # fmt: skip
+        return cls(frame, low, per_unit, sides, cells[:-1], 0, order, moved)
+
+    def parts(self) -> list[_Grid]:
+        """The same grid with some of the rays each, for threads and memory."""
+        rays, count = self.rays, len(self.rays)
+        size = min(_MOST_RAYS, max(_LEAST_RAYS, -(-count // _lanes(self.order.device))))
+        pieces = zip(
+            range(0, count, size), self.order.split(size), rays.direction.split(size), rays.image.split(size),
+            rays.near.split(size), rays.far.split(size), strict=False,
         )  # fmt: skip
+        return [
+            replace(self, first=first, order=order, rays=Rays(rays.origin, *some))
+            for first, order, *some in pieces
+        ]  # fmt: skip
 
 
 class _Part:
-    """Some rays marched, and what going back takes: `out` [R, 4] and `hits` [R] in the order of the rays."""
+    """Some rays that are marched, and what going back takes."""
 
-    def __init__(self, rays: Rays, tensors: list[Tensor], step: float) -> None:
-        grid = _Grid.over(rays)
-        self._order, self._step, self._origin = grid.order, step, rays.origin.contiguous()
-        self._image, self._direction = rays.image[grid.order], rays.direction[grid.order]
-        self._near, self._limit = rays.near[grid.order], rays.far[grid.order] + _END
-        self._rank = _rank(tensors[0].shape[1]).to(rays.direction.device)
-        self._gather(grid, tensors)
-        out = self.march(tensors)
-        self.out, self.hits = torch.empty_like(out), torch.empty_like(grid.order)
-        self.out[grid.order], self.hits[grid.order] = out, self._start.diff().long()
+    def __init__(self, grid: _Grid, tensors: list[Tensor], step: float) -> None:
+        self.grid, self._step = grid, step
+        self._rank = _rank(tensors[0].shape[1]).to(grid.order.device)
+        self._gather(tensors)
 
-    def march(self, tensors: list[Tensor]) -> Tensor:
-        """Colour and opacity [R, 4] of the rays in the grid's order."""
-        size = len(self._direction)
-        out, self._last_colour = (self._direction.new_zeros(size, 4) for _ in range(2))
-        self._last = torch.empty(size, 2, dtype=torch.int32, device=out.device)
-        local, slope = (out.new_empty(len(self._primitive), 3) for _ in range(2))
-        self._launch("march", -(-size // int(_kernels().RAYS)), [
-            *self._arguments(tensors), self._vec3(local), self._vec3(slope), self._vec4(out),
-            self._vec4(self._last_colour), _pairs(self._last),
-        ])  # fmt: skip
-        return out
-
-    def backward(self, tensors: list[Tensor], grad: Tensor, total: list[Tensor]) -> None:
-        """Add the gradients of position, rotation, scale and slab to `total`."""
-        position, rotation, scale, slab = total
-        self._launch("march_backward", -(-len(grad) // int(_kernels().RAYS)), [
-            *self._arguments(tensors), self._vec4(grad[self._order].contiguous()), self._vec4(self._last_colour),
-            _pairs(self._last), self._vec3(position), self._mat33(rotation), self._vec3(scale),
-            self._vec4(slab.view(-1, 4)),
+    def march(self, tensors: list[Tensor], out: Tensor, hits: Tensor) -> None:
+        """Write colour and opacity into `out` [R, 4] and how many primitives are met into `hits` [R], of all rays."""
+        rays = self.grid.rays
+        self._last_colour = rays.direction.new_empty(len(rays), 4)
+        self._last = torch.empty(len(rays), 2, dtype=torch.int32, device=out.device)
+        self._launch("march", self._runs, [
+            *self._arguments(tensors), _vec4(out), warp().from_torch(hits), _vec4(self._last_colour),
+            _pairs(self._last),
         ])  # fmt: skip
 
-    def _gather(self, grid: _Grid, tensors: list[Tensor]) -> None:
+    def backward(self, tensors: list[Tensor], grad: Tensor, totals: list[Tensor], lane: int, lanes: int) -> None:
+        """Add the gradients of position, rotation, scale and slab to `totals`, those of every `lanes`-th primitive."""
+        position, rotation, scale, slab = totals
+        self._launch("march_backward", self._runs, [
+            *self._arguments(tensors), lane, lanes, _vec4(grad), _vec4(self._last_colour), _pairs(self._last),
+            _vec3(position), _mat33(rotation), _vec3(scale), _vec4(slab.view(-1, 4)),
+        ])  # fmt: skip
+
+    def _gather(self, tensors: list[Tensor]) -> None:
         """Which primitives each ray meets, by first sample; those of ray r from `_start[r]` on."""
-        rays, device = len(self._direction), self._direction.device
-        wp = warp()
-        runs = (len(self._origin), -(-tensors[0].shape[1] // int(_kernels().PRIMITIVES)))
+        grid, rays, wp = self.grid, self.grid.rays, warp()
+        images, primitives = tensors[0].shape[:2]
+        count = torch.zeros(len(rays), dtype=torch.int32, device=rays.direction.device)
+        start = count.new_zeros(len(rays) + 1)
+        cover = count.new_empty(images, primitives, 4)
+        runs = images, -(-primitives // int(_kernels().PRIMITIVES))
         common = [
-            self._vec3(tensors[0]), self._mat33(tensors[1]), self._vec3(tensors[2]), self._vec3(self._origin),
-            self._mat33(grid.frame), wp.from_torch(grid.low, dtype=self._module.vec2),
-            wp.from_torch(grid.per_unit, dtype=self._module.vec2), wp.from_torch(grid.sides),
-            wp.from_torch(grid.cells), self._vec3(self._direction), wp.from_torch(self._near),
-            wp.from_torch(self._limit), self._step,
+            _vec3(tensors[0]), _mat33(tensors[1]), _vec3(tensors[2]), _vec3(rays.origin), _mat33(grid.frame),
+            _vec2(grid.low), _vec2(grid.per_unit), wp.from_torch(grid.sides), wp.from_torch(grid.cells), grid.first,
+            _vec3(rays.direction), wp.from_torch(rays.near), wp.from_torch(rays.far), self._step,
+            wp.from_torch(cover, dtype=wp.vec4i), wp.from_torch(start), wp.from_torch(count),
         ]  # fmt: skip
-        count = torch.zeros(rays, dtype=torch.int32, device=device)
-        self._start = torch.zeros(rays + 1, dtype=torch.int32, device=device)
         self._make_room(0)
-        self._launch("gather", runs, [*common, wp.from_torch(self._start), 0, wp.from_torch(count), *self._hits()])
+        self._launch("gather", runs, [*common, 0, *self._hits()])
         total = int(count.sum(dtype=torch.int64))
         if total > _MOST_HITS:
             raise ContractError(
-                f"{rays} rays meet primitives {total} times; {_MOST_HITS} can be numbered. March fewer rays at a time."
+                f"{len(rays)} rays meet primitives {total} times; {_MOST_HITS} can be numbered. March fewer rays at a "
+                "time."
             )
-        self._start[1:] = count.cumsum(0)
+        torch.cumsum(count, 0, out=start[1:])
+        self._start = start
         self._make_room(total)
         count.zero_()
-        self._launch("gather", runs, [*common, wp.from_torch(self._start), 1, wp.from_torch(count), *self._hits()])
-        self._launch("sort", -(-rays // int(_kernels().RAYS)), [wp.from_torch(self._start), *self._hits()])
+        self._launch("gather", runs, [*common, 1, *self._hits()])
+        self._launch("sort", self._runs, [wp.from_torch(start), *self._hits()])
 
     def _make_room(self, hits: int) -> None:
         """For which primitive each hit is of [hits], and the numbers of its first and last sample [hits, 2]."""
@@ -298,34 +311,49 @@ class _Part:
         return [warp().from_torch(self._primitive), _pairs(self._span)]
 
     def _arguments(self, tensors: list[Tensor]) -> list[Any]:
-        wp = warp()
+        wp, rays = warp(), self.grid.rays
         position, rotation, scale, slab = tensors
         depth, height, width = slab.shape[2:5]
         return [
-            wp.from_torch(self._image), self._vec3(position), self._mat33(rotation), self._vec3(scale),
-            self._vec4(slab.view(-1, 4)), wp.vec3i(width, height, depth), wp.from_torch(self._rank),
-            self._vec3(self._origin), self._vec3(self._direction), wp.from_torch(self._near), self._step,
-            wp.from_torch(self._start), *self._hits(),
+            wp.from_torch(self.grid.order), wp.from_torch(rays.image), _vec3(position), _mat33(rotation), _vec3(scale),
+            _vec4(slab.view(-1, 4)), wp.vec3i(width, height, depth), wp.from_torch(self._rank), _vec3(rays.origin),
+            _vec3(rays.direction), wp.from_torch(rays.near), self._step, wp.from_torch(self._start), *self._hits(),
         ]  # fmt: skip
 
     @property
-    def _module(self) -> Any:
-        return _kernels_of(self._direction.dtype)
-
-    def _vec3(self, tensor: Tensor) -> Any:
-        return warp().from_torch(tensor, dtype=self._module.vec3)
-
-    def _vec4(self, tensor: Tensor) -> Any:
-        return warp().from_torch(tensor, dtype=self._module.vec4)
-
-    def _mat33(self, tensor: Tensor) -> Any:
-        return warp().from_torch(tensor, dtype=self._module.mat33)
+    def _runs(self) -> int:
+        return -(-len(self.grid.rays) // int(_kernels().RAYS))
 
     def _launch(self, name: str, size: Any, inputs: list[Any]) -> None:
-        wp, kernel, device = warp(), getattr(self._module, name), self._direction.device
-        load(kernel.module, device)
-        with wp.ScopedDevice(wp.device_from_torch(device)):
-            wp.launch(kernel, dim=size, inputs=inputs)
+        _launch(name, self.grid.rays.direction, size, inputs)
+
+
+def _launch(name: str, like: Tensor, size: Any, inputs: list[Any]) -> None:
+    """Run a kernel of the type and on the device of `like`."""
+    wp, kernel = warp(), getattr(_kernels_of(like.dtype), name)
+    load(kernel.module, like.device)
+    with wp.ScopedDevice(wp.device_from_torch(like.device)):
+        wp.launch(kernel, dim=size, inputs=inputs)
+
+
+def _vec2(tensor: Tensor) -> Any:
+    return warp().from_torch(tensor, dtype=_kernels_of(tensor.dtype).vec2)
+
+
+def _vec3(tensor: Tensor) -> Any:
+    return warp().from_torch(tensor, dtype=_kernels_of(tensor.dtype).vec3)
+
+
+def _vec4(tensor: Tensor) -> Any:
+    return warp().from_torch(tensor, dtype=_kernels_of(tensor.dtype).vec4)
+
+
+def _vec5(tensor: Tensor) -> Any:
+    return warp().from_torch(tensor, dtype=_kernels_of(tensor.dtype).vec5)
+
+
+def _mat33(tensor: Tensor) -> Any:
+    return warp().from_torch(tensor, dtype=_kernels_of(tensor.dtype).mat33)
 
 
 def _pairs(tensor: Tensor) -> Any:

@@ -17,17 +17,24 @@ RAYS = wp.constant(32)
 #: Rows of cells in a strip. A strip's cells are numbered column by column, so that neighbours above and below are
 #: close in memory too, and with them the primitives that they meet.
 STRIP = wp.constant(8)
-#: How many samples ahead voxels are fetched, at every second sample.
+#: Of a step: how far from a primitive a sample may be taken for one inside, which marching then decides.
+SLACK = wp.constant(0.001)
+#: Samples that a ray is marched at a time: as many are placed in a primitive at once.
+CHUNK = wp.constant(8)
+#: How many samples ahead the way back fetches voxels, at every second sample.
 AHEAD = wp.constant(6)
 
 # Written out, because on the CPU warp computes vectors number by number. `pair` holds two neighbours along a row.
-_VOXELS = """
-    typedef decltype(fx) number;
+_TYPES = """
 #if defined(__CUDA_ARCH__)
+    typedef wp::vec_t<4, number> four;
     typedef wp::vec_t<8, number> pair;
 #else
+    typedef number four __attribute__((ext_vector_type(4), aligned(alignof(number))));
     typedef number pair __attribute__((ext_vector_type(8), aligned(alignof(number))));
 #endif
+"""
+_VOXELS = """
     const wp::vec_t<4, number>* from = slab.data + at;
     const pair p00 = *reinterpret_cast<const pair*>(from);
     const pair p01 = *reinterpret_cast<const pair*>(from + row);
@@ -45,13 +52,19 @@ _FETCH = """
     __builtin_prefetch(slab.data + at + layer + row);
 #endif
 """
-_VALUE = f"""{_VOXELS}
+_VALUE = f"""
+    typedef decltype(fx) number;
+    {_TYPES}
+    {_VOXELS}
     wp::vec_t<4, number> value;
     for (int k = 0; k < 4; k++)
         value[k] = p[k] + (p[k + 4] - p[k]) * fx;
     return value;
 """
-_SPREAD = f"""{_VOXELS}
+_SPREAD = f"""
+    typedef decltype(fx) number;
+    {_TYPES}
+    {_VOXELS}
     pair g;
     for (int k = 0; k < 4; k++) {{
         g[k] = towards[k] * (number(1) - fx);
@@ -87,14 +100,183 @@ _SPREAD = f"""{_VOXELS}
     return slope;
 """
 
+# exp(-8 (x^8 + y^8 + z^8)) as `window`. In single precision to one part in 4e6, cheaper than the C library's call, and
+# in a loop the compiler can take several at once.
+_EXPONENTIAL = {
+    wp.float64: "const number window = exp(power);",
+    wp.float32: """
+    const number twos = wp::max(power * 1.44269504f, -126.0f);
+    const int whole = (int)(twos - 0.5f);
+    const number part = twos - (number)whole;
+    number window = part * 0.00015403530f + 0.0013333558f;
+    window = part * window + 0.0096181291f;
+    window = part * window + 0.055504109f;
+    window = part * window + 0.24022651f;
+    window = part * window + 0.69314718f;
+    window = part * window + 1.0f;
+    window *= wp::cast<number>((whole + 127) << 23);
+    """,
+}
+_WINDOW = {
+    real: f"""
+    const number x2 = x * x, y2 = y * y, z2 = z * z;
+    const number x4 = x2 * x2, y4 = y2 * y2, z4 = z2 * z2;
+    const number power = number(-8) * (x4 * x4 + y4 * y4 + z4 * z4);
+    {exponential}
+    """
+    for real, exponential in _EXPONENTIAL.items()
+}
+_FADE = {real: f"typedef decltype(x) number; {window} return window;" for real, window in _WINDOW.items()}
+_ADD_SAMPLES = {
+    real: f"""
+    typedef decltype(step) number;
+    {_TYPES}
+    const int row = size[0];
+    const int layer = size[0] * size[1];
+    const int most[3] = {{size[0] - 2, size[1] - 2, size[2] - 2}};
+    int places[{CHUNK}];
+    number shares[3][{CHUNK}], lengths[{CHUNK}];
+    for (int i = 0; i < {CHUNK}; i++) {{
+        const number t = near + number(n + i) * step;
+        const number x = local[0] + slope[0] * t;
+        const number y = local[1] + slope[1] * t;
+        const number z = local[2] + slope[2] * t;
+        const number px = (x + 1) * (number(0.5) * number(size[0] - 1));
+        const number py = (y + 1) * (number(0.5) * number(size[1] - 1));
+        const number pz = (z + 1) * (number(0.5) * number(size[2] - 1));
+        const int ix = wp::clamp((int)px, 0, most[0]);
+        const int iy = wp::clamp((int)py, 0, most[1]);
+        const int iz = wp::clamp((int)pz, 0, most[2]);
+        places[i] = iz * layer + iy * row + ix;
+        shares[0][i] = px - (number)ix;
+        shares[1][i] = py - (number)iy;
+        shares[2][i] = pz - (number)iz;
+        {window}
+        const bool inside = (wp::abs(x) < 1) & (wp::abs(y) < 1) & (wp::abs(z) < 1);
+        lengths[i] = inside ? window * step : number(0);
+    }}
+    for (int i = first - n; i <= last - n; i++) {{
+        const int at = base + places[i];
+        {_FETCH}
+    }}
+    for (int i = first - n; i <= last - n; i++) {{
+        const int at = base + places[i];
+        const number fx = shares[0][i], fy = shares[1][i], fz = shares[2][i];
+        {_VOXELS}
+        four value;
+        for (int k = 0; k < 4; k++)
+            value[k] = p[k] + (p[k + 4] - p[k]) * fx;
+        const number weight = value[3] * lengths[i];
+        value[3] = 1;
+        four* sum = reinterpret_cast<four*>(seen.data + i);
+        *sum = *sum + value * weight;
+        opacity += weight;
+        if (opacity >= 1)
+            return n + i;
+    }}
+    return end;
+    """
+    for real, window in _WINDOW.items()
+}
+
 
 @cache
 def kernels(real: Any) -> SimpleNamespace:
     """The kernels for `wp.float32` or `wp.float64`."""
-    vec2, vec3, vec4 = (wp.types.vector(length=n, dtype=real) for n in (2, 3, 4))
+    vec2, vec3, vec4, vec5 = (wp.types.vector(length=n, dtype=real) for n in (2, 3, 4, 5))
     mat33 = wp.types.matrix(shape=(3, 3), dtype=real)
     zero, one, half = real(0.0), real(1.0), real(0.5)
     far = real(1.0e30)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def add_directions(image: wp.array(dtype=int), direction: wp.array(dtype=vec3), total: wp.array(dtype=vec4)):
+        """Sum of the directions of each image's rays, and how many they are."""
+        run = wp.tid()
+        some = vec4()
+        first = run * RAYS
+        end = wp.min(first + RAYS, image.shape[0])
+        for ray in range(first, end):
+            some = some + vec4(direction[ray][0], direction[ray][1], direction[ray][2], one)
+            if ray == end - 1 or image[ray + 1] != image[ray]:
+                wp.atomic_add(total, image[ray], some)
+                some = vec4()
+
+    @wp.func
+    def on_plane(seen: vec3, least: real):
+        """Where a direction in an image's frame meets the plane at distance 1."""
+        depth = wp.max(seen[2], least)
+        return vec2(seen[0] / depth, seen[1] / depth)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def bound(
+        image: wp.array(dtype=int),
+        direction: wp.array(dtype=vec3),
+        frame: wp.array(dtype=mat33),
+        wide: real,
+        least: wp.array(dtype=vec5),
+    ):
+        """The least of u, v, -u, -v and the depth of each image's rays."""
+        run = wp.tid()
+        some = vec5(far, far, far, far, far)
+        first = run * RAYS
+        end = wp.min(first + RAYS, image.shape[0])
+        for ray in range(first, end):
+            seen = frame[image[ray]] * direction[ray]
+            at = on_plane(seen, wide)
+            some = wp.min(some, vec5(at[0], at[1], -at[0], -at[1], seen[2]))
+            if ray == end - 1 or image[ray + 1] != image[ray]:
+                wp.atomic_min(least, image[ray], some)
+                some = vec5(far, far, far, far, far)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def number(
+        image: wp.array(dtype=int),
+        direction: wp.array(dtype=vec3),
+        frame: wp.array(dtype=mat33),
+        wide: real,
+        low: wp.array(dtype=vec2),
+        per_unit: wp.array(dtype=vec2),
+        sides: wp.array(dtype=int),
+        most: int,
+        cell: wp.array(dtype=int),
+        cells: wp.array(dtype=int),
+    ):
+        """The cell of each ray, where an image has `most` of them, and how many rays each has, two further on."""
+        run = wp.tid()
+        for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, image.shape[0])):
+            b = image[ray]
+            place = wp.cw_mul(on_plane(frame[b] * direction[ray], wide) - low[b], per_unit[b])
+            side = sides[b]
+            column = wp.clamp(int(place[0]), 0, side - 1)
+            row = wp.clamp(int(place[1]), 0, side - 1)
+            chosen = b * most + (row // STRIP * side + column) * STRIP + row % STRIP
+            cell[ray] = chosen
+            wp.atomic_add(cells, chosen + 2, 1)
+
+    @wp.kernel(enable_backward=False, module="unique")
+    def arrange(
+        image: wp.array(dtype=int),
+        direction: wp.array(dtype=vec3),
+        near: wp.array(dtype=real),
+        limit: wp.array(dtype=real),
+        beyond: real,
+        cell: wp.array(dtype=int),
+        cells: wp.array(dtype=int),
+        order: wp.array(dtype=int),
+        to_image: wp.array(dtype=int),
+        to_direction: wp.array(dtype=vec3),
+        to_near: wp.array(dtype=real),
+        to_limit: wp.array(dtype=real),
+    ):
+        """Move the rays to their cells, of which cell c begins at `cells[c + 1]`: afterwards it ends there."""
+        run = wp.tid()
+        for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, image.shape[0])):
+            to = wp.atomic_add(cells, cell[ray] + 1, 1)
+            order[to] = ray
+            to_image[to] = image[ray]
+            to_direction[to] = direction[ray]
+            to_near[to] = near[ray]
+            to_limit[to] = limit[ray] + beyond
 
     @wp.func
     def passage(local: vec3, slope: vec3):
@@ -106,8 +288,9 @@ def kernels(real: Any) -> SimpleNamespace:
                 if wp.abs(local[k]) >= one:
                     leave = real(-1.0e30)
             else:
-                a = (-one - local[k]) / slope[k]
-                b = (one - local[k]) / slope[k]
+                length = one / slope[k]
+                a = (-one - local[k]) * length
+                b = (one - local[k]) * length
                 enter = wp.max(enter, wp.min(a, b))
                 leave = wp.min(leave, wp.max(a, b))
         return vec2(enter, leave)
@@ -130,17 +313,19 @@ def kernels(real: Any) -> SimpleNamespace:
         v_low = far
         v_high = -far
         nearest = far
+        middle = frame * (position - origin)
+        axes = frame * rotation * wp.diag(vec3(one / scale[0], one / scale[1], one / scale[2]))
         for corner in range(8):
-            x = wp.where((corner & 1) == 0, one, -one) / scale[0]
-            y = wp.where((corner & 2) == 0, one, -one) / scale[1]
-            z = wp.where((corner & 4) == 0, one, -one) / scale[2]
-            seen = frame * (position + rotation * vec3(x, y, z) - origin)
+            x = wp.where((corner & 1) == 0, one, -one)
+            y = wp.where((corner & 2) == 0, one, -one)
+            z = wp.where((corner & 4) == 0, one, -one)
+            seen = middle + axes * vec3(x, y, z)
             nearest = wp.min(nearest, seen[2])
-            depth = wp.max(seen[2], real(1.0e-6))
-            u_low = wp.min(u_low, seen[0] / depth)
-            u_high = wp.max(u_high, seen[0] / depth)
-            v_low = wp.min(v_low, seen[1] / depth)
-            v_high = wp.max(v_high, seen[1] / depth)
+            nearness = one / wp.max(seen[2], real(1.0e-6))
+            u_low = wp.min(u_low, seen[0] * nearness)
+            u_high = wp.max(u_high, seen[0] * nearness)
+            v_low = wp.min(v_low, seen[1] * nearness)
+            v_high = wp.max(v_high, seen[1] * nearness)
         span = wp.vec4i(0, side - 1, 0, side - 1)
         if nearest > real(1.0e-4):
             slack = real(0.01)
@@ -170,52 +355,66 @@ def kernels(real: Any) -> SimpleNamespace:
         low: wp.array(dtype=vec2),
         per_unit: wp.array(dtype=vec2),
         sides: wp.array(dtype=int),
-        cells: wp.array2d(dtype=int),
+        cells: wp.array(dtype=int),
+        offset: int,
         direction: wp.array(dtype=vec3),
         near: wp.array(dtype=real),
         limit: wp.array(dtype=real),
         step: real,
+        cover: wp.array2d(dtype=wp.vec4i),
         start: wp.array(dtype=int),
-        filling: int,
         count: wp.array(dtype=int),
+        filling: int,
         primitive: wp.array(dtype=int),
         span: wp.array(dtype=wp.vec2i),
     ):
         """Count the primitives that each ray meets, or, where `filling`, note them from `start` on.
 
-        With each primitive stand the numbers of its first and last sample; a grazed one may have none.
+        With each primitive stand the numbers of its first and last sample; a grazed one may have none. The rays are
+        those from `offset` on in the grid. Counting notes the cells that each primitive may cover, none if no ray met
+        it, for filling.
         """
         image, run = wp.tid()
         side = sides[image]
-        if side == 0:
+        most = (cells.shape[0] - 1) // sides.shape[0]
+        end = offset + direction.shape[0]
+        if side == 0 or cells[image * most] >= end or cells[image * most + most] <= offset:
             return
+        slack = real(SLACK) * step
         o = origin[image]
         view = frame[image]
         for k in range(run * PRIMITIVES, wp.min(run * PRIMITIVES + PRIMITIVES, position.shape[1])):
             p = position[image, k]
             r = rotation[image, k]
             s = scale[image, k]
-            cover = cell_range(image, p, r, s, o, view, low[image], per_unit[image], side)
-            inverse = wp.transpose(r)
-            local = wp.cw_mul(s, inverse * (o - p))
-            columns = cover[1] - cover[0] + 1
-            for piece in range(columns * (cover[3] // STRIP - cover[2] // STRIP + 1)):
-                strip = cover[2] // STRIP + piece // columns
-                cell = (strip * side + cover[0] + piece % columns) * STRIP
-                first = cells[image, cell + wp.max(cover[2] - strip * STRIP, 0)]
-                last = cells[image, cell + wp.min(cover[3] - strip * STRIP, STRIP - 1) + 1]
-                for ray in range(first, last):
-                    at = passage(local, wp.cw_mul(s, inverse * direction[ray]))
-                    if at[0] < at[1] and at[1] > near[ray] and at[0] < limit[ray]:
-                        slot = wp.atomic_add(count, ray, 1)
-                        if filling > 0:
-                            place = start[ray] + slot
-                            primitive[place] = k
-                            begin = near[ray]
-                            span[place] = wp.vec2i(
-                                int(wp.ceil((wp.max(at[0], begin) - begin) / step)),
-                                int(wp.floor((wp.min(at[1], limit[ray]) - begin) / step)),
-                            )
+            area = cover[image, k]
+            if filling == 0:
+                area = cell_range(image, p, r, s, o, view, low[image], per_unit[image], side)
+            turned = wp.diag(s) * wp.transpose(r)
+            local = turned * (o - p)
+            met = int(0)
+            for strip in range(area[2] // STRIP, area[3] // STRIP + 1):
+                top = wp.max(area[2] - strip * STRIP, 0)
+                bottom = wp.min(area[3] - strip * STRIP, STRIP - 1)
+                for column in range(area[0], area[1] + 1):
+                    cell = image * most + (strip * side + column) * STRIP
+                    last = wp.min(cells[cell + bottom + 1], end) - offset
+                    for ray in range(wp.max(cells[cell + top] - offset, 0), last):
+                        at = passage(local, turned * direction[ray])
+                        if at[0] < at[1] and at[1] > near[ray] and at[0] < limit[ray]:
+                            met = met + 1
+                            slot = wp.atomic_add(count, ray, 1)
+                            if filling > 0:
+                                place = start[ray] + slot
+                                primitive[place] = k
+                                begin = near[ray]
+                                enter = wp.max(at[0] - slack, begin)
+                                leave = wp.min(at[1] + slack, limit[ray])
+                                span[place] = wp.vec2i(
+                                    int(wp.ceil((enter - begin) / step)), int(wp.floor((leave - begin) / step))
+                                )
+            if filling == 0:
+                cover[image, k] = wp.where(met > 0, area, wp.vec4i(0, -1, 0, -1))
 
     @wp.kernel(enable_backward=False, module="unique")
     def sort(start: wp.array(dtype=int), primitive: wp.array(dtype=int), span: wp.array(dtype=wp.vec2i)):
@@ -241,27 +440,14 @@ def kernels(real: Any) -> SimpleNamespace:
     def inside(y: vec3):
         return wp.abs(y[0]) < one and wp.abs(y[1]) < one and wp.abs(y[2]) < one
 
-    @wp.func
-    def exponential(x: real):
-        """exp(x) for x <= 0; in single precision to one part in 4e6, cheaper than the C library's call."""
-        if wp.static(real == wp.float64):
-            return wp.exp(x)
-        power = wp.max(x * real(1.44269504), real(-126.0))
-        whole = wp.floor(power + half)
-        part = power - whole
-        value = part * real(0.00015403530) + real(0.0013333558)
-        value = part * value + real(0.0096181291)
-        value = part * value + real(0.055504109)
-        value = part * value + real(0.24022651)
-        value = part * value + real(0.69314718)
-        value = part * value + one
-        return value * real(wp.cast((int(whole) + 127) << 23, wp.float32))
+    @wp.func_native(_FADE[real])
+    def window(x: real, y: real, z: real) -> real:
+        """exp(-8 (x^8 + y^8 + z^8))."""
+        ...
 
     @wp.func
     def fade(y: vec3):
-        a = wp.cw_mul(y, y)
-        b = wp.cw_mul(a, a)
-        return exponential(real(-8.0) * wp.dot(b, b))
+        return window(y[0], y[1], y[2])
 
     @wp.func
     def fade_slope(y: vec3):
@@ -308,6 +494,17 @@ def kernels(real: Any) -> SimpleNamespace:
         at, share = locate(y, size)
         return value(slab, base + at, size[0], size[0] * size[1], share[0], share[1], share[2])
 
+    @wp.func_native(_ADD_SAMPLES[real])
+    def add_samples(
+        slab: wp.array(dtype=vec4), base: int, size: wp.vec3i, local: vec3, slope: vec3, near: real, step: real, n: int,
+        first: int, last: int, end: int, opacity: real, seen: wp.fixedarray(dtype=vec4, shape=(CHUNK,)),
+    ) -> int:  # fmt: skip
+        """Add colour and opacity of a primitive's samples `first` to `last` to `seen`, which begins with sample `n`.
+
+        Returns `end`, or the sample with which these alone saturate a ray of such an opacity: later ones do not count.
+        """
+        ...
+
     @wp.func
     def into(rotation: mat33, scale: vec3, v: vec3):
         """A vector in a primitive's axes and half sizes."""
@@ -315,6 +512,7 @@ def kernels(real: Any) -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False, module="unique")
     def march(
+        order: wp.array(dtype=int),
         image: wp.array(dtype=int),
         position: wp.array2d(dtype=vec3),
         rotation: wp.array2d(dtype=mat33),
@@ -329,30 +527,27 @@ def kernels(real: Any) -> SimpleNamespace:
         start: wp.array(dtype=int),
         primitive: wp.array(dtype=int),
         span: wp.array(dtype=wp.vec2i),
-        local: wp.array(dtype=vec3),
-        slope: wp.array(dtype=vec3),
         out: wp.array(dtype=vec4),
+        hits: wp.array(dtype=wp.int64),
         last_colour: wp.array(dtype=vec4),
         last: wp.array(dtype=wp.vec2i),
     ):
-        """Colour and opacity of each ray.
+        """Colour and opacity of each ray, and how many primitives it meets.
 
-        A ray that saturates notes the colour of its last sample and that sample's share in `last_colour`, and its
-        number and the primitive's rank in `last`; others note -1.
+        A ray goes on by a chunk of samples, primitive by primitive, as long as that does not saturate it. A ray that
+        saturates notes the colour of its last sample and that sample's share in `last_colour`, and its number and the
+        primitive's rank in `last`; others note -1.
         """
         run = wp.tid()
         voxels = size[0] * size[1] * size[2]
+        seen = wp.zeros(shape=(CHUNK,), dtype=vec4)
         for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, start.shape[0] - 1)):
             first = start[ray]
             stop = start[ray + 1]
+            hits[order[ray]] = wp.int64(stop - first)
             last[ray] = wp.vec2i(-1, -1)
+            last_colour[ray] = vec4()
             b = image[ray]
-            for h in range(first, stop):
-                k = primitive[h]
-                local[h] = into(rotation[b, k], scale[b, k], origin[b] - position[b, k])
-                slope[h] = into(rotation[b, k], scale[b, k], direction[ray])
-                t = near[ray] + real(span[h][0]) * step
-                fetch(slab, (b * position.shape[1] + k) * voxels, local[h] + slope[h] * t, size)
             colour = vec3()
             opacity = real(0.0)
             low = int(first)
@@ -362,35 +557,36 @@ def kernels(real: Any) -> SimpleNamespace:
             while low < stop and opacity < one:
                 if low == high:
                     n = wp.max(n, span[low][0])
-                while high < stop and span[high][0] <= n:
+                end = n + CHUNK - 1
+                while high < stop and span[high][0] <= end:
                     high = high + 1
-                while low < high and span[low][1] < n:
-                    low = low + 1
-                t = near[ray] + real(n) * step
-                later = t + real(AHEAD) * step
-                total = vec3()
-                dense = real(0.0)
+                for i in range(CHUNK):
+                    seen[i] = vec4()
                 for h in range(low, high):
-                    if span[h][1] >= n:
-                        y = local[h] + slope[h] * t
-                        if inside(y):
-                            base = (b * position.shape[1] + primitive[h]) * voxels
-                            if n % 2 == 0:
-                                fetch(slab, base, local[h] + slope[h] * later, size)
-                            v = sample(slab, base, y, size)
-                            weight = v[3] * fade(y) * step
-                            total = total + vec3(v[0], v[1], v[2]) * weight
-                            dense = dense + weight
-                if opacity + dense < one:
-                    colour = colour + total
-                    opacity = opacity + dense
-                else:  # only where it saturates does the order of primitives count
+                    begin = wp.max(span[h][0], n)
+                    final = wp.min(span[h][1], end)
+                    if begin <= final:
+                        k = primitive[h]
+                        local = into(rotation[b, k], scale[b, k], origin[b] - position[b, k])
+                        slope = into(rotation[b, k], scale[b, k], direction[ray])
+                        base = (b * position.shape[1] + k) * voxels
+                        end = add_samples(
+                            slab, base, size, local, slope, near[ray], step, n, begin, final, end, opacity, seen
+                        )
+                i = int(0)
+                while n + i <= end and opacity + seen[i][3] < one:
+                    colour = colour + vec3(seen[i][0], seen[i][1], seen[i][2])
+                    opacity = opacity + seen[i][3]
+                    i = i + 1
+                n = n + i
+                if n <= end:  # it saturates: only in that step does the order of primitives count
+                    t = near[ray] + real(n) * step
                     before = int(-1)
                     while opacity < one:
                         chosen = int(-1)
                         lowest = int(2147483647)
                         for h in range(low, high):
-                            if span[h][1] >= n:
+                            if span[h][0] <= n and span[h][1] >= n:
                                 place = rank[primitive[h]]
                                 if place > before and place < lowest:
                                     lowest = place
@@ -398,9 +594,12 @@ def kernels(real: Any) -> SimpleNamespace:
                         if chosen < 0:
                             break
                         before = lowest
-                        y = local[chosen] + slope[chosen] * t
+                        k = primitive[chosen]
+                        local = into(rotation[b, k], scale[b, k], origin[b] - position[b, k])
+                        slope = into(rotation[b, k], scale[b, k], direction[ray])
+                        y = local + slope * t
                         if inside(y):
-                            v = sample(slab, (b * position.shape[1] + primitive[chosen]) * voxels, y, size)
+                            v = sample(slab, (b * position.shape[1] + k) * voxels, y, size)
                             weight = v[3] * fade(y) * step
                             if opacity + weight >= one:
                                 weight = one - opacity
@@ -410,11 +609,14 @@ def kernels(real: Any) -> SimpleNamespace:
                             else:
                                 opacity = opacity + weight
                             colour = colour + vec3(v[0], v[1], v[2]) * weight
-                n = n + 1
-            out[ray] = vec4(colour[0], colour[1], colour[2], opacity)
+                    n = n + 1
+                while low < high and span[low][1] < n:
+                    low = low + 1
+            out[order[ray]] = vec4(colour[0], colour[1], colour[2], opacity)
 
     @wp.kernel(enable_backward=False, module="unique")
     def march_backward(
+        order: wp.array(dtype=int),
         image: wp.array(dtype=int),
         position: wp.array2d(dtype=vec3),
         rotation: wp.array2d(dtype=mat33),
@@ -429,6 +631,8 @@ def kernels(real: Any) -> SimpleNamespace:
         start: wp.array(dtype=int),
         primitive: wp.array(dtype=int),
         span: wp.array(dtype=wp.vec2i),
+        lane: int,
+        lanes: int,
         out_grad: wp.array(dtype=vec4),
         last_colour: wp.array(dtype=vec4),
         last: wp.array(dtype=wp.vec2i),
@@ -439,7 +643,8 @@ def kernels(real: Any) -> SimpleNamespace:
     ):
         """Gradients of `march`; sample positions and the choice of the saturating sample are constants.
 
-        Given that choice no sample depends on another, so each primitive is followed from its first to its last.
+        Given that choice no sample depends on another, so each primitive is followed from its first to its last. Only
+        primitives of the `lane` are.
         """
         run = wp.tid()
         row = size[0]
@@ -448,7 +653,7 @@ def kernels(real: Any) -> SimpleNamespace:
         for ray in range(run * RAYS, wp.min(run * RAYS + RAYS, start.shape[0] - 1)):
             b = image[ray]
             d = direction[ray]
-            g = out_grad[ray]
+            g = out_grad[order[ray]]
             final = last[ray]
             # What a sample's opacity adds: its colour and opacity, or, once the ray saturates, its colour instead of
             # the last sample's.
@@ -457,6 +662,8 @@ def kernels(real: Any) -> SimpleNamespace:
                 instead = g[0] * last_colour[ray][0] + g[1] * last_colour[ray][1] + g[2] * last_colour[ray][2]
             for h in range(start[ray], start[ray + 1]):
                 k = primitive[h]
+                if k % lanes != lane:
+                    continue
                 r = rotation[b, k]
                 s = scale[b, k]
                 x = origin[b] - position[b, k]
@@ -497,6 +704,6 @@ def kernels(real: Any) -> SimpleNamespace:
                 wp.atomic_add(scale_grad, b, k, wp.cw_div(stretch, s))
 
     return SimpleNamespace(
-        vec2=vec2, vec3=vec3, vec4=vec4, mat33=mat33, gather=gather, sort=sort, march=march,
-        march_backward=march_backward,
+        vec2=vec2, vec3=vec3, vec4=vec4, vec5=vec5, mat33=mat33, add_directions=add_directions, bound=bound,
+        number=number, arrange=arrange, gather=gather, sort=sort, march=march, march_backward=march_backward,
     )  # fmt: skip

@@ -91,6 +91,67 @@ def test_slabs_of_any_size_between_any_distances_meet_the_dense_reference(voxels
         assert relative(mine, theirs) < most_gradient, name
 
 
+def row_of_boxes(begins, counts, kind):
+    """Boxes on the z axis with their first samples at `begins`, so many each, and the ray through them."""
+    count = len(begins)
+    generator = torch.Generator().manual_seed(6)
+    first, samples = (torch.tensor(values, dtype=torch.float64) for values in (begins, counts))
+    position = torch.stack([0.1 * torch.randn(count, generator=generator).double(), torch.zeros(count).double(),
+                            STEP * (first + (samples - 1) / 2) - 1], 1)  # fmt: skip
+    scale = torch.stack([torch.ones(count).double(), torch.ones(count).double(), 2 / (STEP * samples)], 1)
+    slab = 0.1 + torch.rand(1, count, 3, 4, 5, 4, generator=generator, dtype=torch.float64)
+    rotation = torch.eye(3, dtype=torch.float64).expand(1, count, 3, 3).contiguous()
+    lines = Rays(
+        torch.tensor([[0.0, 0.0, -1.0]], dtype=kind), torch.tensor([[0.0, 0.0, 1.0]], dtype=kind),
+        torch.zeros(1, dtype=torch.int32), torch.zeros(1, dtype=kind), torch.full((1,), 3.0, dtype=kind),
+    )  # fmt: skip
+    tensors = [tensor.to(kind) for tensor in (position[None], rotation, scale[None], slab)]
+    return Primitives(*tensors), lines
+
+
+def saturating_in(sample, volume, lines):
+    """The boxes, their opacity scaled so that the ray saturates half way through that sample."""
+    thin = Primitives(*(tensor.double().clone() for tensor in vars(volume).values()))
+    thin.slab[..., 3] *= 1e-3
+
+    def until(end):
+        far = torch.full((1,), (end + 0.5) * STEP, dtype=torch.float64)
+        part = Rays(lines.origin.double(), lines.direction.double(), lines.image, lines.near.double(), far)
+        return 1e3 * float(reference.march(part, thin, step=STEP)[0, 3])
+
+    slab = volume.slab.clone()
+    slab[..., 3] *= 2 / (until(sample - 1) + until(sample))
+    return Primitives(*(t.requires_grad_() for t in (volume.position, volume.rotation, volume.scale, slab)))
+
+
+@pytest.mark.parametrize("kind, most, most_gradient", [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-12, 1e-10)])
+@pytest.mark.parametrize("sample", [0, 1, 6, 7, 8, 9, 14, 15, 16, 17, 23, 24])
+def test_a_ray_may_saturate_anywhere_in_a_chunk(sample, kind, most, most_gradient):
+    volume, lines = row_of_boxes([3, 5, 3, 10], [25, 30, 8, 20], kind)
+    volume = saturating_in(3 + sample, volume, lines)
+    found, expected = rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP)
+    assert found[0, 3].item() == 1
+    assert float((found - expected).detach().abs().max()) < most
+    for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, volume), strict=True):
+        assert float((mine - theirs).abs().max()) <= most_gradient * float(theirs.abs().max()), name
+
+
+@pytest.mark.parametrize("kind, most", [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("begin", [0, 6, 7, 8, 9, 15, 16, 17])
+@pytest.mark.parametrize("count", [1, 2, 7, 8, 9, 16])
+def test_boxes_may_begin_and_end_where_chunks_do(begin, count, kind, most):
+    volume, lines = row_of_boxes([0, begin, begin + 30, begin + 31], [12, count, count, 1], kind)
+    found = rgba(march(lines, volume, step=STEP))
+    assert float((found - reference.march(lines, volume, step=STEP)).abs().max()) < most
+    # What a ray sees is the sum of what it sees of each box, as long as it does not saturate.
+    alone = [
+        rgba(march(lines, Primitives(*(t[:, k : k + 1].contiguous() for t in vars(volume).values())), step=STEP))
+        for k in range(4)
+    ]
+    assert all(one[0, 3] > 0 for one in alone)
+    torch.testing.assert_close(found, sum(alone), atol=1e-6, rtol=0)
+
+
 def test_the_dense_cases_saturate_and_the_thin_ones_do_not():
     thin, dense = (march(rays(), primitives(density=density), step=STEP).opacity for density in (0.3, 8.0))
     assert (thin < 1).all() and 0.2 < float((dense >= 1).double().mean()) < 0.9
@@ -179,16 +240,18 @@ def test_equal_calls_give_equal_bits():
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
-def test_threads_and_the_order_of_rays_change_no_image():
+def test_threads_change_no_image_and_no_gradient_and_the_order_of_rays_no_image():
     volume, lines = primitives(kind=torch.float32, density=8.0), rays(3000, kind=torch.float32)
-    threads, images = torch.get_num_threads(), []
+    threads, images, grads = torch.get_num_threads(), [], []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
             images.append(rgba(march(lines, volume, step=STEP)))
+            grads.append(gradients(images[-1], volume))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(images[0], other) for other in images[1:])
+    assert all(torch.equal(one, same) for others in grads[1:] for one, same in zip(grads[0], others, strict=True))
     order = torch.randperm(3000, generator=torch.Generator().manual_seed(1))
     mixed = Rays(lines.origin, lines.direction[order], lines.image[order], lines.near[order], lines.far[order])
     assert torch.equal(rgba(march(mixed, volume, step=STEP)), images[0][order])
@@ -196,11 +259,14 @@ def test_threads_and_the_order_of_rays_change_no_image():
 
 def test_memory_is_what_the_rays_meet():
     volume, lines = primitives(volumes=1, count=400), rays(100, cameras=1)
-    part = raymarch._Part(lines, [tensor.detach().contiguous() for tensor in vars(volume).values()], STEP)
-    assert int(part.hits.max()) > 64, "more than a list of a fixed and common length holds"
+    tensors = [tensor.detach().contiguous() for tensor in vars(volume).values()]
+    part = raymarch._Part(raymarch._Grid.over(lines), tensors, STEP)
+    hits = torch.zeros(100, dtype=torch.int64)
+    part.march(tensors, torch.zeros(100, 4, dtype=torch.float64), hits)
+    assert int(hits.max()) > 64, "more than a list of a fixed and common length holds"
     kept = [value for value in vars(part).values() if isinstance(value, torch.Tensor)]
-    assert max(len(value) for value in kept) == int(part.hits.sum())
-    assert sum(value.numel() for value in kept) < 3 * int(part.hits.sum()) + 40 * 100 + 400
+    assert max(len(value) for value in kept) == int(hits.sum())
+    assert sum(value.numel() for value in kept) < 3 * int(hits.sum()) + 40 * 100 + 400
 
 
 def test_more_hits_than_can_be_numbered_are_an_error(monkeypatch):
@@ -248,6 +314,9 @@ def test_what_does_not_fit_is_refused_in_one_line():
         Primitives(volume.position, volume.rotation, volume.scale, volume.slab[:, :, :1])
     with pytest.raises(ContractError, match="rays.origin: expected float64"):
         march(rays(kind=torch.float32), volume, step=STEP)
+    for image in (lines.image + 1, lines.image - 1):
+        with pytest.raises(ContractError, match="not among the 2, numbered from 0"):
+            march(Rays(lines.origin, lines.direction, image, lines.near, lines.far), volume, step=STEP)
     with pytest.raises(ContractError, match="more than 0"):
         march(lines, volume, step=0.0)
     with pytest.raises(ContractError, match=r"rays.origin: expected float64 \[2, 3\], found float64 \[1, 3\]"):
@@ -255,7 +324,9 @@ def test_what_does_not_fit_is_refused_in_one_line():
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
-@pytest.mark.parametrize("name", ["gather", "sort", "march", "march_backward"])
+@pytest.mark.parametrize(
+    "name", ["add_directions", "bound", "number", "arrange", "gather", "sort", "march", "march_backward"]
+)
 def test_kernels_compile_for_cuda_where_there_is_none(kind, name, tmp_path):
     wp = warp()
     if not wp.get_cuda_supported_archs():

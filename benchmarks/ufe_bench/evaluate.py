@@ -51,7 +51,11 @@ class Stage:
 
     @torch.inference_mode()
     def drive(self, identity: Identity, expression: Tensor, gaze: Tensor) -> Driven:
-        """The avatar of one person in B codes."""
+        """The avatar of one person in B codes; those that are equal are decoded and rendered once."""
+        codes, which = torch.unique(torch.cat([expression, gaze], 1), dim=0, return_inverse=True)
+        if len(codes) < len(gaze):
+            once = self.drive(identity, codes[:, :-6].contiguous(), codes[:, -6:].contiguous())
+            return Driven(once.geometry[which], gaze, None if once.image is None else once.image[which])
         rows = identity.rows(torch.zeros(len(gaze), dtype=torch.int64, device=self.device))
         avatar = self.decoder.decode(expression, gaze, rows)
         image = self.decoder.render(avatar, self.camera, mask=self.mask) if self.renders else None

@@ -3,9 +3,8 @@
 Beside the networks of ava-256 it has explicit eyeballs that the gaze turns, a texture branch, and three shortcuts, so
 that networks learn only what a person's resting face and a linear model do not tell. A quarter of the code's numbers
 are coefficients of principal components of displacements from the resting mesh. The decoded mesh is the neutral one
-plus those displacements plus what the geometry decoder adds; the texture is the neutral one plus what goes with these
-displacements on average plus what the branch adds; the slabs have the texture's colours at all depths, plus what the
-colour decoder adds.
+plus those displacements plus what the geometry decoder adds; the texture is the neutral one plus what the branch adds;
+the slabs have the texture's colours at all depths, plus what the colour decoder adds, and are opaque from the mesh on.
 """
 
 from __future__ import annotations
@@ -49,9 +48,10 @@ _TABLES = ("uv_tidx", "uv_bary", "coords", "warpidentity", "adaptwarps")
 _LEAST_STRENGTH = 1e-10  # of the first component; weaker ones are rounding
 _LEAST_DEVIATION = 1e-3  # of data to divide by, in half precision too: faces may all be at rest
 _NECK_MM = 50.0
-_FINER = 2  # voxels beside each other where the decoders' outputs have one, for the texture to be seen sharply
+_FINER = 3  # voxels beside each other where the decoders' outputs have one, for the texture to be seen sharply
 _FIRST_STRENGTH = 0.1  # of what the networks add to colours; nothing at all would not teach them in which direction
-_FIRST_OPACITY = 61.0  # before the exponential of a tenth: a slab is just opaque
+_OUT_OF_SIGHT = 1e6  # the scale of a primitive that faces away: no more than a point, which no ray meets
+_FIRST_OPACITY = 83.0  # before the exponential of a tenth: a millimetre behind the mesh nothing shines through
 
 
 class Subject(NamedTuple):
@@ -83,7 +83,6 @@ class Codec(nn.Module):
 
     rest: Tensor
     basis: Tensor
-    texture_basis: Tensor
     deviation: Tensor
     texture_deviation: Tensor
     bare: Tensor
@@ -105,7 +104,6 @@ class Codec(nn.Module):
         self._face = torch.from_numpy(topology.region("face"))
         self.register_buffer("rest", torch.zeros(topology.vertex_count, 3))
         self.register_buffer("basis", torch.zeros(LINEAR_NUMBERS, topology.vertex_count, 3))
-        self.register_buffer("texture_basis", torch.zeros(LINEAR_NUMBERS, 3, READ_TEXELS, READ_TEXELS))
         self.register_buffer("deviation", torch.ones(()))
         self.register_buffer("texture_deviation", torch.ones(()))
         self.register_buffer("axes", torch.tensor([-1.0, -1.0, 1.0]), persistent=False)
@@ -125,7 +123,8 @@ class Codec(nn.Module):
             nn.init.constant_(log_deviation[:LINEAR_CHANNELS], 2 * _FIRST_LOG_DEVIATION)
             last_colour = _last(assembler.rgbdec.layers[f"t{size.levels - 1}"])
             # Next to nothing is added to the shortcuts at first.
-            nn.init.zeros_(_last(assembler.geodec.geo).g)
+            for head in (assembler.geodec.geo, assembler.geodec.motion):
+                nn.init.zeros_(_last(head).g)
             for last in (self.texture, last_colour):
                 last.g.mul_(_FIRST_STRENGTH)
 
@@ -137,7 +136,7 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def fit_statistics(self, displacement: Tensor, texture_difference: Tensor) -> None:
-        """Take scales and principal components from training data.
+        """Take scales, and the meshes' principal components, from training data.
 
         Args:
             displacement: float32 [N, V, 3], mm, of meshes from the same people's resting ones.
@@ -150,8 +149,6 @@ class Codec(nn.Module):
         texture_difference = texture_difference * self.still
         self.texture_deviation.copy_(texture_difference.square().mean().sqrt().clamp_min(_LEAST_DEVIATION))
         self.basis.copy_(_components(still, len(self.basis)))
-        coefficients = _coefficients(still, self.basis)
-        self.texture_basis.copy_(_explained(texture_difference, coefficients))
 
     def encode(self, texture: Tensor, geometry: Tensor, neutral_texture: Tensor, neutral_geometry: Tensor) -> tuple[
         Tensor, Tensor
@@ -195,13 +192,13 @@ class Codec(nn.Module):
 
         view = functional.normalize(position * self.axes, dim=1)
         features = assembler.rgbdec.features(view, grid, z_tex, b_tex, conditions)[-1]
-        changed = torch.einsum("bl,lcij->bcij", expression[:, :LINEAR_NUMBERS], self.texture_basis)
-        texture = subject.texture + resampled(changed, self.size.uv) + _TEXTURE_STEP * self.texture(features)
-        placed, kept = self.placement(surface), self.placement.kept
+        texture = subject.texture + _TEXTURE_STEP * self.texture(features)
+        placed, kept = self.placement(surface, position), self.placement.kept
         slab = self._slabs(texture, _COLOUR_STEP * assembler.rgbdec.output(features), made.opacity, placed)
         position = placed.centre / self.radius_mm + made.position[:, kept]
         rotation = placed.axes @ rotation_matrices(made.rotation[:, kept])
         scale = self.radius_mm / placed.half_size * made.scale[:, kept]
+        scale = torch.where(placed.facing[..., None], scale, _OUT_OF_SIGHT)
         return Decoded(geometry, texture, Primitives(position, rotation, scale, slab))
 
     def _slabs(self, texture: Tensor, colour: Tensor, opacity: Tensor, placed: Placed) -> Tensor:
@@ -273,8 +270,7 @@ def _fit_boxes(codec: nn.Module, _: object = None) -> None:
     """Set what the mean head decides; its state holds that head alone."""
     assert isinstance(codec, Codec)
     codec.placement.set_rest(codec.rest)
-    placed = codec.placement(codec.rest[None])
-    highest = placed.centre[0, :, 1] - (placed.axes[0, :, 1].abs() * placed.half_size[0]).sum(1)
+    highest = codec.placement.highest(codec.rest)
     codec.bare.copy_(highest <= codec.lowest())
 
 
@@ -301,14 +297,6 @@ def _components(data: Tensor, most: int) -> Tensor:
     components = torch.zeros(most, flat.shape[1], dtype=torch.float32)
     components[:count] = found.float()
     return components.view(most, *data.shape[1:])
-
-
-def _explained(data: Tensor, coefficients: Tensor) -> Tensor:
-    """Which [L, ...] make data [N, ...] best, in least squares, of coefficients [N, L]; 0 for those never used."""
-    flat, known = data.flatten(1).double(), coefficients.double()
-    normal = known.T @ known
-    weight = torch.linalg.pinv(normal, hermitian=True, rtol=_LEAST_STRENGTH) @ known.T
-    return (weight @ flat).float().view(-1, *data.shape[1:])
 
 
 def _coefficients(data: Tensor, components: Tensor) -> Tensor:

@@ -166,7 +166,7 @@ _ADD_SAMPLES = {
         four value;
         for (int k = 0; k < 4; k++)
             value[k] = p[k] + (p[k + 4] - p[k]) * fx;
-        const number weight = value[3] * lengths[i];
+        const number weight = wp::max(value[3], number(0)) * lengths[i];
         value[3] = 1;
         four* sum = reinterpret_cast<four*>(seen.data + i);
         *sum = *sum + value * weight;
@@ -600,7 +600,7 @@ def kernels(real: Any) -> SimpleNamespace:
                         y = local + slope * t
                         if inside(y):
                             v = sample(slab, (b * position.shape[1] + k) * voxels, y, size)
-                            weight = v[3] * fade(y) * step
+                            weight = wp.max(v[3], zero) * fade(y) * step
                             if opacity + weight >= one:
                                 weight = one - opacity
                                 opacity = one
@@ -685,17 +685,18 @@ def kernels(real: Any) -> SimpleNamespace:
                             fetch(slab_grad, base, later, size)
                         at, share = locate(y, size)
                         v = value(slab, base + at, row, layer, share[0], share[1], share[2])
-                        window = fade(y)
-                        weight = v[3] * window * step
-                        rate = (g[0] * v[0] + g[1] * v[1] + g[2] * v[2] - instead) * step * window
-                        if n == final[0] and rank[k] == final[1]:
-                            weight = last_colour[ray][3]
-                            rate = zero
-                        towards = vec4(g[0] * weight, g[1] * weight, g[2] * weight, rate)
-                        change = spread(slab, slab_grad, base + at, row, layer, share[0], share[1], share[2], towards)
-                        y_grad = wp.cw_mul(change, per_unit) + fade_slope(y) * (rate * v[3])
-                        local_grad = local_grad + y_grad
-                        slope_grad = slope_grad + y_grad * t
+                        if v[3] > zero:
+                            window = fade(y)
+                            weight = v[3] * window * step
+                            rate = (g[0] * v[0] + g[1] * v[1] + g[2] * v[2] - instead) * step * window
+                            if n == final[0] and rank[k] == final[1]:
+                                weight = last_colour[ray][3]
+                                rate = zero
+                            w = vec4(g[0] * weight, g[1] * weight, g[2] * weight, rate)
+                            change = spread(slab, slab_grad, base + at, row, layer, share[0], share[1], share[2], w)
+                            y_grad = wp.cw_mul(change, per_unit) + fade_slope(y) * (rate * v[3])
+                            local_grad = local_grad + y_grad
+                            slope_grad = slope_grad + y_grad * t
                 offset = wp.cw_mul(s, local_grad)
                 turn = wp.cw_mul(s, slope_grad)
                 wp.atomic_add(position_grad, b, k, -(r * offset))

@@ -19,7 +19,7 @@ from ufe_avatar.networks.encoders import divergence, sample
 from ufe_avatar.networks.model import primitive_volume
 from ufe_avatar.networks.size import Size
 from ufe_avatar.views import Views
-from ufe_avatar.volume_render import every_pixel, march_pixels, srgb
+from ufe_avatar.volume_render import march_images, march_pixels, srgb
 from ufe_core.budgets import DomeTrainingConfig
 from ufe_core.errors import DataError
 from ufe_core.interfaces.decoder import DecoderTraining
@@ -108,7 +108,7 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
         pixels = _pixels_around(batch, config.rays, rng)
         painted = resampled(batch.neutral_texture, self.size.uv)
         unlike = _shrunk(decoded.texture - painted) - (batch.texture - batch.resting_texture)
-        made, truth = march_pixels(decoded.primitives, batch.views, pixels), _at(batch.image, pixels)
+        made, truth = march_pixels(decoded.primitives, batch.views, pixels)[..., :3], _at(batch.image, pixels)
         counts = _at(self._counted(batch), pixels)
         terms = {
             "photometric": 255 * ((made - truth).abs() * counts).sum() / (3 * counts.sum()).clamp_min(1),
@@ -127,9 +127,7 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
         frames = np.arange(len(chosen)) % self.config.frames
         batch = self._batch(chosen, frames, 0)
         decoded = self._decode(self._read(batch)[0], batch)
-        height, width = batch.views.height, batch.views.width
-        made = march_pixels(decoded.primitives, batch.views, every_pixel(batch.views))
-        made = made.transpose(1, 2).view(-1, 3, height, width)
+        made = march_images(decoded.primitives, batch.views)
         error = 2 * (made - batch.image).abs() * self._counted(batch)
         rows = [torch.cat(list(some), 2) for some in (batch.image, made, error)]
         return srgb(torch.cat(rows, 1))
@@ -163,12 +161,17 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
         )  # fmt: skip
 
     def _counted(self, batch: _Batch) -> Tensor:
-        """Float32 [B, 1, H, W]: 1 where an image shows the head, or nothing; 0 on shoulders, which clothes cover."""
+        """Float32 [B, 1, H, W]: 1 where an image shows the head, or nothing; 0 on shoulders, which clothes cover.
+
+        Nor do outlines count, where a pixel shows some of both and the ray through its centre only one.
+        """
         height, width = batch.views.height, batch.views.width
         ids = rasterize(batch.views.project(batch.geometry), self.faces, height=height, width=width)
         bare = self.codec.rest[self.faces.long(), 1].amax(1) < self.codec.lowest()
         nothing = batch.image.amax(1) == 0
-        return (torch.where(ids >= 0, bare[ids.clamp_min(0).long()], nothing))[:, None].float()
+        seen = (ids >= 0)[:, None].float()
+        whole = functional.max_pool2d(seen, 3, 1, 1) == -functional.max_pool2d(-seen, 3, 1, 1)
+        return (torch.where(ids >= 0, bare[ids.clamp_min(0).long()], nothing)[:, None] & whole).float()
 
     def _read(self, batch: _Batch) -> tuple[Tensor, Tensor]:
         return self.codec.encode(batch.texture, batch.geometry, batch.resting_texture, batch.neutral_geometry)

@@ -15,7 +15,7 @@ from ufe_avatar.networks.size import Size
 from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.training import UpmTraining
 from ufe_avatar.views import Views, face_mask, frontal_camera
-from ufe_avatar.volume_render import every_pixel, march_pixels
+from ufe_avatar.volume_render import march_images
 from ufe_core.errors import ArtifactError, ConfigError
 from ufe_core.head import load_head
 from ufe_core.interfaces.decoder import Decoder
@@ -113,14 +113,7 @@ class UpmDecoder(Decoder[UpmConfig]):
 
     def _marched(self, code: AvatarCode, views: Views, mask: Tensor | None) -> Tensor:
         decoded = self.codec.decode(code.expression, code.gaze, _subject(code.identity), views.position())
-        count, pixels = len(views), every_pixel(views)
-        if mask is None:
-            colour = march_pixels(decoded.primitives, views, pixels)
-        else:
-            flat = mask.flatten()
-            some = march_pixels(decoded.primitives, views, pixels[:, flat])
-            colour = some.new_zeros(count, len(flat), 3).index_copy(1, flat.nonzero()[:, 0], some)
-        return colour.transpose(1, 2).view(count, 3, views.height, views.width).clamp(0, 1)
+        return march_images(decoded.primitives, views, mask).clamp(0, 1)
 
 
 def _code_of(avatar: Avatar) -> AvatarCode:

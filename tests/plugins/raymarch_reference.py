@@ -36,7 +36,7 @@ def _one(rays, r, position, rotation, scale, slab, step):
     y = y[:, visiting_order(len(position))]
     values = torch.stack([_trilinear(slab[k], y[:, n]) for n, k in enumerate(visiting_order(len(position)))], 1)
     inside = (y.abs() < 1).all(-1)
-    weight = values[..., 3] * torch.exp(-8 * (y**8).sum(-1)) * step * inside
+    weight = values[..., 3].clamp_min(0) * torch.exp(-8 * (y**8).sum(-1)) * step * inside
     total = weight.reshape(-1).cumsum(0)
     clipped = total.clamp_max(1)
     share = torch.diff(clipped, prepend=clipped.new_zeros(1))

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from make_figures import save
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ufe_core.head import ACTIONS, SKIN, load_head
 from ufe_core.interfaces.source import SEGMENTS
-from ufe_synthetic.dome import SyntheticDome
+from ufe_core.ops.rasterize import rasterize
+from ufe_core.types import CameraSpec
+from ufe_synthetic.dome import SyntheticDome, in_head
 from ufe_synthetic.headset import load_headset
 from ufe_synthetic.performance import FRAMES_PER_SECOND
 from ufe_synthetic.plugin import SyntheticConfig
@@ -22,7 +25,7 @@ from ufe_synthetic.sensing import CONDITIONS
 from ufe_synthetic.source import SyntheticCapture, SyntheticSource
 
 HERE = Path(__file__).parent / "simulator"
-SIZE, GAP, LABEL = 200, 4, 20
+SIZE, GAP, LABEL, FINE = 200, 4, 20, 3
 TRACKING = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 #: Colour of each segmentation class, in the order of `SEGMENTS`.
 COLOURS = np.array([
@@ -247,12 +250,65 @@ def dome() -> None:
         images = np.moveaxis(capture.frames([index], cameras=views, height=height)[0], 1, -1)
         texture = np.moveaxis(capture.texture([index])[0], 0, -1)
         rows.append(np.concatenate([*images, cv2.resize(texture, (height, height), interpolation=cv2.INTER_CUBIC)], 1))
-    linear = np.concatenate(rows) / 255
-    shown = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.maximum(linear, 0.0031308) ** (1 / 2.4) - 0.055)
-    save(HERE / "dome.png", (shown * 255 + 0.5).astype(np.uint8), levels=64)
+    save(HERE / "dome.png", srgb(np.concatenate(rows)), levels=64)
 
 
-FIGURES = (readme, headsets, challenges, people, conditions, expressions, labels, performance, dome)
+def dome_frame() -> None:
+    """One frame of the dome: five cameras, the registered mesh in two of them, the texture, and the mesh in it."""
+    height, views = 300, ("dome_00", "dome_03", "dome_10", "dome_33", "dome_37")
+    capture = SyntheticDome(SyntheticSource(SyntheticConfig()), 13)
+    smile = next(segment for segment in capture.segments if segment.name == "smile_teeth")
+    frames = range(smile.start, smile.stop)
+    index = frames[int(capture.labels(frames).expression[:, ACTIONS.index("mouthSmileLeft")].argmax())]
+    images = [srgb(np.moveaxis(image, 0, -1)) for image in capture.frames([index], cameras=views, height=height)[0]]
+    geometry, pose, topology = capture.geometry([index])[0], capture.head_pose([index])[0], capture.topology()
+    meshes = [
+        wired(geometry, topology.faces, in_head(capture.camera(name), pose), capture.width(height), height)
+        for name in views[:2]
+    ]
+    side = (5 * capture.width(height) + GAP - 2 * capture.width(height)) // 2
+    texture = srgb(np.moveaxis(capture.texture([index], size=FINE * side)[0], 0, -1))
+    layout = drawn(texture, topology.uv * FINE * side, topology.uv_faces, ink=(255, 255, 255))
+    flat = [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in (texture, layout)]
+    below = [sheet([meshes], [["mesh in dome_00", "mesh in dome_03"]]),
+             sheet([flat], [["texture, averaged over views", "the mesh in it"]])]  # fmt: skip
+    lower = np.full((below[0].shape[0], images[0].shape[1] * 5 + GAP * 4, 3), 255, np.uint8)
+    lower[:, : below[0].shape[1]] = below[0]
+    lower[: below[1].shape[0], -below[1].shape[1] :] = below[1]
+    save(HERE / "dome_frame.png", np.concatenate([sheet([images], [views]), lower]), levels=40)
+
+
+def wired(vertices: np.ndarray, faces: np.ndarray, camera: CameraSpec, width: int, height: int) -> np.ndarray:
+    """A mesh as a camera sees it, lit from there, with the edges of its faces."""
+    fine = camera.resized(width * FINE, height * FINE)
+    seen = vertices @ fine.rotation.T + fine.translation
+    pixels = fine.project(vertices)
+    screen = torch.from_numpy(np.concatenate([pixels, seen[:, 2:]], 1).astype(np.float32))[None]
+    ids = rasterize(screen, torch.from_numpy(faces.astype(np.int32)), height=fine.height, width=fine.width)[0].numpy()
+    a, b, c = (seen[faces[:, k]] for k in range(3))
+    normal = np.cross(b - a, c - a)
+    light = 70 + 165 * np.abs(normal[:, 2]) / np.linalg.norm(normal, axis=1)
+    image = np.where(ids >= 0, light[ids], 0).astype(np.uint8)[..., None].repeat(3, 2)
+    image = drawn(image, pixels, faces[np.unique(ids[ids >= 0])], ink=(40, 80, 140))
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def drawn(image: np.ndarray, points: np.ndarray, faces: np.ndarray, ink: tuple[int, int, int]) -> np.ndarray:
+    """An image with the edges of faces, half transparent; points are pixels."""
+    canvas = np.ascontiguousarray(image).copy()
+    corners = np.round(points[faces] * 16).astype(np.int32)  # to a sixteenth of a pixel
+    cv2.polylines(canvas, list(corners), True, ink, 1, cv2.LINE_AA, shift=4)
+    return cv2.addWeighted(canvas, 0.5, image, 0.5, 0)
+
+
+def srgb(linear: np.ndarray) -> np.ndarray:
+    """Linear light as screens show it, both uint8."""
+    light = linear / 255
+    shown = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
+    return (shown * 255 + 0.5).astype(np.uint8)
+
+
+FIGURES = (readme, headsets, challenges, people, conditions, expressions, labels, performance, dome, dome_frame)
 
 if __name__ == "__main__":
     HERE.mkdir(exist_ok=True)

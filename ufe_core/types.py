@@ -377,7 +377,16 @@ class Identity:
     users: Tensor | None = None  # int64 [B]: this is one row for each of B frames, gathered when it is read
 
     def __getitem__(self, name: str) -> Tensor:
-        """A tensor's rows."""
+        """A tensor's rows.
+
+        Raises:
+            ContractError: there is none of this name.
+        """
+        if name not in self.tensors:
+            raise ContractError(
+                f"An identity has {', '.join(sorted(self.tensors)) or 'nothing'}, not {name!r}: it was made by another "
+                "decoder. Make it with the decoder that is driven."
+            )
         value = self.tensors[name]
         return value if self.users is None else value.index_select(0, self.users)
 

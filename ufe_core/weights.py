@@ -18,6 +18,7 @@ FORMAT = "ufe.weights"
 VERSION = 1
 
 _MEND = "Delete it and run the command again to make or fetch it anew."
+_FOREIGN = "Name a file that ufe wrote; if ufe did write it, it is damaged: delete it and run the command again."
 _MAX_HEADER_BYTES = 100_000_000
 
 
@@ -111,12 +112,12 @@ def _check_spec(spec: Any, trouble: str) -> None:
 
 def _read_header(data: bytes, file: Path) -> dict[str, Any]:
     """Check the frame of the file before anything is parsed in earnest, to tell truncated from foreign."""
-    foreign = f"'{file}' is not a safetensors file. {_MEND}"
-    if len(data) < 8:
-        raise ArtifactError(f"Weights '{file}' are truncated: {len(data)} bytes. {_MEND}")
+    foreign = f"'{file}' is not a safetensors file. {_FOREIGN}"
     size = int.from_bytes(data[:8], "little")
     if size > _MAX_HEADER_BYTES or data[8:9] not in (b"{", b""):
         raise ArtifactError(foreign)
+    if len(data) < 8:
+        raise ArtifactError(f"Weights '{file}' are truncated: {len(data)} bytes. {_MEND}")
     if len(data) < 8 + size:
         raise ArtifactError(
             f"Weights '{file}' are truncated: {len(data)} bytes, the header alone has {8 + size}. {_MEND}"
@@ -134,7 +135,7 @@ def _read_header(data: bytes, file: Path) -> dict[str, Any]:
 
 def _read_metadata(metadata: Any, file: Path) -> dict[str, Any]:
     if not isinstance(metadata, dict) or FORMAT not in metadata:
-        raise ArtifactError(f"'{file}' holds tensors but no ufe specification: not weights made by ufe. {_MEND}")
+        raise ArtifactError(f"'{file}' holds tensors but no ufe specification: not weights made by ufe. {_FOREIGN}")
     try:
         header = json.loads(metadata[FORMAT])
         version = header["version"]

@@ -28,7 +28,7 @@ from ufe_ava256.layout import (
     SENSOR_WIDTH,
     dome_archive,
 )
-from ufe_ava256.safe_pickle import load_pickle
+from ufe_ava256.pickles import load_pickle
 from ufe_core.errors import DataError
 from ufe_core.interfaces.source import DomeCapture, Neutral
 

@@ -22,7 +22,7 @@ from ufe_ava256.layout import (
     anchor_of,
     is_neutral,
 )
-from ufe_ava256.safe_pickle import load_tensors
+from ufe_ava256.pickles import load_tensors
 from ufe_ava256.zip_directory import UnusableArchive
 from ufe_core.errors import DataError
 from ufe_core.interfaces.source import Capture, FrameLabels, Neutral, Segment

@@ -35,9 +35,12 @@ if TYPE_CHECKING:
     from ufe_core.interfaces.source import WriteRequest, WrittenCapture
     from ufe_core.types import MeshTopology
 
-_CODE = tuple(
-    f"ufe_ava256.{name}"
-    for name in ("archives", "folder", "frame_list", "headset", "layout", "ply", "safe_pickle", "zip_directory")
+_CODE = (
+    "ufe_core.safe_pickle",
+    *(
+        f"ufe_ava256.{name}"
+        for name in ("archives", "folder", "frame_list", "headset", "layout", "pickles", "ply", "zip_directory")
+    ),
 )
 
 

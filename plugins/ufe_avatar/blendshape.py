@@ -10,6 +10,7 @@ from torch.nn import functional
 from ufe_avatar.eyeballs import gaze_matrix
 from ufe_avatar.plugin import BlendshapeConfig
 from ufe_avatar.views import Views, face_mask, frontal_camera
+from ufe_core.errors import ContractError
 from ufe_core.head import ACTIONS, EYE_LEFT, EYE_RIGHT, load_head
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.ops.rasterize import interpolate, rasterize
@@ -74,7 +75,7 @@ class BlendshapeDecoder(Decoder[BlendshapeConfig]):
     def render(self, avatar: Avatar, camera: CameraSpec, *, mask: Tensor | None = None) -> Tensor:
         """R_mesh of eq. 6: rasterised, lit from the camera, textured; eyes painted by angle from their axis."""
         if avatar.texture is None:
-            raise ValueError("The blendshape decoder renders avatars that it decoded; this one has no texture.")
+            raise ContractError("The blendshape decoder renders avatars that it decoded; this one has no texture.")
         vertices = avatar.geometry
         screen = _seen(vertices, camera)
         ids = rasterize(screen, self.faces, height=camera.height, width=camera.width)

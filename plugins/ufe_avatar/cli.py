@@ -64,7 +64,7 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
               help="Also write the codes and the gaze, a safetensors file.")  # fmt: skip
 @_shown
 @click.option("--out", default=Path("avatar.png"), show_default=True, type=click.Path(path_type=Path),
-              help="File to write: .png, or a video, .mp4 or .gif.")  # fmt: skip
+              help="File to write: .png, or a video that browsers play, .mp4 (VP9) or .gif.")  # fmt: skip
 def render(
     subject: str | None, performer: str | None, codes: Path | None, gaze: str | None, truth: bool,
     save_codes: Path | None, **shared: Any,
@@ -126,7 +126,7 @@ def render(
 @click.option("--onto", metavar="IDS", help="Whose avatars, by comma. [default: the next three who are not held out]")
 @_shown
 @click.option("--out", default=Path("retarget.png"), show_default=True, type=click.Path(path_type=Path),
-              help="File to write: .png, or a video, .mp4 or .gif.")  # fmt: skip
+              help="File to write: .png, or a video that browsers play, .mp4 (VP9) or .gif.")  # fmt: skip
 def retarget(performer: str | None, onto: str | None, **shared: Any) -> None:
     """Show one person's performance on other people: one row for each person, the performer's first.
 
@@ -172,7 +172,7 @@ def convert(checkpoint: Path, out: Path) -> None:
     from ufe_avatar import checkpoint as published
     from ufe_avatar.show import check_target
 
-    check_target(out, (".safetensors",))
+    check_target(out, (".safetensors",), option="OUT")
     published.convert(checkpoint, out)
     click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB")
 
@@ -198,7 +198,7 @@ def statistics(folder: Path, listing: Path, out: Path, first: int) -> None:
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.training.progress import Progress
 
-    check_target(out, (".safetensors",))
+    check_target(out, (".safetensors",), option="OUT")
     captures = averaging.first_captures(folder, listing, first)
     with TrainingDisplay(titles={"averages": "captures"}) as show:
 

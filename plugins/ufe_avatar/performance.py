@@ -77,16 +77,21 @@ class Performance:
         Raises:
             ArtifactError: the file is damaged, holds no codes, or codes of another code space.
         """
+        if not path.is_file():
+            raise ArtifactError(f"There is no file '{path}' of codes. 'ufe avatar render --save-codes' writes one.")
         tensors, spec = load_weights(path)
-        if spec["component"] != _COMPONENT:
-            raise ArtifactError(f"'{path}' holds no codes that drive an avatar, but {spec['component']!r}.")
+        if spec["component"] != _COMPONENT or tensors.keys() != {"expression", "gaze"}:
+            raise ArtifactError(
+                f"'{path}' holds no codes that drive an avatar, but {spec['component']!r}. "
+                "Name a file that 'ufe avatar render --save-codes' wrote."
+            )
         wanted = decoder.code_space.name
         if spec.get("code_space") != wanted:
             raise ArtifactError(
                 f"'{path}' holds codes of {spec.get('code_space')!r}; {type(decoder).__name__} takes {wanted!r}. "
                 "Use the decoder and weights that they were made with, or make them anew."
             )
-        return cls(tensors["expression"], tensors["gaze"], wanted)
+        return cls(**tensors, code_space=wanted)
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from ufe_core.store import write_atomic
 _TEXTURE_MEAN = "decoder/uv_image/color_mean.png"
 _MESH_MEAN = "decoder/kinematic_tracking/registration_vertices_mean.npy"
 _MESH_VARIANCE = "decoder/kinematic_tracking/registration_vertices_variance.txt"
+_NAMED_BY = "mcd", "mct", "sid"  # columns of a list of captures whose values, in this order, name a folder
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,10 @@ class Statistics:
             DataError: the file cannot be read, or holds something else.
         """
         tensors = read_safetensors(path)
-        shapes = {name: value.shape for name, value in tensors.items()}
-        if shapes.keys() != cls.__dataclass_fields__.keys() or (len(shapes["texmean"]), shapes["vertmean"][1:]) != (
-            3,
-            (3,),
+        if not (
+            tensors.keys() == cls.__dataclass_fields__.keys()
+            and (tensors["texmean"].shape[:1], tensors["vertmean"].shape[1:]) == ((3,), (3,))
+            and tensors["texstd"].size == tensors["vertstd"].size == 1
         ):
             raise DataError(f"{path} holds no statistics of captures: texmean, texstd, vertmean and vertstd.")
         numbers = {name: float(tensors[name].item()) for name in ("texstd", "vertstd")}
@@ -111,7 +112,7 @@ def read_averages(capture: Path) -> Averages:
         mesh = np.load(path, allow_pickle=False).astype(np.float32)
         path = capture / _MESH_VARIANCE
         variance = float(path.read_text(encoding="ascii"))
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} is missing or damaged; statistics need it of every capture.") from error
     if mesh.ndim != 2 or mesh.shape[1] != 3 or not np.isfinite(mesh).all() or not 0 <= variance < math.inf:
         raise DataError(f"{capture} has a mean mesh or a variance that are not finite numbers of the right shape.")
@@ -122,17 +123,24 @@ def first_captures(root: Path, listing: Path, count: int) -> list[Path]:
     """Folders of the first captures of a list with columns `mcd`, `sid`, `mct`: a model was trained on the first N.
 
     Raises:
-        DataError: the list cannot be read, or is shorter.
+        DataError: the list cannot be read, or is shorter; or there is no such folder.
     """
     try:
         with listing.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        folders = [root / f"{row['mcd']}--{row['mct']}--{row['sid']}" for row in rows]
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise DataError(f"{listing} is no list of captures with columns mcd, sid, mct.") from error
-    if not 0 < count <= len(folders):
-        raise DataError(f"{listing} has {len(folders)} captures; {count} were asked for.")
-    return folders[:count]
+            header, *rows = csv.reader(file)
+        columns = [header.index(name) for name in _NAMED_BY]
+        names = ["--".join(row[column] for column in columns) for row in rows if row]
+    except OSError as error:
+        raise DataError(f"{listing} cannot be read: {error.strerror or error}.") from error
+    except (IndexError, ValueError, csv.Error) as error:
+        raise DataError(
+            f"{listing} is no list of captures: a CSV file with columns mcd, sid, mct is wanted."
+        ) from error
+    if not root.is_dir():
+        raise DataError(f"There is no folder '{root}' of captures.")
+    if not 0 < count <= len(names):
+        raise DataError(f"{listing} lists {len(names)} of the {count} captures that were asked for.")
+    return [root / name for name in names[:count]]
 
 
 def read_safetensors(path: Path) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Tensors of a file of `torch.save`, read without running anything that it says.
 
-Such a file is a zip archive of plain arrays and one pickle that names them. A pickle is a program; here it can name an
-ordered dictionary and the function that makes a tensor of an array, and nothing else.
+Such a file is a zip archive of plain arrays and one pickle that names them; it can name an ordered dictionary and the
+function that makes a tensor of an array besides, and nothing else.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import collections
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ufe_core.errors import DataError
+from ufe_core.safe_pickle import Function, load_pickle, refusing
 
 _STORAGES = {
     "FloatStorage": "float32", "DoubleStorage": "float64", "HalfStorage": "float16", "LongStorage": "int64",
@@ -32,16 +32,12 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     Raises:
         DataError: the file cannot be read, was cut short, is refused, or is no dictionary of tensors.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            value = _Reader(archive).read()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except zipfile.BadZipFile as error:
-        raise DataError(f"{path} is no checkpoint of torch 1.6 or newer, or was cut short.") from error
-    except Exception as error:  # whatever bytes from elsewhere lead to
-        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise DataError(f"{path} is refused or damaged: {reason}.") from error
+    with refusing(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                value = _Reader(archive).read()
+        except zipfile.BadZipFile as error:
+            raise DataError(f"{path} is no checkpoint of torch 1.6 or newer, or was cut short.") from error
     if not isinstance(value, dict) or not all(
         isinstance(name, str) and isinstance(tensor, np.ndarray) for name, tensor in value.items()
     ):
@@ -70,7 +66,7 @@ class _Reader:
 
     def read(self) -> Any:
         with self._archive.open(self._pickle) as file:
-            return _Unpickler(file, self.storage).load()
+            return load_pickle(file, _ALLOWED, part_of="a tensor", persistent=self.storage)
 
     def storage(self, name: Any) -> np.ndarray:
         """The array that a persistent name of the pickle stands for."""
@@ -86,21 +82,6 @@ class _Reader:
 
     def _entry(self, name: str) -> bytes:
         return self._archive.read(f"{self._folder}/{name}")
-
-
-class _Function:
-    """Something that a pickle may call but not alter."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_call", call)
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._call(*arguments)  # type: ignore[attr-defined]  # a slot, set past __setattr__
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError("read only")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
@@ -124,21 +105,6 @@ def _parameter(data: Any, *_: Any) -> Any:
 
 _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _Function(_tensor),
-    ("torch._utils", "_rebuild_parameter"): _Function(_parameter),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
+    ("torch._utils", "_rebuild_parameter"): Function(_parameter),
 } | {("torch", name): dtype for name, dtype in _STORAGES.items()}
-
-
-class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, storage: Callable[[Any], np.ndarray]) -> None:
-        super().__init__(file)
-        self._storage = storage
-
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        return self._storage(pid)
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names '{module}.{name}', which is no part of a tensor") from None

@@ -16,7 +16,7 @@ from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.training import UpmTraining
 from ufe_avatar.views import Views, face_mask, frontal_camera
 from ufe_avatar.volume_render import march_images
-from ufe_core.errors import ArtifactError, ConfigError
+from ufe_core.errors import ArtifactError, ConfigError, ContractError
 from ufe_core.head import load_head
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.registry import packaged_file, released_decoder
@@ -49,7 +49,10 @@ class UpmDecoder(Decoder[UpmConfig]):
         path, sha256 = _weights_of(config)
         tensors, spec = load_weights(path, sha256=sha256)
         if spec["component"] != _ID:
-            raise ArtifactError(f"{path} holds weights of {spec['component']!r}, not of '{_ID}'.")
+            raise ArtifactError(
+                f"{path} holds weights of {spec['component']!r}, not of '{_ID}'. "
+                "Name a file that 'ufe train --decoder upm --out' wrote."
+            )
         self.topology = load_head().topology
         try:
             self.codec = Codec(Size(**spec["size"], conditions=CONDITIONS), self.topology)
@@ -88,6 +91,10 @@ class UpmDecoder(Decoder[UpmConfig]):
     def render_views(self, avatar: Avatar, views: Views, *, mask: Tensor | None = None) -> Tensor:
         """The same with a view for each avatar."""
         code = _code_of(avatar)
+        if len(views) != len(code.gaze):
+            raise ContractError(
+                f"Decoder 'upm' renders an avatar for each view; found {len(code.gaze)} and {len(views)}."
+            )
         parts = []
         for start in range(0, len(views), _IMAGES_AT_A_TIME):
             stop = min(start + _IMAGES_AT_A_TIME, len(views))
@@ -118,7 +125,7 @@ class UpmDecoder(Decoder[UpmConfig]):
 
 def _code_of(avatar: Avatar) -> AvatarCode:
     if avatar.code is None:
-        raise ValueError("Decoder 'upm' renders avatars that it decoded; this one has no code.")
+        raise ContractError("Decoder 'upm' renders avatars that it decoded; this one has no code.")
     return avatar.code
 
 

@@ -15,10 +15,11 @@ from ufe_core.errors import ArtifactError
 from ufe_core.store import explained
 
 VIDEOS = (".mp4", ".gif")
+_CODEC = "vp09"  # VP9. OpenCV's FFmpeg has no H.264, and browsers do not play its MPEG-4 part 2 ("mp4v")
 
 
 def write_video(path: Path, images: Iterable[np.ndarray], *, fps: float) -> int:
-    """Write images uint8 [H, W, 3] (sRGB), all of one size, as an MP4 or a GIF, by the name's end.
+    """Write images uint8 [H, W, 3] (sRGB), all of one size, as an MP4 or a GIF, by the name's end; browsers play both.
 
     Returns:
         The number of images.
@@ -33,9 +34,9 @@ def write_video(path: Path, images: Iterable[np.ndarray], *, fps: float) -> int:
 def _write_mp4(path: Path, images: Iterator[np.ndarray], fps: float) -> int:
     first = next(images)
     height, width = (side + side % 2 for side in first.shape[:2])  # players want even sides
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*_CODEC), fps, (width, height))
     if not writer.isOpened():
-        raise ArtifactError(f"Cannot write a video in '{path.parent}': OpenCV has no MPEG-4 here. End --out in '.gif'.")
+        raise ArtifactError(f"Cannot write a video in '{path.parent}': OpenCV has no VP9 here. End --out in '.gif'.")
     count = 0
     try:
         for image in _all(first, images):
@@ -47,7 +48,8 @@ def _write_mp4(path: Path, images: Iterator[np.ndarray], fps: float) -> int:
         writer.release()
     found = int(cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT))
     if found != count:  # OpenCV tells of no error while it writes
-        raise ArtifactError(f"Of {count} images of a video, {found} were written in '{path.parent}'. Is the disk full?")
+        whole = max(found, 0)  # -1 of a file without an index
+        raise ArtifactError(f"Of {count} images of a video, {whole} were written in '{path.parent}'. Is the disk full?")
     return count
 
 

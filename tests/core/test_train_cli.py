@@ -5,7 +5,6 @@ import json
 import re
 
 import pytest
-import torch
 from click.testing import CliRunner
 
 from ufe_core.budgets import BUDGETS, TrainingConfig, describe_budget
@@ -23,16 +22,13 @@ for _option in ("frames=2", "people=2", "frames_per_user=2", "steps=4", "render_
 
 
 @pytest.fixture
-def ufe_train(tmp_path, monkeypatch):
+def ufe_train(tmp_path, monkeypatch, one_thread):
     monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
 
     def run(*arguments):
         return CliRunner().invoke(train, list(arguments), catch_exceptions=True)
 
-    yield run
-    torch.set_num_threads(threads)
+    return run
 
 
 def squeezed(text):

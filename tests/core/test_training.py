@@ -20,6 +20,8 @@ from ufe_core.training.loop import pick_device, refuse_held_out, trained
 from ufe_core.training.optimise import learning_rate
 from ufe_synthetic.source import SyntheticCapture, SyntheticSource
 
+from .told import Told
+
 SPLIT = load_registry().splits["synthetic"]
 CPU = torch.device("cpu")
 QUICK = {"frames": 4, "frames_per_user": 2, "steps": 10, "render_frames": 2}
@@ -48,13 +50,7 @@ trained(recipe, load_registry().splits["synthetic"].train, store=Store(root), de
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """On two busy cores, two threads that wait for each other are far slower than one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +63,6 @@ def recipe(encoder="univ", **training) -> Recipe:
     return resolve_recipe(catalogue(), encoder=encoder, decoder="blendshape", budget="smoke", overrides=overrides)
 
 
-class Told(list):
-    """A listener that remembers."""
-
-    def __call__(self, progress):
-        self.append(progress)
-
-    @property
-    def training(self):
-        return [progress for progress in self if progress.stage == "train"]
-
-
 def run(store, made=None, **options):
     told = Told()
     done = trained(made or recipe(), SPLIT.train, store=store, device=CPU, listener=told, **options)
@@ -85,13 +70,9 @@ def run(store, made=None, **options):
 
 
 @pytest.fixture(scope="module")
-def straight(store):
+def straight(store, one_thread):
     """The weights of a training that nothing interrupts."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    done, told = run(store)
-    torch.set_num_threads(threads)
-    return done, told
+    return run(store)
 
 
 def test_progress_tells_captures_then_steps(straight):
@@ -99,7 +80,7 @@ def test_progress_tells_captures_then_steps(straight):
     assert [(p.stage, p.done, p.total) for p in told] == [
         *(("data", n, 4) for n in range(1, 5)), *(("train", n, 10) for n in range(1, 11))
     ]  # fmt: skip
-    assert set(told.training[-1].losses) == {"total", "photometric", "geometry", "gaze"}
+    assert set(told.of("train")[-1].losses) == {"total", "photometric", "geometry", "gaze"}
     assert all(p.resumed_at == 0 for p in told)
 
 
@@ -122,7 +103,7 @@ def test_trained_once_is_trained(straight, store):
 def test_the_same_command_gives_the_same_bytes(straight, store):
     log = straight[0].path.with_name("log.csv").read_bytes()
     done, told = run(store, fresh=True)
-    assert len(told.training) == 10
+    assert len(told.of("train")) == 10
     assert done.sha256 == straight[0].sha256 and done.path.with_name("log.csv").read_bytes() == log
 
 
@@ -132,9 +113,8 @@ def test_training_learns(store):
         "training": {**QUICK, "steps": 60, "learning_rate": 2e-3, "rotation_deg": 0, "scale": 1, "cutmix_patches": 0},
         "encoder": {"backbone": "resnet10t", "backbone_options": {"channels": [16, 32, 48, 64], "stem_width": 8}},
     }
-    told = run(store, resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides))[
-        1
-    ].training
+    made = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
+    told = run(store, made)[1].of("train")
     first, last = told[0].losses, told[-1].losses
     assert last["total"] < 0.75 * first["total"]
     assert last["geometry"] < 0.8 * first["geometry"] and last["gaze"] < 0.6 * first["gaze"]
@@ -151,8 +131,8 @@ def test_an_interrupted_training_goes_on_to_the_same_bytes(straight, store, sent
     assert child.stdout.split() == ["1", "2", "3", "4", "5", "6"], child.stderr
     assert child.returncode == -sent
     done, told = run(store)
-    assert [p.done for p in told.training] == list(range(resumed_at + 1, 11))
-    assert {p.resumed_at for p in told.training} == {resumed_at}
+    assert [p.done for p in told.of("train")] == list(range(resumed_at + 1, 11))
+    assert {p.resumed_at for p in told.of("train")} == {resumed_at}
     assert done.sha256 == straight[0].sha256 and done.path.with_name("log.csv").read_bytes() == log
 
 
@@ -182,13 +162,13 @@ def test_a_damaged_checkpoint_is_named_and_left_behind(straight, store, caplog):
         done, told = run(store)
     assert str(checkpoint) in caplog.text and "truncated" in caplog.text
     assert "Training starts from the beginning" in caplog.text
-    assert len(told.training) == 10 and done.sha256 == straight[0].sha256
+    assert len(told.of("train")) == 10 and done.sha256 == straight[0].sha256
 
 
 def test_fresh_forgets_the_checkpoint(store):
     interrupt_at(store, 3)
     _, told = run(store, fresh=True)
-    assert len(told.training) == 10 and told.training[0].resumed_at == 0
+    assert len(told.of("train")) == 10 and told.of("train")[0].resumed_at == 0
 
 
 @pytest.mark.parametrize("mend", ["fresh", "delete"])
@@ -201,7 +181,7 @@ def test_truncated_weights_are_refused_until_the_user_decides(straight, store, m
     if mend == "delete":
         path.unlink()
     done, told = run(store, fresh=mend == "fresh")
-    assert len(told.training) == 10 and done.sha256 == straight[0].sha256
+    assert len(told.of("train")) == 10 and done.sha256 == straight[0].sha256
 
 
 def test_a_full_disk_is_one_line(store, monkeypatch):
@@ -214,7 +194,7 @@ def test_a_full_disk_is_one_line(store, monkeypatch):
         run(store, fresh=True)
     assert "\n" not in str(error.value)
     monkeypatch.undo()
-    assert len(run(store)[1].training) == 10
+    assert len(run(store)[1].of("train")) == 10
 
 
 def test_the_schedule_warms_up_and_then_falls_as_a_cosine():

@@ -19,6 +19,8 @@ from ufe_core.training.progress import Counter
 from ufe_core.weights import load_weights
 from ufe_synthetic.source import SyntheticSource
 
+from .told import Told
+
 SPLIT = load_registry().splits["synthetic"]
 CPU = torch.device("cpu")
 QUICK = {"people": 2, "frames": 2, "steps": 5, "height": 48, "rays": 32, "picture_every": 2}
@@ -46,12 +48,7 @@ trained_decoder(recipe, load_registry().splits["synthetic"].train, store=Store(r
 """
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +61,6 @@ def recipe(**training):
     return resolve_decoder_recipe(catalogue(), "upm", budget="smoke", overrides=overrides)
 
 
-class Told(list):
-    """A listener that remembers."""
-
-    def __call__(self, progress):
-        self.append(progress)
-
-    def of(self, stage):
-        return [progress for progress in self if progress.stage == stage]
-
-
 def run(store, made=None, subjects=SPLIT.train, **options):
     told = Told()
     done = trained_decoder(made or recipe(), subjects, store=store, device=CPU, listener=told, **options)
@@ -81,12 +68,9 @@ def run(store, made=None, subjects=SPLIT.train, **options):
 
 
 @pytest.fixture(scope="module")
-def straight(store):
+def straight(store, one_thread):
     """The weights of a training that nothing interrupts, and what lies beside them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     done, told = run(store)
-    torch.set_num_threads(threads)
     return done, told, beside(done)
 
 

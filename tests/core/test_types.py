@@ -225,6 +225,8 @@ def test_identity_rows_follow_the_frames_and_rows_of_rows_are_rows():
     assert again.tensors["a"] is identity.tensors["a"], "who reads `tensors` gets all subjects, once"
     moved = again.to(torch.device("cpu"))
     assert moved["a"].equal(again["a"])
+    with pytest.raises(ContractError, match="An identity has a, b, not 'c': it was made by another decoder"):
+        again["c"]
 
 
 def test_gradients_reach_the_rows_that_were_read():

@@ -98,19 +98,24 @@ def test_other_weights_than_expected(saved):
 
 @pytest.mark.parametrize(
     "content",
-    [b"PK\x03\x04 a pickle of some other tool", b"<html>404 not found</html>", b"\x02" + b"\0" * 7 + b"[]"],
-)
+    [
+        b"PK\x03\x04 a pickle of some other tool", b"<html>404 not found</html>", b"\x02" + b"\0" * 7 + b"[]",
+        b"hello\n",
+    ],
+)  # fmt: skip
 def test_foreign_file_is_named(tmp_path, content):
     file = tmp_path / "x.safetensors"
     file.write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"x\.safetensors' is not a safetensors file"):
+    with pytest.raises(
+        ArtifactError, match=r"x\.safetensors' is not a safetensors file\. Name a file that ufe wrote; if"
+    ):
         load_weights(file)
 
 
 def test_tensors_of_another_tool(tmp_path):
     file = tmp_path / "x.safetensors"
     safetensors.torch.save_file({"a": torch.ones(1)}, file)
-    with pytest.raises(ArtifactError, match="holds tensors but no ufe specification"):
+    with pytest.raises(ArtifactError, match=r"holds tensors but no ufe specification.*\. Name a file that ufe wrote"):
         load_weights(file)
 
 

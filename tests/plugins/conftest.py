@@ -1,5 +1,6 @@
 import pytest
 
+from ufe_core.head import load_head
 from ufe_core.registry import load_registry
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.source import SyntheticSource
@@ -16,6 +17,11 @@ def synthetic():
             return super().captures(subjects, session=session)
 
     return TrainingPeople(SyntheticConfig())
+
+
+@pytest.fixture(scope="session")
+def head():
+    return load_head()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ufe_core.head import ACTIONS, MOUTH_CAVITY, SKIN, load_head
+from ufe_core.head import ACTIONS, MOUTH_CAVITY, SKIN
 from ufe_synthetic.appearance import appearance_of, noise, traits_of
 from ufe_synthetic.hair import FACIAL_HAIR, growth_area
 from ufe_synthetic.people import body_of, movement_of, phenotypes_of
@@ -11,11 +11,6 @@ from ufe_synthetic.wrinkles import FOLDS, wrinkle_gain
 SIZE = 256
 MAPS = ("infrared", "rgb", "gloss", "relief", "wrinkles", "wrinkle_gain")
 PEOPLE = [k for k in range(60) if k % 7]
-
-
-@pytest.fixture(scope="module")
-def head():
-    return load_head()
 
 
 @pytest.fixture(scope="module")

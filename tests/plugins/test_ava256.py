@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ufe_ava256 import archives, safe_pickle
+from ufe_ava256 import archives, pickles
 from ufe_ava256.plugin import Ava256Config
 from ufe_ava256.source import Ava256Source
 from ufe_ava256.splits import split_of
@@ -291,7 +291,7 @@ class TestPickles:
             e=torch.arange(6.0).reshape(2, 3).T, f=np.asfortranarray(np.eye(3)), g=np.arange(4, dtype=">i2"),
         )  # fmt: skip
         (tmp_path / "x.pkl").write_bytes(pickle.dumps(value, protocol))
-        found = safe_pickle.load_pickle(tmp_path / "x.pkl")
+        found = pickles.load_pickle(tmp_path / "x.pkl")
         for key in "aefg":
             assert np.array_equal(np.asarray(found[key]), np.asarray(value[key])), key
         assert (found["b"], found["c"], found["d"]) == (value["b"], 2.5, b"\xff\x00")
@@ -309,13 +309,13 @@ class TestPickles:
     def test_anything_else_is_refused_in_one_line(self, tmp_path, call):
         (tmp_path / "x.pkl").write_bytes(call)
         with pytest.raises(DataError, match=r"x\.pkl is refused or damaged: ") as caught:
-            safe_pickle.load_pickle(tmp_path / "x.pkl")
+            pickles.load_pickle(tmp_path / "x.pkl")
         assert "\n" not in str(caught.value)
 
     def test_a_trap_does_not_spring(self, tmp_path):
         (tmp_path / "x.pkl").write_bytes(pickle.dumps({1: Trap(tmp_path / "sprung")}))
         with pytest.raises(DataError, match=r"names 'posix\.mkdir'|names 'nt\.mkdir'"):
-            safe_pickle.load_pickle(tmp_path / "x.pkl")
+            pickles.load_pickle(tmp_path / "x.pkl")
         assert not (tmp_path / "sprung").exists()
 
 

@@ -7,15 +7,10 @@ from ufe_avatar.eyeballs import gaze_matrix
 from ufe_avatar.views import Views
 from ufe_core.errors import ContractError
 from ufe_core.geometry import gaze_rotation
-from ufe_core.head import ACTIONS, EYE_LEFT, EYE_RIGHT, load_head
+from ufe_core.head import ACTIONS, EYE_LEFT, EYE_RIGHT
 from ufe_core.types import Avatar, Identity
 
-AHEAD = torch.tensor([[0.0, 0, 1, 0, 0, 1]])
-
-
-@pytest.fixture(scope="module")
-def head():
-    return load_head()
+from .gazes import AHEAD, directions
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +30,7 @@ def code(**amounts):
 
 def unit(*degrees):
     """Gaze [1, 6] of azimuth and altitude of the left, then of the right eye."""
-    a, b = np.radians(degrees[0::2]), np.radians(degrees[1::2])
-    vector = np.stack([np.sin(a) * np.cos(b), -np.sin(b), np.cos(a) * np.cos(b)], -1)
-    return torch.from_numpy(vector.reshape(1, 6).astype(np.float32))
+    return directions(degrees[:2], degrees[2:]).view(1, 6)
 
 
 class TestGeometry:
@@ -153,7 +146,7 @@ class TestRendering:
             assert image[:, y, x].max() < 0.06
 
     def test_an_avatar_without_texture_is_refused(self, decoder, head):
-        with pytest.raises(ValueError, match="has no texture"):
+        with pytest.raises(ContractError, match="has no texture"):
             decoder.render(Avatar(torch.from_numpy(head.template)[None]), decoder.frontal_camera(32))
 
     @pytest.mark.parametrize("size", [64, 128])

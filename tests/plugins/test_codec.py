@@ -17,27 +17,16 @@ from ufe_avatar.networks.atlas import build_atlas
 from ufe_avatar.networks.size import Size
 from ufe_core.errors import ContractError
 from ufe_core.geometry import gaze_rotation
-from ufe_core.head import EYE_LEFT, EYE_RIGHT, load_head
+from ufe_core.head import EYE_LEFT, EYE_RIGHT
+
+from .gazes import AHEAD, directions
 
 SIZE = Size(64, 4, 0.125, CONDITIONS)
-AHEAD = torch.tensor([[0.0, 0, 1, 0, 0, 1]])
 POSITION = torch.tensor([[30.0, -10, 900]])
 FACES = 12
 
 
-def directions(*angles_deg):
-    """Unit vectors [N, 3] of (azimuth, altitude)."""
-    azimuth, altitude = np.radians(angles_deg).T
-    vectors = [np.sin(azimuth) * np.cos(altitude), -np.sin(altitude), np.cos(azimuth) * np.cos(altitude)]
-    return torch.from_numpy(np.stack(vectors, -1).astype(np.float32))
-
-
-GAZE = torch.cat([directions((20, 10)), directions((-15, 25))], 1)
-
-
-@pytest.fixture(scope="module")
-def head():
-    return load_head()
+GAZE = directions((20, 10), (-15, 25)).view(1, 6)
 
 
 @pytest.fixture(scope="module")

@@ -4,18 +4,13 @@ import numpy as np
 import pytest
 
 from ufe_core.errors import ContractError
-from ufe_core.head import ACTIONS, SKIN, load_head
+from ufe_core.head import ACTIONS, SKIN
 from ufe_synthetic.headset import load_headset
 from ufe_synthetic.keypoints import COUNT, keypoint_set
 
 FLIP = np.array([-1.0, 1.0, 1.0])
 VIEWS = [(region, side) for region in ("upper", "lower") for side in ("left", "right", "centre")]
 PUPILS = np.array([[[-31.0, 0, 17], [31.0, 0, 17]]])
-
-
-@pytest.fixture(scope="module")
-def head():
-    return load_head()
 
 
 @pytest.mark.parametrize(("region", "side"), VIEWS)

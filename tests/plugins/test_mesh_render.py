@@ -5,7 +5,6 @@ import torch
 from ufe_avatar.mesh_render import MeshRenderer
 from ufe_avatar.views import Views
 from ufe_core.errors import ContractError
-from ufe_core.head import load_head
 from ufe_core.types import CameraSpec
 
 SIZE = 96
@@ -19,11 +18,6 @@ def camera(turn=0.0, width=SIZE, height=SIZE, distortion=0.0):
         "v", "centre", "whole", "augmented", width, height, intrinsics, rotation, np.array([2.0, -20.0, 600.0]),
         np.array([distortion, 0, 0, 0, 0]),
     )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def head():
-    return load_head()
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from ufe_avatar.codec import CODE_SIZE, CONDITIONS, Codec
 from ufe_avatar.networks.atlas import build_atlas
 from ufe_avatar.networks.size import Size
 from ufe_avatar.placement import Placement
-from ufe_core.head import load_head
 from ufe_core.types import MeshTopology
+
+from .gazes import AHEAD
 
 SIZES = [(64, 4), (128, 8)]
 
@@ -80,8 +81,7 @@ class Scene:
 
 
 @pytest.fixture(scope="module", params=SIZES, ids=[f"{uv}-{voxels}" for uv, voxels in SIZES])
-def scene(request):
-    head = load_head()
+def scene(request, head):
     return Scene(head.topology, head.template, *request.param)
 
 
@@ -231,9 +231,8 @@ def test_shells_are_fullest_where_the_heads_surface_is(scene):
     assert right > 0.96 * total and sunk > 0
 
 
-def test_slabs_end_with_their_island():
+def test_slabs_end_with_their_island(head):
     """A voxel whose place is more than two texels from its island is empty."""
-    head = load_head()
     scene = Scene(head.topology, head.template, 128, 8)
     island = np.where(scene.atlas.covered, scene.island[scene.atlas.faces], -1)
     rows, columns = np.indices(island.shape)
@@ -265,12 +264,11 @@ def test_a_cell_with_two_islands_is_that_of_the_one_nearest_to_its_middle():
         assert (np.abs((points - scene.centre[k]) @ scene.axes[k]) < scene.half_size[k]).all()
 
 
-def test_the_codec_marches_these_boxes():
+def test_the_codec_marches_these_boxes(head):
     """At rest, with no motion beside the mesh, primitives have these centres, axes, sizes and shells.
 
     Where clothes begin on everybody the avatar ends: shells there are empty.
     """
-    head = load_head()
     scene = Scene(head.topology, head.template, 128, 4)
     torch.manual_seed(0)
     codec = Codec(Size(128, 4, 0.125, CONDITIONS), head.topology).requires_grad_(False)
@@ -282,8 +280,7 @@ def test_the_codec_marches_these_boxes():
     codec.upm.decoder_assembler.rgbdec.layers["t4"][0].g.zero_()
     codec.texture.g.zero_()
     subject = codec.identity(torch.full((1, 3, 128, 128), 0.5), rest)
-    ahead = torch.tensor([[0.0, 0, 1, 0, 0, 1]])
-    made = codec.decode(torch.zeros(1, CODE_SIZE), ahead, subject, torch.tensor([[0.0, 0, 900]])).primitives
+    made = codec.decode(torch.zeros(1, CODE_SIZE), AHEAD, subject, torch.tensor([[0.0, 0, 900]])).primitives
     np.testing.assert_allclose(made.position[0] * codec.radius_mm, scene.centre, atol=1e-3)
     np.testing.assert_allclose(made.rotation[0], scene.axes, atol=1e-3)
     np.testing.assert_allclose(codec.radius_mm / made.scale[0], scene.half_size, rtol=1e-3)

@@ -8,6 +8,7 @@ import torch
 from ufe_avatar.codec import CODE_SIZE, READ_TEXELS
 from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.upm import UpmDecoder
+from ufe_avatar.views import Views
 from ufe_core.errors import ArtifactError, ContractError, UfeError
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry
@@ -16,27 +17,25 @@ from ufe_core.training.avatars import resolve_decoder_recipe, trained_decoder
 from ufe_core.types import Avatar
 from ufe_core.weights import load_weights, save_weights
 
+from .gazes import AHEAD
+
 PEOPLE = load_registry().splits["synthetic"].train[:3]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, one_thread):
     overrides = {"training": {"people": 2, "frames": 3, "steps": 3, "height": 64, "learning_rate": 0.02}}
     recipe = resolve_decoder_recipe(catalogue(), "upm", budget="smoke", overrides=overrides)
-    done = trained_decoder(recipe, PEOPLE, store=Store(tmp_path_factory.mktemp("home")), device=CPU)
-    torch.set_num_threads(before)
-    return done
+    return trained_decoder(recipe, PEOPLE, store=Store(tmp_path_factory.mktemp("home")), device=CPU)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def upm(weights):
     return UpmDecoder(UpmConfig(weights=str(weights.path))).eval().requires_grad_(False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def people(synthetic):
     """Neutral textures and geometries of two people: one that it was trained on, one that it was not."""
     neutrals = [dome.neutral(size=96) for dome in synthetic.dome([PEOPLE[0], PEOPLE[2]])]
@@ -44,7 +43,7 @@ def people(synthetic):
     return texture, torch.stack([torch.from_numpy(neutral.geometry) for neutral in neutrals])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def faces(synthetic):
     """Three frames of each of the two, as `read` takes them, and their gaze."""
     parts = []
@@ -61,7 +60,7 @@ def faces(synthetic):
     return joined[:4], joined[4]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def avatar(upm, people, faces):
     """Six frames: three of each person."""
     identity = upm.identity(*people).rows(torch.tensor([0, 0, 0, 1, 1, 1]))
@@ -105,8 +104,7 @@ def test_batches_equal_single_frames_and_people_are_not_mixed(upm, avatar, peopl
 
 
 def test_an_avatar_has_the_neutral_face_of_its_person(upm, people):
-    ahead = torch.tensor([[0.0, 0, 1, 0, 0, 1]]).expand(2, -1)
-    resting = upm.decode(torch.zeros(2, CODE_SIZE), ahead, upm.identity(*people))
+    resting = upm.decode(torch.zeros(2, CODE_SIZE), AHEAD.expand(2, -1), upm.identity(*people))
     assert (resting.geometry - people[1]).norm(dim=-1).mean() < 2
     assert (people[1][0] - people[1][1]).norm(dim=-1).mean() > 2.5
 
@@ -144,11 +142,17 @@ def test_an_encoder_can_be_trained_through_it(upm, people, faces, masked):
 
 
 def test_a_code_of_another_size_and_a_bare_mesh_are_refused(upm, people):
-    ahead = torch.tensor([[0.0, 0, 1, 0, 0, 1]])
     with pytest.raises(ContractError, match=r"UpmDecoder\.decode\.expression"):
-        upm.decode(torch.zeros(1, 52), ahead, upm.identity(*people))
-    with pytest.raises(ValueError, match="this one has no code"):
+        upm.decode(torch.zeros(1, 52), AHEAD, upm.identity(*people))
+    with pytest.raises(ContractError, match="this one has no code"):
         upm.render(Avatar(people[1]), upm.frontal_camera(16))
+
+
+def test_the_identity_of_another_decoder_and_views_of_others_are_refused(upm, people, avatar, decoder):
+    with pytest.raises(ContractError, match=r"has eyes, geometry, texture, not 'b_geo\.0': it was made by another"):
+        upm.decode(torch.zeros(2, CODE_SIZE), AHEAD.expand(2, -1), decoder.identity(*people))
+    with pytest.raises(ContractError, match="an avatar for each view; found 6 and 1"):
+        upm.render_views(avatar, Views.of([upm.frontal_camera(16)]))
 
 
 def test_another_file_is_another_code_space(upm, weights, tmp_path):

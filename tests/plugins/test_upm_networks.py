@@ -7,6 +7,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -456,8 +457,28 @@ def test_statistics_of_captures_on_disk(tmp_path):
     assert np.array_equal(again.texmean, found.texmean) and np.array_equal(again.vertmean, found.vertmean)
     with pytest.raises(DataError, match=r"color_mean.png is missing or damaged"):
         read_averages(first_captures(tmp_path, listing, 3)[2])
-    with pytest.raises(DataError, match="has 3 captures; 4 were asked for"):
+    with pytest.raises(DataError, match="lists 3 of the 4 captures that were asked for"):
         first_captures(tmp_path, listing, 4)
+    with pytest.raises(DataError, match="There is no folder '.*nowhere' of captures"):
+        first_captures(tmp_path / "nowhere", listing, 2)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello\n", b"\xff\xfe\x00", b"mcd,sid\na,b\n", b"mcd,sid,mct\na,b\n"])
+def test_another_file_is_no_list_of_captures(tmp_path, data):
+    listing = tmp_path / "ids.csv"
+    listing.write_bytes(data)
+    with pytest.raises(DataError, match=r"ids\.csv is no list of captures: a CSV file with columns mcd, sid, mct"):
+        first_captures(tmp_path, listing, 1)
+
+
+def test_another_file_holds_no_statistics(tmp_path):
+    right = {"texmean": (3, 2, 2), "texstd": (1,), "vertmean": (4, 3), "vertstd": (1,)}
+    changes = {"texmean": (1, 2, 2), "vertmean": (4, 2), "texstd": (2,), "vertstd": (0,), "more": (1,)}
+    path = tmp_path / "s.safetensors"
+    for shapes in (*({**right, name: shape} for name, shape in changes.items()), {"texmean": (3, 2, 2)}):
+        safetensors.numpy.save_file({name: np.ones(shape, np.float32) for name, shape in shapes.items()}, path)
+        with pytest.raises(DataError, match="holds no statistics of captures"):
+            Statistics.load(path)
 
 
 def test_statistics_of_nothing_or_of_different_meshes_are_refused():

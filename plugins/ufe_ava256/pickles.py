@@ -1,7 +1,6 @@
 """Pickled arrays and tensors, read by loaders that can execute nothing.
 
-A pickle is a program: to load one with `pickle` runs whatever its author chose. Here only the few functions that
-rebuild numpy arrays, torch tensors and plain containers can be named in one; anything else is refused unread.
+Only the few functions that rebuild numpy arrays, torch tensors and plain containers can be named in one.
 """
 
 from __future__ import annotations
@@ -9,31 +8,16 @@ from __future__ import annotations
 import collections
 import io
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ufe_core.errors import DataError
+from ufe_core import safe_pickle
+from ufe_core.safe_pickle import Function
 
 _MOST_BYTES = 2**30
 _SAFE_TORCH = (2, 6)  # before, torch.load(weights_only=True) could be tricked into running code (CVE-2025-32434)
-
-
-class _Callable:
-    """A function that a pickle may call but not alter."""
-
-    __slots__ = ("_call",)
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_call", call)
-
-    def __call__(self, *arguments: Any) -> Any:
-        return self._call(*arguments)  # type: ignore[attr-defined]  # a slot, set past __setattr__
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError("read only")
 
 
 def _empty_array(kind: Any, shape: Any, code: Any) -> np.ndarray:
@@ -72,11 +56,11 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _Callable(_latin_bytes),
-    ("torch.storage", "_load_from_bytes"): _Callable(_tensor_of_file),
-    ("torch._utils", "_rebuild_tensor_v2"): _Callable(_tensor),
+    ("_codecs", "encode"): Function(_latin_bytes),
+    ("torch.storage", "_load_from_bytes"): Function(_tensor_of_file),
+    ("torch._utils", "_rebuild_tensor_v2"): Function(_tensor),
 } | {
-    (f"numpy.{core}.{module}", name): _Callable(function)
+    (f"numpy.{core}.{module}", name): Function(function)
     for core in ("core", "_core")
     for module, name, function in (
         ("multiarray", "_reconstruct", _empty_array),
@@ -86,27 +70,15 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ALLOWED[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f"it names '{module}.{name}', which is no part of an array") from None
-
-
 def load_pickle(path: Path) -> Any:
     """What a pickle of arrays, tensors, numbers, texts and containers of these holds; nothing in it is executed.
 
     Raises:
         DataError: the file cannot be read, is damaged, or names anything else.
     """
-    try:
+    with safe_pickle.refusing(path):
         _refuse_large(path)
-        return _Unpickler(io.BytesIO(path.read_bytes())).load()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # whatever bytes from elsewhere lead to
-        raise DataError(f"{path} is refused or damaged: {_reason(error)}.") from error
+        return safe_pickle.load_pickle(io.BytesIO(path.read_bytes()), _ALLOWED, part_of="an array")
 
 
 def load_tensors(path: Path) -> Any:
@@ -115,13 +87,9 @@ def load_tensors(path: Path) -> Any:
     Raises:
         DataError: the file cannot be read, is damaged, or holds anything else.
     """
-    try:
+    with safe_pickle.refusing(path):
         _refuse_large(path)
         return _load_tensors(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # whatever bytes from elsewhere lead to
-        raise DataError(f"{path} is refused or damaged: {_reason(error)}.") from error
 
 
 def _load_tensors(file: Path | io.BytesIO) -> Any:
@@ -136,7 +104,3 @@ def _refuse_large(path: Path) -> None:
     size = path.stat().st_size
     if size > _MOST_BYTES:
         raise pickle.UnpicklingError(f"it has {size} bytes, more than any file of codes")
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

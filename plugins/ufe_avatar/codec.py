@@ -47,8 +47,7 @@ _FIRST_LOG_DEVIATION = -230.0  # a hundredth counts: codes begin with a deviatio
 _TABLES = ("uv_tidx", "uv_bary", "coords", "warpidentity", "adaptwarps")
 _LEAST_STRENGTH = 1e-10  # of the first component; weaker ones are rounding
 _LEAST_DEVIATION = 1e-3  # of data to divide by, in half precision too: faces may all be at rest
-_NECK_MM = 50.0
-_FINER = 3  # voxels beside each other where the decoders' outputs have one, for the texture to be seen sharply
+_NECK_MM, _COLLAR_MM = 50.0, 20.0  # below the face: what counts; and, for slabs to end beyond it, more
 _FIRST_STRENGTH = 0.1  # of what the networks add to colours; nothing at all would not teach them in which direction
 _OUT_OF_SIGHT = 1e6  # the scale of a primitive that faces away: no more than a point, which no ray meets
 _FIRST_OPACITY = 83.0  # before the exponential of a tenth: a millimetre behind the mesh nothing shines through
@@ -77,6 +76,8 @@ class Codec(nn.Module):
     Args:
         size: of the networks; with `CONDITIONS`.
         topology: of the mesh, with regions `face`, `eye_left` and `eye_right`.
+        finer: voxels beside each other where the decoders' outputs have one, for the texture to be seen sharply. What
+            is learnt with one number serves with any.
 
     A new one needs `set_rest` and `fit_statistics`, or `load_learnt`.
     """
@@ -90,7 +91,7 @@ class Codec(nn.Module):
     still: Tensor
     axes: Tensor
 
-    def __init__(self, size: Size, topology: MeshTopology) -> None:
+    def __init__(self, size: Size, topology: MeshTopology, *, finer: int = 2) -> None:
         super().__init__()
         if size.conditions != CONDITIONS:
             raise ContractError(f"The codec's decoders take {CONDITIONS} conditions, not {size.conditions}.")
@@ -107,10 +108,10 @@ class Codec(nn.Module):
         self.register_buffer("deviation", torch.ones(()))
         self.register_buffer("texture_deviation", torch.ones(()))
         self.register_buffer("axes", torch.tensor([-1.0, -1.0, 1.0]), persistent=False)
-        across = _FINER * size.voxels
-        self.placement = Placement(topology, atlas, size.voxels, across)
+        self.across = finer * size.voxels
+        self.placement = Placement(topology, atlas, size.voxels, self.across)
         for name, value in {
-            "bare": torch.ones(len(self.placement.kept)), "finer": _finer(size.voxels, across, channels=4),
+            "bare": torch.ones(len(self.placement.kept)), "finer": _finer(size.voxels, self.across, channels=4),
             "still": _off_eyes(topology),
         }.items():  # fmt: skip
             self.register_buffer(name, value, persistent=False)
@@ -209,7 +210,7 @@ class Codec(nn.Module):
         shown = functional.grid_sample(texture, placed.places, align_corners=False, padding_mode="border")
         painted = (fine[..., :3] + shown.permute(0, 2, 3, 1)[:, :, None]).relu()
         opaque = fine[..., 3] * placed.shell * self.bare[:, None, None]
-        return torch.cat([painted, opaque[..., None]], -1).unflatten(3, (_FINER * depth, -1))
+        return torch.cat([painted, opaque[..., None]], -1).unflatten(3, (self.across, -1))
 
     def lowest(self) -> Tensor:
         """How far down the avatar reaches, mm: where clothes begin on everybody, below the face."""
@@ -271,7 +272,7 @@ def _fit_boxes(codec: nn.Module, _: object = None) -> None:
     assert isinstance(codec, Codec)
     codec.placement.set_rest(codec.rest)
     highest = codec.placement.highest(codec.rest)
-    codec.bare.copy_(highest <= codec.lowest())
+    codec.bare.copy_(highest <= codec.lowest() + _COLLAR_MM)
 
 
 def _finer(voxels: int, across: int, *, channels: int) -> Tensor:

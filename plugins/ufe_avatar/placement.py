@@ -16,10 +16,10 @@ from ufe_core.types import MeshTopology
 
 _OVERLAP = 1.4  # how much larger a primitive is than what it must cover: its window fades towards the faces
 _BEFORE_MM, _BEHIND_MM = 1.0, 2.0  # how far primitives reach off the mesh and into the head
-_BEFORE_OUTLINE_MM = 0.1
-_THICK = 2.0
-_LOOSE_MM = 2.0
 _UNEVEN = 1.2  # how much of the mesh a primitive leaves room for, against what it holds at rest
+_LOOSE_MM = 2.0  # how far before its primitive a column's mesh may lie; further off it belongs to others
+_RAISED_MM = 0.1  # slabs begin so much before the mesh: rays need some length inside to be stopped at outlines
+_THICK = 2.0  # of the distance of voxels in depth: how far behind the mesh slabs end
 _MOST_STRETCH = 3.0  # of a primitive with the mesh, against the mesh at rest
 _LEAST_STEP_MM = 1e-3
 _FITS = 3  # times that columns are moved along the mesh at rest to where it is beside them
@@ -35,7 +35,8 @@ class Placed:
         half_size: [B, K, 3], mm, along these.
         places: [B, K, A * A, 2] in -1..1, the place in the texture that each voxel's column shows, row by row.
         shell: [B, K, S, A * A], depth and column, in -1..1: how far behind the mesh a voxel is, against the distance of
-            voxels in depth. Between them 0 lies on the mesh; before it nothing is seen.
+            voxels in depth, and soon how far before the slab's end. Between voxels, 0 lies on the mesh.
+        facing: bool [B, K], whether any of it faces the eye.
     """
 
     centre: Tensor
@@ -50,8 +51,9 @@ class Placement(nn.Module):
     """Primitives of a mesh, one for each of the G x G cells of the atlas that hold a part of it.
 
     A cell's primitive lies on the plane that fits its texels best, as far as they lie on the same UV island: beyond a
-    seam another cell's does. Cells of S x S texels come row by row; `kept` are those that have a primitive. A new one
-    needs `set_rest`.
+    seam another cell's does. Each of its columns of voxels knows what lies on the mesh beside it, and shows that; where
+    the mesh faces away, a column is empty, so that no slab's back shows through thin parts. Cells of S x S texels come
+    row by row; `kept` are those that have a primitive. A new one needs `set_rest`.
 
     Args:
         topology: of the mesh.
@@ -141,7 +143,10 @@ class Placement(nn.Module):
         self.triangles.copy_(torch.from_numpy(self._atlas.faces.reshape(-1)[texel]))
 
     def forward(self, mesh: Tensor, eye: Tensor) -> Placed:
-        """Primitives on meshes [B, V, 3] as eyes [B, 3] see them, mm; differentiable in the mesh but for what they hold."""
+        """Primitives on meshes [B, V, 3] as eyes [B, 3] see them, mm.
+
+        Centres, axes and sizes are differentiable in the meshes.
+        """
         centre, axes, down, apart = self._frames(mesh)
         stretch = (apart / self.apart).clamp(1 / _MOST_STRETCH, _MOST_STRETCH)
         half_size = self.half_size * functional.pad(stretch, (0, 1), value=1.0)
@@ -155,7 +160,7 @@ class Placement(nn.Module):
             depth, height = self.shift[:, None] + self.depths * self.half_size[:, 2:], offset[:, :, None, :, 2]
             inside = facing[:, :, None] & (height > depth[:, :1, None] - _LOOSE_MM)
             spacing = 2 / (self.voxels - 1) * self.half_size[:, 2, None, None]
-            behind = (depth[..., None] - height + _BEFORE_OUTLINE_MM) / spacing
+            behind = (depth[..., None] - height + _RAISED_MM) / spacing
             shell = torch.minimum(behind, _THICK - behind).clamp(-1, 1)
             shell = torch.where(inside, shell, shell.clamp_max(0)) * self.there
         return Placed(centre + self.shift[:, None] * axes[..., 2], axes, half_size, places, shell, facing.any(-1))
@@ -179,8 +184,8 @@ class Placement(nn.Module):
     def _under(self) -> tuple[np.ndarray, np.ndarray]:
         """Which four texels, int64 [K, P, 4], by which shares [K, P, 4], are where each column is on its island.
 
-        What `known` and `there` say of columns is set with it: how much of that the mesh covers; and 1 on the island and
-        up to a texel and a half outside, so that slabs of islands that meet leave no gap, then 0.
+        What `known` and `there` say of columns is set with it: how much of that the mesh covers; and 1 on the island
+        and up to a texel and a half outside, so that slabs of islands that meet leave no gap, then 0.
         """
         at = (self.middle + self.texel).cpu().double().numpy() - 0.5
         corner = np.floor(at)[:, :, None] + np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
@@ -196,7 +201,7 @@ class Placement(nn.Module):
         first = self._mine[lost[0]].argmax(1)
         cell_row, cell_column = np.divmod(self._kept[lost[0]], self.grid)
         own_row, own_column = np.divmod(first, self.voxels)
-        texel[(*lost, 0)] = (cell_row * self.voxels + own_row) * side + cell_column * self.voxels + own_column
+        texel[lost[0], lost[1], 0] = (cell_row * self.voxels + own_row) * side + cell_column * self.voxels + own_column
         share[lost] = [1, 0, 0, 0]
         return texel, share / share.sum(-1, keepdims=True)
 
@@ -272,7 +277,8 @@ class Placement(nn.Module):
             used = some != 0
             index.append([np.broadcast_to(row, some.shape)[used], np.broadcast_to(vertices, some.shape)[used]])
             value.append(some[used])
-        return _sparse(*np.concatenate(index, 1), np.concatenate(value), (3 * count, topology.vertex_count))
+        rows, columns = np.concatenate(index, 1)
+        return _sparse(rows, columns, np.concatenate(value), (3 * count, topology.vertex_count))
 
 
 def _product(matrix: Tensor, mesh: Tensor) -> Tensor:

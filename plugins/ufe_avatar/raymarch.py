@@ -1,9 +1,9 @@
 """R_vol of eq. 4: front-to-back marching of rays through oriented volumetric primitives (P§1.4; Lombardi et al. 2021).
 
 The arithmetic is that of the public ava-256 release: additive opacity that saturates at 1, a slab faded towards its
-faces by exp(-8 (|x|^8 + |y|^8 + |z|^8)), and samples on one grid for all primitives that a ray meets. Beyond it, opacity
-that interpolates to less than 0 is none: voxels before a surface may say how far off it is, and so where it is between
-them. What a ray costs grows with the primitives that it meets; memory grows with rays and with such meetings.
+faces by exp(-8 (|x|^8 + |y|^8 + |z|^8)), and samples on one grid for all primitives that a ray meets. Beyond it,
+opacity that interpolates to less than 0 is none: voxels before a surface may say how far off it is, and so where it is
+between them. What a ray costs grows with the primitives that it meets; memory grows with rays and such meetings.
 """
 
 from __future__ import annotations

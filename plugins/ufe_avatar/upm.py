@@ -24,6 +24,7 @@ from ufe_core.types import Avatar, AvatarCode, CameraSpec, CodeSpace, Identity
 from ufe_core.weights import load_weights, sha256_file
 
 _ID = "ufe/upm"
+_FINER = 3  # than what D gives, across slabs; training is content with less
 _PEOPLE_AT_A_TIME, _FACES_AT_A_TIME, _IMAGES_AT_A_TIME = 8, 16, 4
 
 
@@ -55,7 +56,7 @@ class UpmDecoder(Decoder[UpmConfig]):
             )
         self.topology = load_head().topology
         try:
-            self.codec = Codec(Size(**spec["size"], conditions=CONDITIONS), self.topology)
+            self.codec = Codec(Size(**spec["size"], conditions=CONDITIONS), self.topology, finer=_FINER)
             self.codec.load_learnt(tensors)
         except (KeyError, TypeError, RuntimeError, ConfigError) as error:
             raise ArtifactError(f"{path} does not fit '{_ID}': {str(error).splitlines()[-1]}") from error

@@ -98,8 +98,8 @@ class Placement(nn.Module):
         self._of = np.take_along_axis(island, chosen[:, None], 1)[kept, 0]  # each cell's island
         self._steps = np.stack([offset[1], offset[0]], -1)  # texels' column, row, from the cell's middle
         self._mean = np.einsum("kn,ni->ki", self._mine / self._mine.sum(1, keepdims=True), self._steps)
-        low = np.where(self._mine[..., None], self._steps, np.inf).min(1)[:, None] - 2
-        high = np.where(self._mine[..., None], self._steps, -np.inf).max(1)[:, None] + 2
+        low = np.where(self._mine[..., None], self._steps, np.inf).min(1)[:, None] - 1
+        high = np.where(self._mine[..., None], self._steps, -np.inf).max(1)[:, None] + 1
         row, column = np.divmod(kept, self.grid)
         count, cells = len(kept), across**2
         for name, value in {
@@ -179,7 +179,7 @@ class Placement(nn.Module):
 
     def _move(self, texels: Tensor) -> None:
         """Move columns by texels [K, P, 2] as far as they are on their islands, and not far from their cells."""
-        self.texel.copy_((self.texel + self.known * texels).maximum(self.low[:, 0:1]).minimum(self.high[:, 0:1]))
+        self.texel.copy_((self.texel + self.known * texels).maximum(self.low - 1).minimum(self.high + 1))
 
     def _under(self) -> tuple[np.ndarray, np.ndarray]:
         """Which four texels, int64 [K, P, 4], by which shares [K, P, 4], are where each column is on its island.
@@ -189,8 +189,8 @@ class Placement(nn.Module):
         """
         at = (self.middle + self.texel).cpu().double().numpy() - 0.5
         corner = np.floor(at)[:, :, None] + np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
-        share = (1 - np.abs(at[:, :, None] - corner)).prod(-1)
         side = len(self._island)
+        share = (1 - np.abs(at[:, :, None] - corner)).prod(-1) * ((corner >= 0) & (corner < side)).all(-1)
         column, row = np.moveaxis(corner.astype(np.int64).clip(0, side - 1), -1, 0)
         texel = row * side + column
         share *= (self._island.reshape(-1)[texel] == self._of[:, None, None]) & self._close.reshape(-1)[texel]
@@ -203,7 +203,8 @@ class Placement(nn.Module):
         own_row, own_column = np.divmod(first, self.voxels)
         texel[lost[0], lost[1], 0] = (cell_row * self.voxels + own_row) * side + cell_column * self.voxels + own_column
         share[lost] = [1, 0, 0, 0]
-        return texel, share / share.sum(-1, keepdims=True)
+        largest = np.take_along_axis(texel, share.argmax(-1)[..., None], -1)
+        return np.where(share > 0, texel, largest), share / share.sum(-1, keepdims=True)
 
     def _points(self, texel: np.ndarray, share: np.ndarray, geometry: Tensor) -> Tensor:
         """What lies there on a mesh [V, 3], as [1, K, P, 3]."""

@@ -70,7 +70,7 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
     presets: ClassVar = {
         "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "uv": 64, "voxels": 4, "width": 0.125,
                   "views": 1, "height": 96, "neutral_texture": 64, "batch": 2, "rays": 64, "picture_every": 4},
-        "cpu": {"steps": 3000, "warmup": 50, "uv": 256, "voxels": 4, "width": 0.25, "clip_norm": 1.0},
+        "cpu": {"steps": 2000, "warmup": 50, "uv": 256, "voxels": 4, "width": 0.25, "clip_norm": 1.0},
         "gpu": {"steps": 20_000, "warmup": 200, "uv": 512, "voxels": 4, "width": 0.5, "clip_norm": 1.0, "frames": 64,
                 "views": 4, "height": 768, "batch": 16, "rays": 8192},
         "paper": {"frames": 1000, "views": 8, "height": 1024, "clip_norm": 1.0, "batch": 16, "rays": 147_456},

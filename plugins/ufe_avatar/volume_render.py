@@ -34,26 +34,27 @@ def march_images(primitives: Primitives, views: Views, mask: Tensor | None = Non
         mask: bool [H, W], pixels to march; others stay black. Default all.
     """
     count, height, width = len(views), views.height, views.width
-    marched = torch.ones(height, width, dtype=torch.bool, device=views.focal.device) if mask is None else mask
-    row, column = marched.nonzero().unbind(1)
+    if mask is None:
+        mask = torch.ones(height, width, dtype=torch.bool, device=views.focal.device)
+    row, column = _dilated(mask.float()[None])[0].nonzero().unbind(1)  # neighbours tell where outlines are
     centre = torch.stack([column, row], -1) + 0.5
     seen = march_pixels(primitives, views, centre.expand(count, -1, -1))
     image = seen.new_zeros(count, height, width, 4)
     image[:, row, column] = seen
-    views_of, pixels = _outlines(image[..., 3].detach(), marched)[:, row, column].nonzero().unbind(1)
-    if len(views_of):
-        within = centre[pixels][:, None] + torch.tensor(_WITHIN, device=centre.device)
-        towards = views.at(views_of).directions(within).flatten(0, 1)
-        again = _march(primitives, views, towards, views_of.int().repeat_interleave(len(_WITHIN)))
-        image[views_of, row[pixels], column[pixels]] = again.unflatten(0, (-1, len(_WITHIN))).mean(1)
-    return image[..., :3].movedim(-1, 1)
+    opacity = image[..., 3].detach()
+    outline = (_dilated(opacity) + _dilated(-opacity) > _OUTLINE) & mask
+    of, row, column = outline.nonzero().unbind(1)
+    if len(of):
+        within = torch.stack([column, row], -1)[:, None] + 0.5 + torch.tensor(_WITHIN, device=row.device)
+        towards = views.at(of).directions(within).flatten(0, 1)
+        again = _march(primitives, views, towards, of.int().repeat_interleave(len(_WITHIN)))
+        image[of, row, column] = again.unflatten(0, (-1, len(_WITHIN))).mean(1)
+    return image[..., :3].movedim(-1, 1) * mask
 
 
-def _outlines(opacity: Tensor, marched: Tensor) -> Tensor:
-    """Where opacity [B, H, W] differs between neighbours that were `marched` [H, W]."""
-    most = functional.max_pool2d(torch.where(marched, opacity, -torch.inf), 3, 1, 1)
-    least = -functional.max_pool2d(torch.where(marched, -opacity, -torch.inf), 3, 1, 1)
-    return most - least > _OUTLINE
+def _dilated(image: Tensor) -> Tensor:
+    """The largest value of each pixel of [B, H, W] and its neighbours."""
+    return functional.max_pool2d(image, 3, 1, 1)
 
 
 def _march(primitives: Primitives, views: Views, towards: Tensor, image: Tensor) -> Tensor:

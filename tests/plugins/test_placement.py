@@ -229,7 +229,7 @@ def test_a_shell_begins_just_before_the_mesh_and_ends_a_little_behind_it():
 
 
 def test_shells_begin_where_the_heads_surface_is(scene):
-    """At texels that face the eye, interpolated between voxels: on the mesh, as far as there are voxels to follow it."""
+    """At texels that face the eye, interpolated between voxels: on the mesh, as far as voxels can follow it."""
     away = []
     for k, cell in enumerate(scene.placement.kept.tolist()):
         points, texels = scene.points(cell)

@@ -152,6 +152,20 @@ def test_boxes_may_begin_and_end_where_chunks_do(begin, count, kind, most):
     torch.testing.assert_close(found, sum(alone), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("kind, most, most_gradient", [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-12, 1e-10)])
+@pytest.mark.parametrize("density", [0.6, 16.0])
+def test_opacity_that_interpolates_to_less_than_nothing_is_none(density, kind, most, most_gradient):
+    thick = primitives(count=12, density=density, kind=kind)
+    slab = (thick.slab.detach() - torch.tensor([0, 0, 0, 0.5 * density], dtype=kind)).requires_grad_()
+    volume, lines = Primitives(thick.position, thick.rotation, thick.scale, slab), rays(30, kind=kind)
+    assert 0.3 < float((slab[..., 3] < 0).double().mean()) < 0.7
+    found, expected = rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP)
+    assert float((found - expected).detach().abs().max()) < most
+    assert float(found[:, 3].detach().mean()) > 0.1
+    for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, volume), strict=True):
+        assert relative(mine, theirs) < most_gradient, name
+
+
 def test_the_dense_cases_saturate_and_the_thin_ones_do_not():
     thin, dense = (march(rays(), primitives(density=density), step=STEP).opacity for density in (0.3, 8.0))
     assert (thin < 1).all() and 0.2 < float((dense >= 1).double().mean()) < 0.9

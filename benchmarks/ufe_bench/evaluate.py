@@ -51,11 +51,13 @@ class Stage:
 
     @torch.inference_mode()
     def drive(self, identity: Identity, expression: Tensor, gaze: Tensor) -> Driven:
-        """The avatar of one person in B codes."""
-        rows = identity.rows(torch.zeros(len(gaze), dtype=torch.int64, device=self.device))
-        avatar = self.decoder.decode(expression, gaze, rows)
-        image = self.decoder.render(avatar, self.camera, mask=self.mask) if self.renders else None
-        return Driven(avatar.geometry, gaze, image)
+        """The avatar of one person in B codes; those that are equal are decoded and rendered once."""
+        codes, which = torch.unique(torch.cat([expression, gaze], 1), dim=0, return_inverse=True)
+        once, looks = codes.split([expression.shape[1], gaze.shape[1]], 1)
+        rows = identity.rows(torch.zeros(len(codes), dtype=torch.int64, device=self.device))
+        avatar = self.decoder.decode(once.contiguous(), looks.contiguous(), rows)
+        image = self.decoder.render(avatar, self.camera, mask=self.mask)[which] if self.renders else None
+        return Driven(avatar.geometry[which], gaze, image)
 
     def truth(self, capture: PackedCapture, identity: Identity, block: np.ndarray) -> Driven:
         """The avatar in the true codes of some rows of a capture; it is kept for the next method."""

@@ -76,8 +76,7 @@ class Codec(nn.Module):
     Args:
         size: of the networks; with `CONDITIONS`.
         topology: of the mesh, with regions `face`, `eye_left` and `eye_right`.
-        finer: voxels beside each other where the decoders' outputs have one, for the texture to be seen sharply. What
-            is learnt with one number serves with any.
+        finer: voxels beside each other where the decoders' outputs have one, unless `decode` is told otherwise.
 
     A new one needs `set_rest` and `fit_statistics`, or `load_learnt`.
     """
@@ -87,7 +86,6 @@ class Codec(nn.Module):
     deviation: Tensor
     texture_deviation: Tensor
     bare: Tensor
-    finer: Tensor
     still: Tensor
     axes: Tensor
 
@@ -98,8 +96,8 @@ class Codec(nn.Module):
         self.size, self.radius_mm = size, VOLUME_RADIUS_MM
         self.upm = UniversalPriorModel(size, topology.vertex_count)
         del self.upm.colorcal, self.upm.bgmodel  # the simulated dome's cameras agree, on black
-        atlas = build_atlas(topology, size.uv)
-        self.upm.set_atlas(atlas)
+        self._topology, self._atlas = topology, build_atlas(topology, size.uv)
+        self.upm.set_atlas(self._atlas)
         self.texture = ConvTransposeWN(size.level_channels[-1], 3)
         self.eyes = [torch.from_numpy(topology.region(f"eye_{side}")) for side in ("left", "right")]
         self._face = torch.from_numpy(topology.region("face"))
@@ -108,13 +106,10 @@ class Codec(nn.Module):
         self.register_buffer("deviation", torch.ones(()))
         self.register_buffer("texture_deviation", torch.ones(()))
         self.register_buffer("axes", torch.tensor([-1.0, -1.0, 1.0]), persistent=False)
-        self.across = finer * size.voxels
-        self.placement = Placement(topology, atlas, size.voxels, self.across)
-        for name, value in {
-            "bare": torch.ones(len(self.placement.kept)), "finer": _finer(size.voxels, self.across, channels=4),
-            "still": _off_eyes(topology),
-        }.items():  # fmt: skip
-            self.register_buffer(name, value, persistent=False)
+        self.finer = finer
+        self._placements = nn.ModuleDict({str(finer): Placement(topology, self._atlas, size.voxels, finer)})
+        self.register_buffer("bare", torch.ones(len(self.placement().kept)), persistent=False)
+        self.register_buffer("still", _off_eyes(topology), persistent=False)
         self.register_load_state_dict_post_hook(_fit_boxes)
         assembler = self.upm.decoder_assembler
         with torch.no_grad():
@@ -184,8 +179,25 @@ class Codec(nn.Module):
         offsets = self.upm.decoder_assembler.geodec.mesh(grid, known.z_geo, known.b_geo, conditions)
         return self._meshes(expression, gaze, subject, offsets)[0]
 
-    def decode(self, expression: Tensor, gaze: Tensor, subject: Subject, position: Tensor) -> Decoded:
-        """D (eq. 5) of codes [B, 256] and gaze [B, 6], seen from `position` [B, 3], mm."""
+    def placement(self, finer: int | None = None) -> Placement:
+        """Where primitives sit, with so many voxels beside each other; made when it is first asked for."""
+        name = str(finer or self.finer)
+        if name not in self._placements:
+            with torch.inference_mode(False):  # it will serve to train through as well
+                placement = Placement(self._topology, self._atlas, self.size.voxels, int(name)).to(self.rest.device)
+                placement.set_rest(self.rest)
+            self._placements[name] = placement
+        found = self._placements[name]
+        assert isinstance(found, Placement)
+        return found
+
+    def decode(
+        self, expression: Tensor, gaze: Tensor, subject: Subject, position: Tensor, *, finer: int | None = None
+    ) -> Decoded:
+        """D (eq. 5) of codes [B, 256] and gaze [B, 6], seen from `position` [B, 3], mm.
+
+        With more voxels beside each other (`finer`) textures are seen more sharply; what is learnt serves with any.
+        """
         grid, conditions = code_grid(expression), self._conditions(expression, gaze)
         assembler, (z_geo, z_tex, b_geo, b_tex) = self.upm.decoder_assembler, subject.conditioning
         made = assembler.geodec(grid, z_geo, b_geo, conditions)
@@ -194,23 +206,24 @@ class Codec(nn.Module):
         view = functional.normalize(position * self.axes, dim=1)
         features = assembler.rgbdec.features(view, grid, z_tex, b_tex, conditions)[-1]
         texture = subject.texture + _TEXTURE_STEP * self.texture(features)
-        placed, kept = self.placement(surface, position), self.placement.kept
-        slab = self._slabs(texture, _COLOUR_STEP * assembler.rgbdec.output(features), made.opacity, placed)
+        placement = self.placement(finer)
+        placed, kept = placement(surface, position), placement.kept
+        colour = _COLOUR_STEP * assembler.rgbdec.output(features)
+        slab = self._slabs(texture, colour, made.opacity, placed, placement)
         position = placed.centre / self.radius_mm + made.position[:, kept]
         rotation = placed.axes @ rotation_matrices(made.rotation[:, kept])
         scale = self.radius_mm / placed.half_size * made.scale[:, kept]
         scale = torch.where(placed.facing[..., None], scale, _OUT_OF_SIGHT)
         return Decoded(geometry, texture, Primitives(position, rotation, scale, slab))
 
-    def _slabs(self, texture: Tensor, colour: Tensor, opacity: Tensor, placed: Placed) -> Tensor:
+    def _slabs(self, texture: Tensor, colour: Tensor, opacity: Tensor, placed: Placed, placement: Placement) -> Tensor:
         """[B, K, S, A, A, 4]: the texture's colours at all depths with those [B, 3 S, U, U] added, and opacity."""
-        depth, kept = self.size.voxels, self.placement.kept
-        coarse = torch.cat([cut(colour, depth)[:, kept], cut(opacity, depth)[:, kept]], -1)
-        fine = (coarse.flatten(3) @ self.finer).unflatten(3, (-1, 4))
+        depth, kept = self.size.voxels, placement.kept
+        fine = placement.refined(torch.cat([cut(colour, depth)[:, kept], cut(opacity, depth)[:, kept]], -1))
         shown = functional.grid_sample(texture, placed.places, align_corners=False, padding_mode="border")
         painted = (fine[..., :3] + shown.permute(0, 2, 3, 1)[:, :, None]).relu()
         opaque = fine[..., 3] * placed.shell * self.bare[:, None, None]
-        return torch.cat([painted, opaque[..., None]], -1).unflatten(3, (self.across, -1))
+        return torch.cat([painted, opaque[..., None]], -1).unflatten(3, (placement.across, -1))
 
     def lowest(self) -> Tensor:
         """How far down the avatar reaches, mm: where clothes begin on everybody, below the face."""
@@ -270,16 +283,10 @@ def _off_eyes(topology: MeshTopology) -> Tensor:
 def _fit_boxes(codec: nn.Module, _: object = None) -> None:
     """Set what the mean head decides; its state holds that head alone."""
     assert isinstance(codec, Codec)
-    codec.placement.set_rest(codec.rest)
-    highest = codec.placement.highest(codec.rest)
+    for finer in codec._placements:
+        codec.placement(int(finer)).set_rest(codec.rest)
+    highest = codec.placement().highest(codec.rest)
     codec.bare.copy_(highest <= codec.lowest() + _COLLAR_MM)
-
-
-def _finer(voxels: int, across: int, *, channels: int) -> Tensor:
-    """A matrix [V * V * C, A * A * C] that interpolates V x V values of C channels, outer ones on the border."""
-    place = torch.linspace(0, voxels - 1, across)
-    share = (1 - (place[None] - torch.arange(voxels)[:, None]).abs()).clamp_min(0)
-    return torch.kron(torch.kron(share, share), torch.eye(channels))
 
 
 def resampled(texture: Tensor, side: int) -> Tensor:

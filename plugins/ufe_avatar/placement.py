@@ -59,7 +59,7 @@ class Placement(nn.Module):
         topology: of the mesh.
         atlas: at the resolution U of the slabs.
         voxels: S, the depth of a primitive too; G = U / S.
-        across: A, voxels along and across a primitive.
+        finer: voxels beside each other for each of S; A = finer S lie along and across a primitive.
     """
 
     kept: Tensor
@@ -79,13 +79,14 @@ class Placement(nn.Module):
     corners: Tensor
     triangles: Tensor
     line: Tensor
+    finer: Tensor
     depths: Tensor
     half_size: Tensor
     apart: Tensor
 
-    def __init__(self, topology: MeshTopology, atlas: Atlas, voxels: int, across: int) -> None:
+    def __init__(self, topology: MeshTopology, atlas: Atlas, voxels: int, finer: int) -> None:
         super().__init__()
-        self.voxels, self.across, self.grid, self._atlas = voxels, across, len(atlas.faces) // voxels, atlas
+        self.voxels, self.across, self.grid, self._atlas = voxels, finer * voxels, len(atlas.faces) // voxels, atlas
         self._vertices = topology.vertex_count
         self._island = _islands(topology.uv_faces)[atlas.faces]
         self._close = cv2.dilate(atlas.covered.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
@@ -101,7 +102,7 @@ class Placement(nn.Module):
         low = np.where(self._mine[..., None], self._steps, np.inf).min(1)[:, None] - 1
         high = np.where(self._mine[..., None], self._steps, -np.inf).max(1)[:, None] + 1
         row, column = np.divmod(kept, self.grid)
-        count, cells = len(kept), across**2
+        count, cells = len(kept), self.across**2
         for name, value in {
             "kept": torch.from_numpy(kept), "planes": self._planes(topology),
             "texels": self._texels(topology), "mine": torch.from_numpy(self._mine)[..., None],
@@ -110,7 +111,8 @@ class Placement(nn.Module):
             "middle": torch.from_numpy((np.stack([column, row], -1) + 0.5) * voxels).float()[:, None],
             "columns": torch.zeros(0), "texel": torch.zeros(count, cells, 2), "known": torch.ones(count, cells, 1),
             "there": torch.ones(count, 1, cells), "half_size": torch.ones(count, 3), "shift": torch.zeros(count),
-            "apart": torch.ones(count, 2), "line": torch.linspace(-1, 1, across),
+            "apart": torch.ones(count, 2), "line": torch.linspace(-1, 1, self.across),
+            "finer": _finer(voxels, self.across, channels=4),
             "depths": torch.linspace(-1, 1, voxels), "corners": torch.from_numpy(topology.faces.astype(np.int64)),
             "triangles": torch.zeros(count, cells, 4, dtype=torch.int64),
         }.items():  # fmt: skip
@@ -164,6 +166,10 @@ class Placement(nn.Module):
             shell = torch.minimum(behind, _THICK - behind).clamp(-1, 1)
             shell = torch.where(inside, shell, shell.clamp_max(0)) * self.there
         return Placed(centre + self.shift[:, None] * axes[..., 2], axes, half_size, places, shell, facing.any(-1))
+
+    def refined(self, slabs: Tensor) -> Tensor:
+        """Slabs [B, K, S, S, S, 4] (depth, row, column) with A x A columns, [B, K, S, A * A, 4]."""
+        return (slabs.flatten(3) @ self.finer).unflatten(3, (-1, 4))
 
     def highest(self, mesh: Tensor) -> Tensor:
         """How far up each primitive reaches on a mesh [V, 3]: the least y of its corners, [K], mm."""
@@ -295,6 +301,13 @@ def _sparse(row: np.ndarray, column: np.ndarray, value: np.ndarray, size: tuple[
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
         return matrix.float().to_sparse_csr()
+
+
+def _finer(voxels: int, across: int, *, channels: int) -> Tensor:
+    """A matrix [V * V * C, A * A * C] that interpolates V x V values of C channels, outer ones on the border."""
+    place = torch.linspace(0, voxels - 1, across)
+    share = (1 - (place[None] - torch.arange(voxels)[:, None]).abs()).clamp_min(0)
+    return torch.kron(torch.kron(share, share), torch.eye(channels))
 
 
 def _in_cells(image: np.ndarray, voxels: int) -> np.ndarray:

@@ -120,7 +120,7 @@ def test_shapes_and_types(codec, neutrals, data):
     decoded = codec.decode(mean[:2], GAZE.expand(2, -1), subject_of(codec, neutrals, 0, 1), POSITION.expand(2, -1))
     vertices = neutrals[0].shape[1]
     assert decoded.geometry.shape == (2, vertices, 3) and decoded.texture.shape == (2, 3, 64, 64)
-    kept, primitives = len(codec.placement.kept), decoded.primitives
+    kept, primitives = len(codec.placement().kept), decoded.primitives
     assert primitives.position.shape == primitives.scale.shape == (2, kept, 3)
     assert primitives.rotation.shape == (2, kept, 3, 3) and primitives.slab.shape == (2, kept, 4, 8, 8, 4)
     assert all(value.dtype == torch.float32 and value.isfinite().all() for value in vars(primitives).values())

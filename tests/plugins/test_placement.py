@@ -46,7 +46,7 @@ class Scene:
     def __init__(self, topology, mesh, uv, voxels):
         self.topology, self.uv, self.voxels, self.across = topology, uv, voxels, 2 * voxels
         self.atlas = build_atlas(topology, uv)
-        self.placement = Placement(topology, self.atlas, voxels, self.across)
+        self.placement = Placement(topology, self.atlas, voxels, 2)
         self.placement.set_rest(torch.from_numpy(mesh))
         self.island = islands(topology)
         self.place(mesh)

@@ -162,6 +162,7 @@ class Placement(nn.Module):
             depth, height = self.shift[:, None] + self.depths * self.half_size[:, 2:], offset[:, :, None, :, 2]
             inside = facing[:, :, None] & (height > depth[:, :1, None] - _LOOSE_MM)
             spacing = 2 / (self.voxels - 1) * self.half_size[:, 2, None, None]
+            height = height.minimum(depth[:, -1:, None] - spacing)  # rather raised than lost behind the primitive
             behind = (depth[..., None] - height + _RAISED_MM) / spacing
             shell = torch.minimum(behind, _THICK - behind).clamp(-1, 1)
             shell = torch.where(inside, shell, shell.clamp_max(0)) * self.there

@@ -50,7 +50,7 @@ _LEAST_DEVIATION = 1e-3  # of data to divide by, in half precision too: faces ma
 _NECK_MM, _COLLAR_MM = 50.0, 20.0  # below the face: what counts; and, for slabs to end beyond it, more
 _FIRST_STRENGTH = 0.1  # of what the networks add to colours; nothing at all would not teach them in which direction
 _OUT_OF_SIGHT = 1e6  # the scale of a primitive that faces away: no more than a point, which no ray meets
-_SAMPLED = "bicubic"
+_SAMPLED = "bicubic"  # textures, on slabs: voxels are interpolated once more, and cubics keep what that blurs
 _FIRST_OPACITY = 83.0  # before the exponential of a tenth: a millimetre behind the mesh nothing shines through
 
 
@@ -221,7 +221,9 @@ class Codec(nn.Module):
         """[B, K, S, A, A, 4]: the texture's colours at all depths with those [B, 3 S, U, U] added, and opacity."""
         depth, kept = self.size.voxels, placement.kept
         fine = placement.refined(torch.cat([cut(colour, depth)[:, kept], cut(opacity, depth)[:, kept]], -1))
-        shown = functional.grid_sample(texture, placed.places, mode=_SAMPLED, padding_mode="border", align_corners=False)
+        shown = functional.grid_sample(
+            texture, placed.places, mode=_SAMPLED, padding_mode="border", align_corners=False
+        )
         painted = (fine[..., :3] + shown.permute(0, 2, 3, 1)[:, :, None]).relu()
         opaque = fine[..., 3] * placed.shell * self.bare[:, None, None]
         return torch.cat([painted, opaque[..., None]], -1).unflatten(3, (placement.across, -1))

@@ -17,10 +17,9 @@ from ufe_core.types import MeshTopology
 _OVERLAP = 1.4  # how much larger a primitive is than what it must cover: its window fades towards the faces
 _BEFORE_MM, _BEHIND_MM = 1.0, 2.0  # how far primitives reach off the mesh and into the head
 _UNEVEN = 1.2  # how much of the mesh a primitive leaves room for, against what it holds at rest
-_LOOSER, _SMALL_MM, _LOOSEST_MM = 0.3, 4.0, 3.0
 _LOOSE_MM = 2.0  # how far before its primitive a column's mesh may lie; further off it belongs to others
-_RAISED_FROM_MM = 0.0
-_RAISED_MM = 0.1  # slabs begin so much before the mesh: rays need some length inside to be stopped at outlines
+_SUNK_MM = 1.0  # how far behind its primitive a column's mesh may lie: it is rather raised than lost
+_RAISED_MM = 0.03  # slabs begin so much before the mesh: rays need some length inside to be stopped at outlines
 _THICK = 2.0  # of the distance of voxels in depth: how far behind the mesh slabs end
 _MOST_STRETCH = 3.0  # of a primitive with the mesh, against the mesh at rest
 _LEAST_STEP_MM = 1e-3
@@ -132,8 +131,6 @@ class Placement(nn.Module):
         half[:, 1] += 0.5 * down[0, :, 1]
         half *= _OVERLAP
         nearest, farthest = (_UNEVEN * torch.where(self.mine, offset, 0)[..., 2]).aminmax(dim=1)
-        loose = (_LOOSER * (half[:, :2].amax(1) - _SMALL_MM)).clamp(0, _LOOSEST_MM)
-        nearest, farthest = nearest - loose, farthest + loose
         half[:, 2] = (farthest - nearest + _BEHIND_MM + _BEFORE_MM) / 2
         self.half_size.copy_(half)
         self.shift.copy_((farthest + nearest + _BEHIND_MM - _BEFORE_MM) / 2)
@@ -167,7 +164,7 @@ class Placement(nn.Module):
             inside = facing[:, :, None] & (height > depth[:, :1, None] - _LOOSE_MM)
             spacing = 2 / (self.voxels - 1) * self.half_size[:, 2, None, None]
             end = depth[:, -1:, None]
-            height = torch.where(height < end + _RAISED_FROM_MM, height.minimum(end - spacing), height)
+            height = torch.where(height < end + _SUNK_MM, height.minimum(end - spacing), height)
             behind = (depth[..., None] - height + _RAISED_MM) / spacing
             shell = torch.minimum(behind, _THICK - behind).clamp(-1, 1)
             shell = torch.where(inside, shell, shell.clamp_max(0)) * self.there

@@ -17,7 +17,7 @@ from .gazes import AHEAD
 SIZES = [(64, 4), (128, 8)]
 IN_FRONT = (0.0, 0.0, 900.0)
 ABOVE = (16.0, 16.0, -900.0)  # of the flat meshes below, whose upper side looks against z as the head's skin does
-RAISED_MM = 0.1  # slabs begin so much before the mesh
+RAISED_MM = 0.03  # slabs begin so much before the mesh
 
 
 def islands(topology):

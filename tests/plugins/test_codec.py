@@ -252,13 +252,15 @@ def test_a_batch_is_its_frames_and_what_is_seen_depends_on_who_and_from_where(al
     for k in range(2):
         one = altered.decode(code[k : k + 1], GAZE, rows_of(subject, k), places[k : k + 1])
         for name, value in vars(one.primitives).items():
-            torch.testing.assert_close(value[0], getattr(both.primitives, name)[k], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(value[0], getattr(both.primitives, name)[k], atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(one.texture[0], both.texture[k], atol=1e-5, rtol=0)
     elsewhere = altered.decode(code, GAZE.expand(2, -1), subject, places.flip(0))
     assert not torch.equal(elsewhere.primitives.slab, both.primitives.slab)
     assert torch.equal(elsewhere.primitives.position, both.primitives.position)
     nearer = altered.decode(code, GAZE.expand(2, -1), subject, 0.5 * places)
-    torch.testing.assert_close(nearer.primitives.slab, both.primitives.slab, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(nearer.primitives.slab[..., :3], both.primitives.slab[..., :3], atol=1e-5, rtol=1e-5)
+    same = torch.isclose(nearer.primitives.slab[..., 3], both.primitives.slab[..., 3], rtol=1e-3)
+    assert 0.97 < same.float().mean() < 1, "from nearer less of the same side is seen"
 
 
 @pytest.mark.parametrize("seen", ["geometry", "colour", "opacity", "place"])

@@ -161,7 +161,7 @@ def test_opacity_that_interpolates_to_less_than_nothing_is_none(density, kind, m
     assert 0.3 < float((slab[..., 3] < 0).double().mean()) < 0.7
     found, expected = rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP)
     assert float((found - expected).detach().abs().max()) < most
-    assert float(found[:, 3].detach().mean()) > 0.1
+    assert float(found[:, 3].detach().mean()) > 0.03
     for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, volume), strict=True):
         assert relative(mine, theirs) < most_gradient, name
 

@@ -22,7 +22,10 @@ _LOOSE_MM = 2.0  # how far before its primitive a column's mesh may lie; further
 _DEEPER_MM = 6.0  # how far primitives of necks follow the mesh beyond what they hold at rest
 _BEYOND_MM = 3.0  # how far a column's mesh is taken to go on as it slopes
 _LEAST_AREA_MM2 = 0.05  # between columns, for them to tell how the mesh slopes
-_RAISED_MM = 0.03  # slabs begin so much before the mesh: rays need some length inside to be stopped at outlines
+_RAISED_MM, _NECK_RAISED_MM = 0.03, 0.28  # slabs begin so much before the mesh: at outlines rays are in it for a short
+# way only; on necks, whose voxels are further apart, it takes them more of it to be stopped
+_SEEN_MM = 0.2  # how deep rays are stopped elsewhere: what a voxel shows lay on the ray before it
+_LEAST_COSINE = 0.2
 _THICK = 2.0  # of the distance of voxels in depth: how far behind the mesh slabs end
 _MOST_STRETCH = 3.0  # of a primitive with the mesh, against the mesh at rest
 _LEAST_STEP_MM = 1e-3
@@ -173,7 +176,9 @@ class Placement(nn.Module):
             wanted = self._grid(half_size)
             offset = self._offsets(_product(self.columns, mesh), centre, axes)
             missed = wanted - offset[..., :2]
-            texel = self.texel + self.known * self._at_texels(missed, apart, down)
+            towards = (functional.normalize(eye[:, None] - centre, dim=-1)[:, :, None] @ axes)[:, :, 0]
+            before = _SEEN_MM * towards[..., :2] / (-towards[..., 2:]).clamp_min(_LEAST_COSINE)
+            texel = self.texel + self.known * self._at_texels(missed + before[:, :, None], apart, down)
             places = 2 / (self.grid * self.voxels) * (self.middle + texel.maximum(self.low).minimum(self.high)) - 1
             places = places.nan_to_num()  # of a mesh that is not finite; images must not be read there
             height = offset[..., 2] + self._rise(offset, missed)
@@ -217,7 +222,8 @@ class Placement(nn.Module):
         """As in `Placed`, of the mesh [B, K, A * A] deep in primitives from `first` to `last` [B, K], mm."""
         spacing = ((last - first) / (self.voxels - 1))[..., None, None]
         depth = first[..., None, None] + spacing * torch.arange(self.voxels, device=height.device)[:, None]
-        behind = (depth - height[:, :, None] + _RAISED_MM) / spacing
+        raised = torch.where(self.on_neck, _NECK_RAISED_MM, _RAISED_MM)[:, None, None]
+        behind = (depth - height[:, :, None] + raised) / spacing
         shell = torch.minimum(behind, _THICK - behind).clamp(-1, 1)
         shown = facing & (height > first[..., None] - _LOOSE_MM)
         return torch.where(shown[:, :, None], shell, shell.clamp_max(0)) * self.there

@@ -45,7 +45,7 @@ class UpmTrainingConfig(DomeTrainingConfig):
     photometric: float = Field(1.0, ge=0, description="Weight of the pixels' L1 (0..255 scale)")
     geometry: float = Field(5.0, ge=0, description="Weight of the vertices' squared distance (mm^2)")
     texture: float = Field(0.5, ge=0, description="Weight of the texture's L1 (0..255 scale)")
-    coverage: float = Field(0.1, ge=0, description="Weight of what shines through the head (0..255 scale)")
+    coverage: float = Field(0.1, ge=0, description="Weight of opacity's L1 from where the mesh is (0..255 scale)")
     kl: float = Field(1e-3, ge=0, description="Weight of the KL divergence of codes from a unit Gaussian")
     volume: float = Field(0.01, ge=0, description="Weight of the primitives' volume")
 
@@ -110,10 +110,10 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
         painted = resampled(batch.neutral_texture, self.size.uv)
         unlike = _shrunk(decoded.texture - painted) - (batch.texture - batch.resting_texture)
         made, truth = march_pixels(decoded.primitives, batch.views, pixels), _at(batch.image, pixels)
-        counted, covered = (_at(some, pixels) for some in self._counted(batch))
+        counted, covered = (_at(some, pixels) for some in self._known(batch))
         terms = {
             "photometric": 255 * _mean((made[..., :3] - truth).abs(), counted),
-            "coverage": 255 * _mean(1 - made[..., 3:], covered),
+            "coverage": 255 * (made[..., 3:] - covered).abs().mean(),
             "geometry": (decoded.geometry - batch.geometry).square().sum(-1).mean(),
             "texture": 255 * (unlike * self.codec.still).abs().mean(),
             "kl": divergence(mean, log_deviation).mean(),
@@ -130,7 +130,7 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
         batch = self._batch(chosen, frames, 0)
         decoded = self._decode(self._read(batch)[0], batch)
         made = march_images(decoded.primitives, batch.views)
-        error = 2 * (made - batch.image).abs() * self._counted(batch)[0]
+        error = 2 * (made - batch.image).abs() * self._known(batch)[0]
         rows = [torch.cat(list(some), 2) for some in (batch.image, made, error)]
         return srgb(torch.cat(rows, 1))
 
@@ -162,20 +162,20 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
             gaze_of(geometry, neutral, self.codec.eyes), images.float() / 255, views,
         )  # fmt: skip
 
-    def _counted(self, batch: _Batch) -> tuple[Tensor, Tensor]:
-        """Float32 [B, 1, H, W]: which pixels tell the colour, and which that the avatar is opaque there.
+    def _known(self, batch: _Batch) -> tuple[Tensor, Tensor]:
+        """Float32 [B, 1, H, W]: at which pixels the image tells the colour, and whether the mesh is at their centres.
 
-        Colours count where an image shows the head, or nothing. On shoulders, which clothes cover, the mesh is known
-        all the same. Outlines count for neither: a pixel shows some of both sides and the ray through its centre one.
+        Colours count where an image shows the head, or nothing; not on shoulders, which clothes cover, nor on outlines,
+        where a pixel shows some of both sides and the ray through its centre one. Where the mesh is, is known anywhere.
         """
         height, width = batch.views.height, batch.views.width
         ids = rasterize(batch.views.project(batch.geometry), self.faces, height=height, width=width)[:, None]
         bare = self.codec.rest[self.faces.long(), 1].amax(1) < self.codec.lowest()
         nothing = batch.image.amax(1, keepdim=True) == 0
-        seen = (ids >= 0).float()
-        whole = functional.max_pool2d(seen, 3, 1, 1) == -functional.max_pool2d(-seen, 3, 1, 1)
+        there = (ids >= 0).float()
+        whole = functional.max_pool2d(there, 3, 1, 1) == -functional.max_pool2d(-there, 3, 1, 1)
         coloured = torch.where(ids >= 0, bare[ids.clamp_min(0).long()], nothing)
-        return (coloured & whole).float(), seen * whole
+        return (coloured & whole).float(), there
 
     def _read(self, batch: _Batch) -> tuple[Tensor, Tensor]:
         return self.codec.encode(batch.texture, batch.geometry, batch.resting_texture, batch.neutral_geometry)

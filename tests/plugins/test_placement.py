@@ -18,6 +18,7 @@ SIZES = [(64, 4), (128, 8)]
 IN_FRONT = (0.0, 0.0, 900.0)
 ABOVE = (16.0, 16.0, -900.0)  # of the flat meshes below, whose upper side looks against z as the head's skin does
 RAISED_MM = 0.03  # slabs begin so much before the mesh
+SEEN_MM = 0.2  # and show what lies on the ray so much before a voxel
 
 
 def islands(topology):
@@ -62,6 +63,8 @@ class Scene:
         # Where no slab is deepened.
         self.on_plane = self.centre - self.placement.shift.numpy()[:, None] * self.axes[..., 2]
         self.spacing = 2 * self.half_size[:, 2] / (self.voxels - 1)
+        towards = np.einsum("ki,kij->kj", np.array(eye) - self.on_plane, self.axes)
+        self.slant = towards[:, :2] / -towards[:, 2:]  # of rays, on primitives that face the eye
 
     def opacity_at(self, k, points):
         """The shell of primitive k, interpolated at points [n, 3], in mm behind where it begins."""
@@ -166,28 +169,36 @@ def test_primitives_follow_the_mesh(scene):
     turn *= np.linalg.det(turn)
     mesh = scene.mesh.astype(np.float64)
     both = torch.from_numpy(np.stack([mesh, 2 * mesh @ turn.T + [5, -7, 9]])).float()
-    placed = scene.placement(both, torch.tensor([IN_FRONT] * 2))
+    eyes = np.stack([IN_FRONT, 2 * np.array(IN_FRONT) @ turn.T + [5, -7, 9]])
+    placed = scene.placement(both, torch.from_numpy(eyes).float())
     np.testing.assert_allclose(placed.centre[0], scene.centre, atol=1e-4)
     shift = scene.placement.shift.numpy()[:, None] * placed.axes[1, ..., 2].numpy()
     np.testing.assert_allclose(placed.centre[1].numpy() - shift, 2 * scene.on_plane @ turn.T + [5, -7, 9], atol=1e-3)
     np.testing.assert_allclose(placed.axes[1], turn @ scene.axes, atol=2e-3)
     np.testing.assert_allclose(placed.half_size[1, :, :2], 2 * scene.half_size[:, :2], rtol=5e-3)
     np.testing.assert_allclose(placed.half_size[1, :, 2], scene.half_size[:, 2])
-    np.testing.assert_allclose(placed.places[1], placed.places[0], atol=2e-3)
+    across = 2 / scene.uv / scene.placement.apart.numpy().clip(1e-3)  # of a millimetre at rest, in the texture's unit
+    steep = np.hypot(*scene.slant.T) < 2  # where rays pass what a voxel shows nearer to it than half of SEEN_MM
+    away = np.abs((placed.places[1] - placed.places[0]).numpy()).max(1)
+    assert (away[steep & scene.facing] < 2e-3 + SEEN_MM * across[steep & scene.facing]).all()
 
 
-def test_voxels_show_the_texels_that_they_lie_on():
-    """On a flat square the place in the texture of a voxel is known: where its centre lies, between texels' centres."""
+@pytest.mark.parametrize("eye", [ABOVE, (916.0, 16.0, -900.0)], ids=["above", "aslant"])
+def test_voxels_show_the_texels_that_rays_passed_before_them(eye):
+    """On a flat square that place is known: where a voxel's centre lies, and a little towards the eye."""
     flat = Scene(*square(), 32, 4)
+    flat.place(flat.mesh, eye)
     line = np.linspace(-1, 1, 8)
     for k, cell in enumerate(flat.placement.kept.tolist()):
         row, column = divmod(cell, 8)
         np.testing.assert_allclose(flat.on_plane[k], [4 * column + 2, 4 * row + 2, 0], atol=1e-5)
-        at = np.clip(line * flat.half_size[k, :1], -2.5, 2.5)
-        across, down = np.meshgrid(4 * column + 2 + at, 4 * row + 2 + at)
+        at = line * flat.half_size[k, 0]
+        x, y = (np.clip(at + SEEN_MM * slant, -2.5, 2.5) for slant in flat.slant[k])
+        across, down = np.meshgrid(4 * column + 2 + x, 4 * row + 2 + y)
         expected = np.stack([across.ravel(), down.ravel()], -1)
         inner = ((expected >= 0.5) & (expected <= 31.5)).all(1)
         np.testing.assert_allclose((flat.places[k] + 1)[inner] * 16, expected[inner], atol=1e-4)
+    assert np.abs(flat.slant).max() < (0.02 if eye == ABOVE else 1.1)
     np.testing.assert_allclose(flat.half_size[:, :2], 2.8, rtol=1e-5)
     np.testing.assert_allclose(flat.placement.apart, 1, rtol=1e-5)
 

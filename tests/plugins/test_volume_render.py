@@ -10,7 +10,7 @@ from ufe_avatar.volume_render import march_images, march_pixels
 
 SIDE = 32
 VIEWS = Views.of([camera_around(0, 0, SIDE), camera_around(30, 10, SIDE)])
-WITHIN = torch.tensor([[-0.25, -0.25], [0.25, -0.25], [-0.25, 0.25], [0.25, 0.25]])
+WITHIN = torch.tensor([[-0.125, -0.375], [0.375, -0.125], [0.125, 0.375], [-0.375, 0.125]])
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from ufe_core.types import MeshTopology
 
 _SHOWN_PEOPLE = 6
 _MOST_FITTED = 4096  # frames that principal components are taken of
+_ENDS_PX = 12  # how far beyond the mesh's end slabs may reach in an image
 
 
 class UpmTrainingConfig(DomeTrainingConfig):
@@ -45,7 +46,7 @@ class UpmTrainingConfig(DomeTrainingConfig):
     photometric: float = Field(1.0, ge=0, description="Weight of the pixels' L1 (0..255 scale)")
     geometry: float = Field(5.0, ge=0, description="Weight of the vertices' squared distance (mm^2)")
     texture: float = Field(0.5, ge=0, description="Weight of the texture's L1 (0..255 scale)")
-    coverage: float = Field(0.1, ge=0, description="Weight of opacity's L1 from where the mesh is (0..255 scale)")
+    coverage: float = Field(0.5, ge=0, description="Weight of opacity's L1 from where the mesh is (0..255 scale)")
     kl: float = Field(1e-3, ge=0, description="Weight of the KL divergence of codes from a unit Gaussian")
     volume: float = Field(0.01, ge=0, description="Weight of the primitives' volume")
 
@@ -110,10 +111,10 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
         painted = resampled(batch.neutral_texture, self.size.uv)
         unlike = _shrunk(decoded.texture - painted) - (batch.texture - batch.resting_texture)
         made, truth = march_pixels(decoded.primitives, batch.views, pixels), _at(batch.image, pixels)
-        counted, covered = (_at(some, pixels) for some in self._known(batch))
+        coloured, there, known = (_at(some, pixels) for some in self._known(batch))
         terms = {
-            "photometric": 255 * _mean((made[..., :3] - truth).abs(), counted),
-            "coverage": 255 * (made[..., 3:] - covered).abs().mean(),
+            "photometric": 255 * _mean((made[..., :3] - truth).abs(), coloured),
+            "coverage": 255 * _mean((made[..., 3:] - there).abs(), known),
             "geometry": (decoded.geometry - batch.geometry).square().sum(-1).mean(),
             "texture": 255 * (unlike * self.codec.still).abs().mean(),
             "kl": divergence(mean, log_deviation).mean(),
@@ -162,20 +163,24 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
             gaze_of(geometry, neutral, self.codec.eyes), images.float() / 255, views,
         )  # fmt: skip
 
-    def _known(self, batch: _Batch) -> tuple[Tensor, Tensor]:
-        """Float32 [B, 1, H, W]: at which pixels the image tells the colour, and whether the mesh is at their centres.
+    def _known(self, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Float32 [B, 1, H, W]: which pixels tell the colour, at which centres the mesh is, and which tell opacity.
 
         Colours count where an image shows the head, or nothing; not on shoulders, which clothes cover, nor on outlines,
-        where a pixel shows some of both sides and the ray through its centre one. Where the mesh is, is known anywhere.
+        where a pixel shows some of both sides and the ray through its centre one. Opacity counts but for where the mesh
+        ends below the shoulders: slabs there end less sharply.
         """
         height, width = batch.views.height, batch.views.width
         ids = rasterize(batch.views.project(batch.geometry), self.faces, height=height, width=width)[:, None]
-        bare = self.codec.rest[self.faces.long(), 1].amax(1) < self.codec.lowest()
+        bare = (self.codec.rest[self.faces.long(), 1].amax(1) < self.codec.lowest())[ids.clamp_min(0).long()]
         nothing = batch.image.amax(1, keepdim=True) == 0
         there = (ids >= 0).float()
         whole = functional.max_pool2d(there, 3, 1, 1) == -functional.max_pool2d(-there, 3, 1, 1)
-        coloured = torch.where(ids >= 0, bare[ids.clamp_min(0).long()], nothing)
-        return (coloured & whole).float(), there
+        coloured = torch.where(ids >= 0, bare, nothing) & whole
+        wide = 2 * _ENDS_PX + 1
+        across = functional.max_pool2d(there * ~bare, (1, wide), 1, (0, _ENDS_PX))
+        below = functional.max_pool2d(across, (wide, 1), 1, (_ENDS_PX, 0))
+        return coloured.float(), there, torch.maximum(there, 1 - below)
 
     def _read(self, batch: _Batch) -> tuple[Tensor, Tensor]:
         return self.codec.encode(batch.texture, batch.geometry, batch.resting_texture, batch.neutral_geometry)

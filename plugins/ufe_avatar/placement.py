@@ -22,7 +22,7 @@ _LOOSE_MM = 2.0  # how far before its primitive a column's mesh may lie; further
 _DEEPER_MM = 6.0  # how far primitives of necks follow the mesh beyond what they hold at rest
 _BEYOND_MM = 3.0  # how far a column's mesh is taken to go on as it slopes
 _LEAST_AREA_MM2 = 0.05  # between columns, for them to tell how the mesh slopes
-_RAISED_MM, _NECK_RAISED_MM = 0.03, 0.28  # slabs begin so much before the mesh: at outlines rays are in it for a short
+_RAISED_MM, _NECK_RAISED_MM = 0.03, 0.2  # slabs begin so much before the mesh: at outlines rays are in it for a short
 # way only; on necks, whose voxels are further apart, it takes them more of it to be stopped
 _SEEN_MM = 0.2  # how deep rays are stopped elsewhere: what a voxel shows lay on the ray before it
 _LEAST_COSINE = 0.2

@@ -72,7 +72,7 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
     presets: ClassVar = {
         "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "uv": 64, "voxels": 4, "width": 0.125,
                   "views": 1, "height": 96, "neutral_texture": 64, "batch": 2, "rays": 64, "picture_every": 4},
-        "cpu": {"steps": 2500, "warmup": 50, "uv": 256, "voxels": 4, "width": 0.25, "clip_norm": 1.0, "rays": 1600},
+        "cpu": {"steps": 3000, "warmup": 50, "uv": 256, "voxels": 4, "width": 0.25, "clip_norm": 1.0, "rays": 1600},
         "gpu": {"steps": 20_000, "warmup": 200, "uv": 512, "voxels": 4, "width": 0.5, "clip_norm": 1.0, "frames": 64,
                 "views": 4, "height": 768, "batch": 16, "rays": 8192},
         "paper": {"frames": 1000, "views": 8, "height": 1024, "clip_norm": 1.0, "batch": 16, "rays": 147_456},
@@ -166,21 +166,19 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
     def _known(self, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Float32 [B, 1, H, W]: which pixels tell the colour, at which centres the mesh is, and which tell opacity.
 
-        Colours count where an image shows the head, or nothing; not on shoulders, which clothes cover, nor on outlines,
-        where a pixel shows some of both sides and the ray through its centre one. Opacity counts but for where the mesh
-        ends below the shoulders: slabs there end less sharply.
+        Colours count where the head is seen: not on shoulders, which clothes cover, nor on outlines, where a pixel
+        shows some of both sides and the ray through its centre one; and not beside it, where slabs that reach too far
+        would turn black. Opacity counts but for where the mesh ends below the shoulders: slabs end less sharply.
         """
         height, width = batch.views.height, batch.views.width
         ids = rasterize(batch.views.project(batch.geometry), self.faces, height=height, width=width)[:, None]
         bare = (self.codec.rest[self.faces.long(), 1].amax(1) < self.codec.lowest())[ids.clamp_min(0).long()]
-        nothing = batch.image.amax(1, keepdim=True) == 0
         there = (ids >= 0).float()
-        whole = functional.max_pool2d(there, 3, 1, 1) == -functional.max_pool2d(-there, 3, 1, 1)
-        coloured = torch.where(ids >= 0, bare, nothing) & whole
+        whole = -functional.max_pool2d(-there, 3, 1, 1)
         wide = 2 * _ENDS_PX + 1
         across = functional.max_pool2d(there * ~bare, (1, wide), 1, (0, _ENDS_PX))
         below = functional.max_pool2d(across, (wide, 1), 1, (_ENDS_PX, 0))
-        return coloured.float(), there, torch.maximum(there, 1 - below)
+        return whole * bare, there, torch.maximum(there, 1 - below)
 
     def _read(self, batch: _Batch) -> tuple[Tensor, Tensor]:
         return self.codec.encode(batch.texture, batch.geometry, batch.resting_texture, batch.neutral_geometry)

@@ -103,7 +103,7 @@ def _length_inside(rays: Rays, boxes: Primitives) -> Tensor:
     """Length of each ray inside boxes; where they overlap it counts once."""
     fine = 0.001
     thin = Primitives(boxes.position, boxes.rotation, boxes.scale, torch.zeros_like(boxes.slab))
-    part = _Part(_Grid.over(rays), [t.contiguous() for t in vars(thin).values()], fine)
+    part = _Part(_Grid.over(rays), [t.contiguous() for t in thin.tensors], fine, thin.visits())
     out = torch.zeros(len(rays))
     for row, (first, stop) in enumerate(zip(part._start[:-1].tolist(), part._start[1:].tolist(), strict=True)):
         samples = {n for a, b in part._span[first:stop].tolist() for n in range(a, b + 1)}
@@ -206,23 +206,23 @@ def measure(size: int, repeats: int) -> dict[str, Any]:
     """Every time and ratio."""
     scenes = {count: scene(count, size) for count in COUNTS}
     middle = scenes[1024]
-    tensors = [t.contiguous() for t in vars(middle.boxes).values()]
-    part = _Part(_Grid.over(middle.rays), tensors, middle.step)
+    tensors = [t.contiguous() for t in middle.boxes.tensors]
+    part = _Part(_Grid.over(middle.rays), tensors, middle.step, middle.boxes.visits())
     seen = torch.zeros(len(middle.rays), 4), torch.zeros(len(middle.rays), dtype=torch.int64)
     samples = samples_of(part, middle.step)
 
     def ours(of: Scene, backward: bool) -> Tensor:
-        boxes = Primitives(*(t.requires_grad_(backward) for t in vars(of.boxes).values()))
+        boxes = Primitives(*(t.requires_grad_(backward) for t in of.boxes.tensors))
         seen = march(of.rays, boxes, step=of.step)
         if backward:
-            torch.autograd.grad(seen.colour.sum() + seen.opacity.sum(), list(vars(boxes).values()))
+            torch.autograd.grad(seen.colour.sum() + seen.opacity.sum(), boxes.tensors)
         return torch.cat([seen.colour, seen.opacity[:, None]], 1).detach()
 
     def theirs(backward: bool) -> Tensor:
-        boxes = Primitives(*(t.requires_grad_(backward) for t in vars(middle.boxes).values()))
+        boxes = Primitives(*(t.requires_grad_(backward) for t in middle.boxes.tensors))
         seen = torch_march(part, boxes, samples, middle.step)
         if backward:
-            torch.autograd.grad(seen.sum(), list(vars(boxes).values()))
+            torch.autograd.grad(seen.sum(), boxes.tensors)
         return seen.detach()
 
     error = float((ours(middle, False)[part.grid.order] - theirs(False)).abs().max())

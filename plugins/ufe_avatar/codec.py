@@ -3,9 +3,8 @@
 Beside the networks of ava-256 it has explicit eyeballs that the gaze turns, a texture branch, and three shortcuts, so
 that networks learn only what a person's resting face and a linear model do not tell. A quarter of the code's numbers
 are coefficients of principal components of displacements from the resting mesh. The decoded mesh is the neutral one
-plus those displacements plus what the geometry decoder adds; the texture is the neutral one plus what goes with these
-displacements on average plus what the branch adds; the slabs have the texture's colours at all depths, plus what the
-colour decoder adds.
+plus those displacements plus what the geometry decoder adds; the texture is the neutral one plus what the branch adds;
+the slabs have the texture's colours at all depths, plus what the colour decoder adds, and are opaque from the mesh on.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from ufe_avatar.networks.encoders import Conditioning
 from ufe_avatar.networks.layers import ConvTransposeWN, ConvWN, rotation_matrices
 from ufe_avatar.networks.model import VOLUME_RADIUS_MM, UniversalPriorModel, code_grid
 from ufe_avatar.networks.size import CODE_CHANNELS, CODE_SIDE, Size
-from ufe_avatar.placement import Placed, Placement
+from ufe_avatar.placement import Placed, Placement, chosen
 from ufe_avatar.raymarch import Primitives
 from ufe_core.errors import ContractError
 from ufe_core.types import MeshTopology
@@ -48,10 +47,11 @@ _FIRST_LOG_DEVIATION = -230.0  # a hundredth counts: codes begin with a deviatio
 _TABLES = ("uv_tidx", "uv_bary", "coords", "warpidentity", "adaptwarps")
 _LEAST_STRENGTH = 1e-10  # of the first component; weaker ones are rounding
 _LEAST_DEVIATION = 1e-3  # of data to divide by, in half precision too: faces may all be at rest
-_NECK_MM = 50.0
-_FINER = 2  # voxels beside each other where the decoders' outputs have one, for the texture to be seen sharply
+_BELOW_MM, _THROAT_MM = 50.0, 28.0  # below the face all is the avatar's; above its lowest point the throat begins
+_OUT_OF_SIGHT = 1e6  # the scale of a primitive that faces away: no more than a point, which no ray meets
 _FIRST_STRENGTH = 0.1  # of what the networks add to colours; nothing at all would not teach them in which direction
-_FIRST_OPACITY = 61.0  # before the exponential of a tenth: a slab is just opaque
+_SAMPLED = "bicubic"  # textures, on slabs: voxels are interpolated once more, and cubics keep what that blurs
+_FIRST_OPACITY = 83.0  # before the exponential of a tenth: a millimetre behind the mesh nothing shines through
 
 
 class Subject(NamedTuple):
@@ -77,45 +77,38 @@ class Codec(nn.Module):
     Args:
         size: of the networks; with `CONDITIONS`.
         topology: of the mesh, with regions `face`, `eye_left` and `eye_right`.
+        finer: voxels beside each other where the decoders' outputs have one, unless `decode` is told otherwise.
 
     A new one needs `set_rest` and `fit_statistics`, or `load_learnt`.
     """
 
     rest: Tensor
     basis: Tensor
-    texture_basis: Tensor
     deviation: Tensor
     texture_deviation: Tensor
-    bare: Tensor
-    finer: Tensor
     still: Tensor
     axes: Tensor
 
-    def __init__(self, size: Size, topology: MeshTopology) -> None:
+    def __init__(self, size: Size, topology: MeshTopology, *, finer: int = 2) -> None:
         super().__init__()
         if size.conditions != CONDITIONS:
             raise ContractError(f"The codec's decoders take {CONDITIONS} conditions, not {size.conditions}.")
         self.size, self.radius_mm = size, VOLUME_RADIUS_MM
         self.upm = UniversalPriorModel(size, topology.vertex_count)
         del self.upm.colorcal, self.upm.bgmodel  # the simulated dome's cameras agree, on black
-        atlas = build_atlas(topology, size.uv)
-        self.upm.set_atlas(atlas)
+        self._topology, self._atlas = topology, build_atlas(topology, size.uv)
+        self.upm.set_atlas(self._atlas)
         self.texture = ConvTransposeWN(size.level_channels[-1], 3)
         self.eyes = [torch.from_numpy(topology.region(f"eye_{side}")) for side in ("left", "right")]
         self._face = torch.from_numpy(topology.region("face"))
         self.register_buffer("rest", torch.zeros(topology.vertex_count, 3))
         self.register_buffer("basis", torch.zeros(LINEAR_NUMBERS, topology.vertex_count, 3))
-        self.register_buffer("texture_basis", torch.zeros(LINEAR_NUMBERS, 3, READ_TEXELS, READ_TEXELS))
         self.register_buffer("deviation", torch.ones(()))
         self.register_buffer("texture_deviation", torch.ones(()))
         self.register_buffer("axes", torch.tensor([-1.0, -1.0, 1.0]), persistent=False)
-        across = _FINER * size.voxels
-        self.placement = Placement(topology, atlas, size.voxels, across)
-        for name, value in {
-            "bare": torch.ones(len(self.placement.kept)), "finer": _finer(size.voxels, across, channels=4),
-            "still": _off_eyes(topology),
-        }.items():  # fmt: skip
-            self.register_buffer(name, value, persistent=False)
+        self.finer = finer
+        self._placements = nn.ModuleDict({str(finer): Placement(topology, self._atlas, size.voxels, finer)})
+        self.register_buffer("still", _off_eyes(topology), persistent=False)
         self.register_load_state_dict_post_hook(_fit_boxes)
         assembler = self.upm.decoder_assembler
         with torch.no_grad():
@@ -125,7 +118,8 @@ class Codec(nn.Module):
             nn.init.constant_(log_deviation[:LINEAR_CHANNELS], 2 * _FIRST_LOG_DEVIATION)
             last_colour = _last(assembler.rgbdec.layers[f"t{size.levels - 1}"])
             # Next to nothing is added to the shortcuts at first.
-            nn.init.zeros_(_last(assembler.geodec.geo).g)
+            for head in (assembler.geodec.geo, assembler.geodec.motion):
+                nn.init.zeros_(_last(head).g)
             for last in (self.texture, last_colour):
                 last.g.mul_(_FIRST_STRENGTH)
 
@@ -137,7 +131,7 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def fit_statistics(self, displacement: Tensor, texture_difference: Tensor) -> None:
-        """Take scales and principal components from training data.
+        """Take scales, and the meshes' principal components, from training data.
 
         Args:
             displacement: float32 [N, V, 3], mm, of meshes from the same people's resting ones.
@@ -150,8 +144,6 @@ class Codec(nn.Module):
         texture_difference = texture_difference * self.still
         self.texture_deviation.copy_(texture_difference.square().mean().sqrt().clamp_min(_LEAST_DEVIATION))
         self.basis.copy_(_components(still, len(self.basis)))
-        coefficients = _coefficients(still, self.basis)
-        self.texture_basis.copy_(_explained(texture_difference, coefficients))
 
     def encode(self, texture: Tensor, geometry: Tensor, neutral_texture: Tensor, neutral_geometry: Tensor) -> tuple[
         Tensor, Tensor
@@ -186,8 +178,25 @@ class Codec(nn.Module):
         offsets = self.upm.decoder_assembler.geodec.mesh(grid, known.z_geo, known.b_geo, conditions)
         return self._meshes(expression, gaze, subject, offsets)[0]
 
-    def decode(self, expression: Tensor, gaze: Tensor, subject: Subject, position: Tensor) -> Decoded:
-        """D (eq. 5) of codes [B, 256] and gaze [B, 6], seen from `position` [B, 3], mm."""
+    def placement(self, finer: int | None = None) -> Placement:
+        """Where primitives sit, with so many voxels beside each other; made when it is first asked for."""
+        name = str(finer or self.finer)
+        if name not in self._placements:
+            with torch.inference_mode(False):  # it will serve to train through as well
+                placement = Placement(self._topology, self._atlas, self.size.voxels, int(name)).to(self.rest.device)
+                self._fit(placement)
+            self._placements[name] = placement
+        found = self._placements[name]
+        assert isinstance(found, Placement)
+        return found
+
+    def decode(
+        self, expression: Tensor, gaze: Tensor, subject: Subject, position: Tensor, *, finer: int | None = None
+    ) -> Decoded:
+        """D (eq. 5) of codes [B, 256] and gaze [B, 6], seen from `position` [B, 3], mm.
+
+        With more voxels beside each other (`finer`) textures are seen more sharply; what is learnt serves with any.
+        """
         grid, conditions = code_grid(expression), self._conditions(expression, gaze)
         assembler, (z_geo, z_tex, b_geo, b_tex) = self.upm.decoder_assembler, subject.conditioning
         made = assembler.geodec(grid, z_geo, b_geo, conditions)
@@ -195,28 +204,34 @@ class Codec(nn.Module):
 
         view = functional.normalize(position * self.axes, dim=1)
         features = assembler.rgbdec.features(view, grid, z_tex, b_tex, conditions)[-1]
-        changed = torch.einsum("bl,lcij->bcij", expression[:, :LINEAR_NUMBERS], self.texture_basis)
-        texture = subject.texture + resampled(changed, self.size.uv) + _TEXTURE_STEP * self.texture(features)
-        placed, kept = self.placement(surface), self.placement.kept
-        slab = self._slabs(texture, _COLOUR_STEP * assembler.rgbdec.output(features), made.opacity, placed)
-        position = placed.centre / self.radius_mm + made.position[:, kept]
-        rotation = placed.axes @ rotation_matrices(made.rotation[:, kept])
-        scale = self.radius_mm / placed.half_size * made.scale[:, kept]
-        return Decoded(geometry, texture, Primitives(position, rotation, scale, slab))
+        texture = subject.texture + _TEXTURE_STEP * self.texture(features)
+        placement = self.placement(finer)
+        placed = placement(surface, position).seen()
+        cell = placement.kept[placed.number]
+        colour = _COLOUR_STEP * assembler.rgbdec.output(features)
+        slab = self._slabs(texture, colour, made.opacity, placed, placement)
+        position = placed.centre / self.radius_mm + chosen(made.position, cell)
+        rotation = placed.axes @ rotation_matrices(chosen(made.rotation, cell))
+        scale = self.radius_mm / placed.half_size * chosen(made.scale, cell)
+        scale = torch.where(placed.facing[..., None], scale, _OUT_OF_SIGHT)
+        rank = torch.arange(cell.shape[1], dtype=torch.int32, device=cell.device)  # whatever else is seen
+        return Decoded(geometry, texture, Primitives(position, rotation, scale, slab, rank))
 
-    def _slabs(self, texture: Tensor, colour: Tensor, opacity: Tensor, placed: Placed) -> Tensor:
+    def _slabs(self, texture: Tensor, colour: Tensor, opacity: Tensor, placed: Placed, placement: Placement) -> Tensor:
         """[B, K, S, A, A, 4]: the texture's colours at all depths with those [B, 3 S, U, U] added, and opacity."""
-        depth, kept = self.size.voxels, self.placement.kept
-        coarse = torch.cat([cut(colour, depth)[:, kept], cut(opacity, depth)[:, kept]], -1)
-        fine = (coarse.flatten(3) @ self.finer).unflatten(3, (-1, 4))
-        shown = functional.grid_sample(texture, placed.places, align_corners=False, padding_mode="border")
+        depth, cell = self.size.voxels, placement.kept[placed.number]
+        coarse = torch.cat([cut(colour, depth), cut(opacity, depth)], -1)
+        fine = placement.refined(chosen(coarse, cell))
+        shown = functional.grid_sample(
+            texture, placed.places, mode=_SAMPLED, padding_mode="border", align_corners=False
+        )
         painted = (fine[..., :3] + shown.permute(0, 2, 3, 1)[:, :, None]).relu()
-        opaque = fine[..., 3] * placed.shell * self.bare[:, None, None]
-        return torch.cat([painted, opaque[..., None]], -1).unflatten(3, (_FINER * depth, -1))
+        opaque = fine[..., 3] * placed.shell
+        return torch.cat([painted, opaque[..., None]], -1).unflatten(3, (placement.across, -1))
 
     def lowest(self) -> Tensor:
         """How far down the avatar reaches, mm: where clothes begin on everybody, below the face."""
-        return self.rest[self._face, 1].amax() + _NECK_MM
+        return self._chin() + _BELOW_MM
 
     def learnt(self) -> dict[str, Tensor]:
         """Its state but for what size and topology tell."""
@@ -230,6 +245,13 @@ class Codec(nn.Module):
         """
         tables = {name: value for name, value in self.state_dict().items() if name.rpartition(".")[2] in _TABLES}
         self.load_state_dict({**tables, **{name: value.float() for name, value in tensors.items()}})
+
+    def _chin(self) -> Tensor:
+        return self.rest[self._face, 1].amax()
+
+    def _fit(self, placement: Placement) -> None:
+        """Give primitives the sizes that the mean head asks for."""
+        placement.set_rest(self.rest, neck_mm=float(self._chin()) - _THROAT_MM)
 
     def _conditions(self, expression: Tensor, gaze: Tensor) -> Tensor:
         conditions = torch.cat([gaze, expression[:, :LINEAR_NUMBERS]], 1)
@@ -272,17 +294,8 @@ def _off_eyes(topology: MeshTopology) -> Tensor:
 def _fit_boxes(codec: nn.Module, _: object = None) -> None:
     """Set what the mean head decides; its state holds that head alone."""
     assert isinstance(codec, Codec)
-    codec.placement.set_rest(codec.rest)
-    placed = codec.placement(codec.rest[None])
-    highest = placed.centre[0, :, 1] - (placed.axes[0, :, 1].abs() * placed.half_size[0]).sum(1)
-    codec.bare.copy_(highest <= codec.lowest())
-
-
-def _finer(voxels: int, across: int, *, channels: int) -> Tensor:
-    """A matrix [V * V * C, A * A * C] that interpolates V x V values of C channels, outer ones on the border."""
-    place = torch.linspace(0, voxels - 1, across)
-    share = (1 - (place[None] - torch.arange(voxels)[:, None]).abs()).clamp_min(0)
-    return torch.kron(torch.kron(share, share), torch.eye(channels))
+    for finer in codec._placements:
+        codec._fit(codec.placement(int(finer)))
 
 
 def resampled(texture: Tensor, side: int) -> Tensor:
@@ -301,14 +314,6 @@ def _components(data: Tensor, most: int) -> Tensor:
     components = torch.zeros(most, flat.shape[1], dtype=torch.float32)
     components[:count] = found.float()
     return components.view(most, *data.shape[1:])
-
-
-def _explained(data: Tensor, coefficients: Tensor) -> Tensor:
-    """Which [L, ...] make data [N, ...] best, in least squares, of coefficients [N, L]; 0 for those never used."""
-    flat, known = data.flatten(1).double(), coefficients.double()
-    normal = known.T @ known
-    weight = torch.linalg.pinv(normal, hermitian=True, rtol=_LEAST_STRENGTH) @ known.T
-    return (weight @ flat).float().view(-1, *data.shape[1:])
 
 
 def _coefficients(data: Tensor, components: Tensor) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import warnings
+from dataclasses import dataclass, fields
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -13,12 +16,20 @@ from ufe_avatar.networks.atlas import Atlas
 from ufe_core.types import MeshTopology
 
 _OVERLAP = 1.4  # how much larger a primitive is than what it must cover: its window fades towards the faces
-_THINNEST_MM = 1.5  # half of it: what lies off the mesh, such as lashes and the lips' seam, is in reach
-_SHELL = 0.5  # of the distance of voxels in depth: how fast a slab fades away from the mesh
-_SINK = 1.2  # how far behind the mesh it is fullest, likewise: what a ray meets adds up to a half on the mesh
-_LEAST_SHELL = 0.01  # what is left far from it, for networks to make more of
+_BEFORE_MM, _BEHIND_MM = 1.0, 2.0  # how far primitives reach off the mesh and into the head
+_UNEVEN = 1.2  # how much of the mesh a primitive leaves room for, against what it holds at rest
+_LOOSE_MM = 2.0  # how far before its primitive a column's mesh may lie; further off it belongs to others
+_DEEPER_MM = 6.0  # how far primitives of necks follow the mesh beyond what they hold at rest
+_BEYOND_MM = 3.0  # how far a column's mesh is taken to go on as it slopes
+_LEAST_AREA_MM2 = 0.05  # between columns, for them to tell how the mesh slopes
+_RAISED_MM, _NECK_RAISED_MM = 0.03, 0.2  # slabs begin so much before the mesh: at outlines rays are in it for a short
+# way only; on necks, whose voxels are further apart, it takes them more of it to be stopped
+_SEEN_MM = 0.2  # how deep rays are stopped elsewhere: what a voxel shows lay on the ray before it
+_LEAST_COSINE = 0.2
+_THICK = 2.0  # of the distance of voxels in depth: how far behind the mesh slabs end
 _MOST_STRETCH = 3.0  # of a primitive with the mesh, against the mesh at rest
 _LEAST_STEP_MM = 1e-3
+_FITS = 3  # times that columns are moved along the mesh at rest to where it is beside them
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,10 @@ class Placed:
         axes: [B, K, 3, 3], as columns: along the rows of texels, across them, off the surface into the head.
         half_size: [B, K, 3], mm, along these.
         places: [B, K, A * A, 2] in -1..1, the place in the texture that each voxel's column shows, row by row.
-        shell: [B, K, S, A * A], depth and column: 1 just behind the mesh, fading away from there.
+        shell: [B, K, S, A * A], depth and column, in -1..1: how far behind the mesh a voxel is, against the distance of
+            voxels in depth, and soon how far before the slab's end. Between voxels, 0 lies on the mesh.
+        facing: bool [B, K], whether any of it faces the eye.
+        number: int64 [B, K], which of the placement's primitives these are.
     """
 
     centre: Tensor
@@ -38,20 +52,29 @@ class Placed:
     half_size: Tensor
     places: Tensor
     shell: Tensor
+    facing: Tensor
+    number: Tensor
+
+    def seen(self) -> Placed:
+        """Those that face the eye, and of others as many as the eye that sees most makes room for."""
+        most = int(self.facing.sum(1).max())
+        first = self.facing.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+        return Placed(*(chosen(getattr(self, field.name), first) for field in fields(self)))
 
 
 class Placement(nn.Module):
     """Primitives of a mesh, one for each of the G x G cells of the atlas that hold a part of it.
 
     A cell's primitive lies on the plane that fits its texels best, as far as they lie on the same UV island: beyond a
-    seam another cell's does. Cells of S x S texels come row by row; `kept` are those that have a primitive. A new one
-    needs `set_rest`.
+    seam another cell's does. Each of its columns of voxels knows what lies on the mesh beside it, and shows that; where
+    the mesh faces away, a column is empty, so that no slab's back shows through thin parts. Cells of S x S texels come
+    row by row; `kept` are those that have a primitive. A new one needs `set_rest`.
 
     Args:
         topology: of the mesh.
         atlas: at the resolution U of the slabs.
         voxels: S, the depth of a primitive too; G = U / S.
-        across: A, voxels along and across a primitive.
+        finer: voxels beside each other for each of S; A = finer S lie along and across a primitive.
     """
 
     kept: Tensor
@@ -63,19 +86,26 @@ class Placement(nn.Module):
     low: Tensor
     high: Tensor
     middle: Tensor
-    near: Tensor
+    columns: Tensor
+    texel: Tensor
+    known: Tensor
     there: Tensor
+    shift: Tensor
+    corners: Tensor
+    triangles: Tensor
     line: Tensor
-    depths: Tensor
+    finer: Tensor
+    on_neck: Tensor
     half_size: Tensor
     apart: Tensor
 
-    def __init__(self, topology: MeshTopology, atlas: Atlas, voxels: int, across: int) -> None:
+    def __init__(self, topology: MeshTopology, atlas: Atlas, voxels: int, finer: int) -> None:
         super().__init__()
-        self.voxels, self.across, self.grid, self._atlas = voxels, across, len(atlas.faces) // voxels, atlas
-        island = np.where(atlas.covered, _islands(topology.uv_faces)[atlas.faces], -1)
-        self._island, island = island, _in_cells(island, voxels)
-        covered = island >= 0
+        self.voxels, self.across, self.grid, self._atlas = voxels, finer * voxels, len(atlas.faces) // voxels, atlas
+        self._vertices = topology.vertex_count
+        self._island = _islands(topology.uv_faces)[atlas.faces]
+        self._close = cv2.dilate(atlas.covered.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        island, covered = _in_cells(self._island, voxels), _in_cells(atlas.covered, voxels)
         offset = np.indices((voxels, voxels)).reshape(2, -1) + 0.5 - voxels / 2
         chosen = np.where(covered, np.square(offset).sum(0), np.inf).argmin(1)
         mine = covered & (island == np.take_along_axis(island, chosen[:, None], 1))
@@ -87,77 +117,168 @@ class Placement(nn.Module):
         low = np.where(self._mine[..., None], self._steps, np.inf).min(1)[:, None] - 1
         high = np.where(self._mine[..., None], self._steps, -np.inf).max(1)[:, None] + 1
         row, column = np.divmod(kept, self.grid)
-        count, cells = len(kept), across**2
+        count, cells = len(kept), self.across**2
         for name, value in {
-            "kept": torch.from_numpy(kept), "planes": self._planes(topology).float(),
-            "texels": self._texels(topology).float(), "mine": torch.from_numpy(self._mine)[..., None],
+            "kept": torch.from_numpy(kept), "planes": self._planes(topology),
+            "texels": self._texels(topology), "mine": torch.from_numpy(self._mine)[..., None],
             "steps": torch.from_numpy(self._steps).float(), "mean": torch.from_numpy(self._mean).float()[:, None],
             "low": torch.from_numpy(low).float(), "high": torch.from_numpy(high).float(),
             "middle": torch.from_numpy((np.stack([column, row], -1) + 0.5) * voxels).float()[:, None],
-            "near": torch.zeros(count, cells, voxels**2), "there": torch.ones(count, 1, cells),
-            "half_size": torch.ones(count, 3), "apart": torch.ones(count, 2), "line": torch.linspace(-1, 1, across),
-            "depths": torch.linspace(-1, 1, voxels),
+            "columns": torch.zeros(0), "texel": torch.zeros(count, cells, 2), "known": torch.ones(count, cells, 1),
+            "there": torch.ones(count, 1, cells), "half_size": torch.ones(count, 3), "shift": torch.zeros(count),
+            "apart": torch.ones(count, 2), "line": torch.linspace(-1, 1, self.across),
+            "finer": _finer(voxels, self.across, channels=4),
+            "on_neck": torch.zeros(count, dtype=torch.bool),
+            "triangles": torch.zeros(count, cells, 4, dtype=torch.int64),
+            "corners": torch.from_numpy(topology.faces.astype(np.int64)),
         }.items():  # fmt: skip
             self.register_buffer(name, value, persistent=False)
 
     @torch.no_grad()
-    def set_rest(self, geometry: Tensor) -> None:
-        """Take sizes from a mesh at rest [V, 3], mm: primitives cover their texels there."""
-        centre, axes, down, apart = self._frames(geometry[None])
-        offset = self._offsets(geometry[None], centre, axes)[0]
+    def set_rest(self, geometry: Tensor, *, neck_mm: float = math.inf) -> None:
+        """Take sizes from a mesh at rest [V, 3], mm: primitives cover their texels there.
+
+        Those lower than `neck_mm` lie on the neck, where people differ most: they are as deep as each mesh asks.
+        """
+        mesh = geometry[None]
+        centre, axes, down, apart = self._frames(mesh)
+        offset = self._offsets(_product(self.texels, mesh), centre, axes)[0]
         half = torch.where(self.mine, offset.abs(), 0).amax(1)
         # Texels have a size: half a step to the right and down.
         half[:, 0] += 0.5 * (apart[0, :, 0] + down[0, :, 0].abs())
         half[:, 1] += 0.5 * down[0, :, 1]
         half *= _OVERLAP
-        half[:, 2].clamp_min_(_THINNEST_MM)
+        nearest, farthest = (_UNEVEN * torch.where(self.mine, offset, 0)[..., 2]).aminmax(dim=1)
+        half[:, 2] = (farthest - nearest + _BEHIND_MM + _BEFORE_MM) / 2
         self.half_size.copy_(half)
+        self.shift.copy_((farthest + nearest + _BEHIND_MM - _BEFORE_MM) / 2)
+        self.on_neck.copy_(centre[0, :, 1] > neck_mm)
         self.apart.copy_(apart[0].clamp_min(_LEAST_STEP_MM))
-        texel = (self._at_texels(self._columns(half[None]), apart, down)[0] + self.mean).clamp(self.low, self.high)
-        distance = (texel[:, :, None] - self.steps).square().sum(-1)
-        mine = self.mine.transpose(1, 2)
-        nearest = torch.where(mine, distance, torch.inf).amin(-1, keepdim=True)
-        near = torch.where(mine, torch.exp(-2 * (distance - nearest)), 0)
-        self.near.copy_(near / near.sum(-1, keepdim=True))
-        self.there.copy_(self._island_under(self.middle + texel)[:, None])
+        wanted = self._grid(half[None])
+        self.texel.copy_((self._at_texels(wanted, apart, down) + self.mean)[0])
+        for fit in range(_FITS):
+            texel, share = self._under()
+            if fit < _FITS - 1:
+                found = self._offsets(self._points(texel, share, geometry), centre, axes)[..., :2]
+                self._move(self._at_texels(wanted - found, apart, down)[0])
+        self.columns = self._matrix(texel, share).to(geometry.device)
+        self.triangles.copy_(torch.from_numpy(self._atlas.faces.reshape(-1)[texel]))
 
-    def forward(self, mesh: Tensor) -> Placed:
-        """Primitives on meshes [B, V, 3], mm; centres, axes and sizes are differentiable in them."""
+    def forward(self, mesh: Tensor, eye: Tensor) -> Placed:
+        """Primitives on meshes [B, V, 3] as eyes [B, 3] see them, mm.
+
+        Centres, axes and sizes are differentiable in the meshes.
+        """
         centre, axes, down, apart = self._frames(mesh)
         stretch = (apart / self.apart).clamp(1 / _MOST_STRETCH, _MOST_STRETCH)
         half_size = self.half_size * functional.pad(stretch, (0, 1), value=1.0)
         with torch.no_grad():
-            offset = self._offsets(mesh, centre, axes)
-            uneven = self.steps - self.mean - self._at_texels(offset[..., :2], apart, down)
-            known = torch.where(self.mine, torch.cat([uneven, offset[..., 2:]], -1), 0)
-            uneven, height = torch.einsum("kpn,bknc->bkpc", self.near, known).split([2, 1], -1)
-            texel = self._at_texels(self._columns(half_size), apart, down) + self.mean + uneven
-            texel = texel.maximum(self.low).minimum(self.high)
-            places = 2 / (self.grid * self.voxels) * (self.middle + texel) - 1
+            wanted = self._grid(half_size)
+            offset = self._offsets(_product(self.columns, mesh), centre, axes)
+            missed = wanted - offset[..., :2]
+            towards = (functional.normalize(eye[:, None] - centre, dim=-1)[:, :, None] @ axes)[:, :, 0]
+            before = _SEEN_MM * towards[..., :2] / (-towards[..., 2:]).clamp_min(_LEAST_COSINE)
+            texel = self.texel + self.known * self._at_texels(missed + before[:, :, None], apart, down)
+            places = 2 / (self.grid * self.voxels) * (self.middle + texel.maximum(self.low).minimum(self.high)) - 1
             places = places.nan_to_num()  # of a mesh that is not finite; images must not be read there
-            spread = _SHELL * 2 / (self.voxels - 1) * self.half_size[:, 2, None, None]
-            away = self.depths[:, None] * self.half_size[:, 2, None, None] - height.transpose(2, 3)
-            shell = (away / spread).sub_(_SINK).square_().neg_().exp_().clamp_min_(_LEAST_SHELL).mul_(self.there)
-        return Placed(centre, axes, half_size, places, shell)
+            height = offset[..., 2] + self._rise(offset, missed)
+            first, last = self._reach(height)
+            facing = self._facing(mesh, eye)
+            shell = self._shell(height, facing, first, last)
+        shift = (first + last) / 2
+        half_size = torch.cat([half_size[..., :2], (last - first)[..., None] / 2], -1)
+        number = torch.arange(len(self.kept), device=mesh.device).expand(len(mesh), -1)
+        middle = centre + shift[..., None] * axes[..., 2]
+        return Placed(middle, axes, half_size, places, shell, facing.any(-1), number)
 
-    def _island_under(self, places: Tensor) -> Tensor:
-        """Where texels' places [K, P, 2] are on their cells' islands, [K, P]: 1, up to half a texel outside, then 0."""
+    def refined(self, slabs: Tensor) -> Tensor:
+        """Slabs [B, K, S, S, S, 4] (depth, row, column) with A x A columns, [B, K, S, A * A, 4]."""
+        return (slabs.flatten(3) @ self.finer).unflatten(3, (-1, 4))
+
+    def _rise(self, offset: Tensor, missed: Tensor) -> Tensor:
+        """How much deeper the mesh lies where a column is than at its point, `missed` [B, K, A * A, 2] mm from there.
+
+        Points `offset` [B, K, A * A, 3] of neighbouring columns tell how it slopes.
+        """
+        points = offset.unflatten(2, (self.across, self.across))
+        across, along = torch.gradient(points, dim=(2, 3))
+        area = along[..., 0] * across[..., 1] - along[..., 1] * across[..., 0]
+        right = along[..., 2] * across[..., 1] - along[..., 1] * across[..., 2]
+        down = along[..., 0] * across[..., 2] - along[..., 2] * across[..., 0]
+        slope = torch.stack([right, down], -1) / area.clamp_min(_LEAST_AREA_MM2)[..., None]
+        slope = torch.where(area[..., None] > _LEAST_AREA_MM2, slope, 0).flatten(2, 3)
+        return (slope * missed).sum(-1).clamp(-_BEYOND_MM, _BEYOND_MM)
+
+    def _reach(self, height: Tensor) -> tuple[Tensor, Tensor]:
+        """Between which depths [B, K], mm, primitives lie: as at rest, and on the neck where columns lie."""
+        first, last = self.shift - self.half_size[:, 2], self.shift + self.half_size[:, 2]
+        within = (height - self.shift[:, None]).abs() < self.half_size[:, 2:] + _DEEPER_MM
+        follows = within & (self.known[..., 0] > 0) & self.on_neck[:, None]
+        nearest = torch.where(follows, height, torch.inf).amin(-1) - _BEFORE_MM / 2
+        farthest = torch.where(follows, height, -torch.inf).amax(-1) + _BEHIND_MM
+        return torch.minimum(first, nearest), torch.maximum(last, farthest)
+
+    def _shell(self, height: Tensor, facing: Tensor, first: Tensor, last: Tensor) -> Tensor:
+        """As in `Placed`, of the mesh [B, K, A * A] deep in primitives from `first` to `last` [B, K], mm."""
+        spacing = ((last - first) / (self.voxels - 1))[..., None, None]
+        depth = first[..., None, None] + spacing * torch.arange(self.voxels, device=height.device)[:, None]
+        raised = torch.where(self.on_neck, _NECK_RAISED_MM, _RAISED_MM)[:, None, None]
+        behind = (depth - height[:, :, None] + raised) / spacing
+        shell = torch.minimum(behind, _THICK - behind).clamp(-1, 1)
+        shown = facing & (height > first[..., None] - _LOOSE_MM)
+        return torch.where(shown[:, :, None], shell, shell.clamp_max(0)) * self.there
+
+    def _facing(self, mesh: Tensor, eye: Tensor) -> Tensor:
+        """Bool [B, K, A * A]: whether the mesh under a column faces the eye."""
+        a, b, c = mesh[:, self.corners].unbind(2)
+        outside = (torch.linalg.cross(b - a, c - a) * (eye[:, None] - a)).sum(-1) > 0
+        return outside[:, self.triangles].any(-1)
+
+    def _move(self, texels: Tensor) -> None:
+        """Move columns by texels [K, P, 2] as far as they are on their islands, and not far from their cells."""
+        self.texel.copy_((self.texel + self.known * texels).maximum(self.low - 1).minimum(self.high + 1))
+
+    def _under(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which four texels, int64 [K, P, 4], by which shares [K, P, 4], are where each column is on its island.
+
+        What `known` and `there` say of columns is set with it: how much of that the mesh covers; and 1 on the island
+        and up to a texel and a half outside, so that slabs of islands that meet leave no gap, then 0.
+        """
+        at = (self.middle + self.texel).cpu().double().numpy() - 0.5
+        corner = np.floor(at)[:, :, None] + np.array([[0, 0], [1, 0], [0, 1], [1, 1]])
         side = len(self._island)
-        share = torch.zeros(places.shape[:2], device=places.device)
-        low, at = (places - 0.5).floor(), places - 0.5
-        island = torch.from_numpy(self._island).to(places.device)
-        of = torch.from_numpy(self._of).to(places.device)[:, None]
-        for corner in torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]], device=places.device):
-            texel = low + corner
-            weight = (1 - (at - texel).abs()).prod(-1)
-            column, row = texel.long().clamp(0, side - 1).unbind(-1)
-            share += weight * (island[row, column] == of)
-        return (2 * share).clamp_max(1)
+        share = (1 - np.abs(at[:, :, None] - corner)).prod(-1) * ((corner >= 0) & (corner < side)).all(-1)
+        column, row = np.moveaxis(corner.astype(np.int64).clip(0, side - 1), -1, 0)
+        texel = row * side + column
+        share *= (self._island.reshape(-1)[texel] == self._of[:, None, None]) & self._close.reshape(-1)[texel]
+        self.known.copy_(torch.from_numpy((share * self._atlas.covered.reshape(-1)[texel]).sum(-1, keepdims=True)))
+        total = share.sum(-1)
+        self.there.copy_(torch.from_numpy(np.minimum(2 * total, 1)[:, None]))
+        lost = np.nonzero(total == 0)  # it sees a texel of its own cell, and shows nothing
+        first = self._mine[lost[0]].argmax(1)
+        cell_row, cell_column = np.divmod(self._kept[lost[0]], self.grid)
+        own_row, own_column = np.divmod(first, self.voxels)
+        texel[lost[0], lost[1], 0] = (cell_row * self.voxels + own_row) * side + cell_column * self.voxels + own_column
+        share[lost] = [1, 0, 0, 0]
+        largest = np.take_along_axis(texel, share.argmax(-1)[..., None], -1)
+        return np.where(share > 0, texel, largest), share / share.sum(-1, keepdims=True)
+
+    def _points(self, texel: np.ndarray, share: np.ndarray, geometry: Tensor) -> Tensor:
+        """What lies there on a mesh [V, 3], as [1, K, P, 3]."""
+        image = (geometry.cpu().numpy()[self._atlas.vertices] * self._atlas.barycentrics[..., None]).sum(2)
+        points = (image.reshape(-1, 3)[texel] * share[..., None]).sum(2)
+        return torch.from_numpy(points.astype(np.float32))[None].to(geometry.device)
+
+    def _matrix(self, texel: np.ndarray, share: np.ndarray) -> Tensor:
+        """A matrix [K * P, V] that gives from any mesh what lies there."""
+        vertex = self._atlas.vertices.reshape(-1, 3)[texel].reshape(-1)
+        weight = (share[..., None] * self._atlas.barycentrics.reshape(-1, 3)[texel]).reshape(-1)
+        columns = texel.shape[0] * texel.shape[1]
+        return _sparse(np.repeat(np.arange(columns), len(vertex) // columns), vertex, weight, (columns, self._vertices))
 
     def _frames(self, mesh: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Centres; axes; the step of a texel down in the plane [B, K, 2]; how far apart texels are in it [B, K, 2]."""
-        flat = torch.sparse.mm(self.planes, mesh.transpose(0, 1).reshape(mesh.shape[1], -1))
-        centre, along, down = flat.view(3, -1, len(mesh), 3).transpose(1, 2)
+        centre, along, down = _product(self.planes, mesh).unflatten(1, (3, -1)).unbind(1)
         right = functional.normalize(along, dim=-1)
         normal = functional.normalize(torch.linalg.cross(right, down), dim=-1)
         across = torch.linalg.cross(normal, right)
@@ -165,13 +286,11 @@ class Placement(nn.Module):
         apart = torch.stack([along.norm(dim=-1), in_plane[..., 1]], -1)
         return centre, torch.stack([right, across, normal], -1), in_plane, apart
 
-    def _offsets(self, mesh: Tensor, centre: Tensor, axes: Tensor) -> Tensor:
-        """Where texels are from their primitives' centres, along the axes, mm, [B, K, S * S, 3]."""
-        flat = torch.sparse.mm(self.texels, mesh.transpose(0, 1).reshape(mesh.shape[1], -1))
-        position = flat.view(len(self.kept), -1, len(mesh), 3).permute(2, 0, 1, 3)
-        return (position - centre[:, :, None]) @ axes
+    def _offsets(self, points: Tensor, centre: Tensor, axes: Tensor) -> Tensor:
+        """Where points [B, K, P, 3] or [B, K * P, 3] are from primitives' middles, along the axes, mm, [B, K, P, 3]."""
+        return (points.view(len(points), len(self.kept), -1, 3) - centre[:, :, None]) @ axes
 
-    def _columns(self, half_size: Tensor) -> Tensor:
+    def _grid(self, half_size: Tensor) -> Tensor:
         """Where voxels are in the plane, mm, [B, K, A * A, 2]."""
         row, column = torch.meshgrid(self.line, self.line, indexing="ij")
         return torch.stack([column, row], -1).flatten(0, 1) * half_size[:, :, None, :2]
@@ -188,10 +307,7 @@ class Placement(nn.Module):
         corner = _in_cells(self._atlas.vertices, self.voxels)[self._kept].reshape(-1, 3)
         share = _in_cells(self._atlas.barycentrics, self.voxels)[self._kept].reshape(-1, 3)
         row = np.repeat(np.arange(len(corner)), 3)
-        places = torch.from_numpy(np.stack([row, corner.reshape(-1)]))
-        size = (len(corner), topology.vertex_count)
-        values = torch.from_numpy(share.reshape(-1).astype(np.float64))
-        return torch.sparse_coo_tensor(places, values, size, check_invariants=True).coalesce()
+        return _sparse(row, corner.reshape(-1), share.reshape(-1), (len(corner), topology.vertex_count))
 
     def _planes(self, topology: MeshTopology) -> Tensor:
         """A matrix [3 K, V] that gives cells' planes from a mesh: the middle, the step of a texel right, that down."""
@@ -219,10 +335,36 @@ class Placement(nn.Module):
             used = some != 0
             index.append([np.broadcast_to(row, some.shape)[used], np.broadcast_to(vertices, some.shape)[used]])
             value.append(some[used])
-        places = torch.from_numpy(np.concatenate(index, 1))
-        size = (3 * count, topology.vertex_count)
-        values = torch.from_numpy(np.concatenate(value))
-        return torch.sparse_coo_tensor(places, values, size, check_invariants=True).coalesce()
+        rows, columns = np.concatenate(index, 1)
+        return _sparse(rows, columns, np.concatenate(value), (3 * count, topology.vertex_count))
+
+
+def chosen(values: Tensor, index: Tensor) -> Tensor:
+    """Of values [B, K, ...] those that `index` int64 [B, N] names, [B, N, ...]."""
+    start = values.shape[1] * torch.arange(len(values), device=values.device)[:, None]
+    return values.flatten(0, 1).index_select(0, (start + index).flatten()).unflatten(0, tuple(index.shape))
+
+
+def _product(matrix: Tensor, mesh: Tensor) -> Tensor:
+    """[B, N, 3] of a sparse matrix [N, V] and meshes [B, V, 3]."""
+    flat = torch.sparse.mm(matrix, mesh.transpose(0, 1).reshape(mesh.shape[1], -1))
+    return flat.view(-1, len(mesh), 3).transpose(0, 1)
+
+
+def _sparse(row: np.ndarray, column: np.ndarray, value: np.ndarray, size: tuple[int, int]) -> Tensor:
+    """A float32 matrix in rows; what stands at one place twice is added."""
+    places, values = torch.from_numpy(np.stack([row, column])), torch.from_numpy(value.astype(np.float64))
+    matrix = torch.sparse_coo_tensor(places, values, size, check_invariants=True).coalesce()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        return matrix.float().to_sparse_csr()
+
+
+def _finer(voxels: int, across: int, *, channels: int) -> Tensor:
+    """A matrix [V * V * C, A * A * C] that interpolates V x V values of C channels, outer ones on the border."""
+    place = torch.linspace(0, voxels - 1, across)
+    share = (1 - (place[None] - torch.arange(voxels)[:, None]).abs()).clamp_min(0)
+    return torch.kron(torch.kron(share, share), torch.eye(channels))
 
 
 def _in_cells(image: np.ndarray, voxels: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """R_vol of eq. 4: front-to-back marching of rays through oriented volumetric primitives (P§1.4; Lombardi et al. 2021).
 
 The arithmetic is that of the public ava-256 release: additive opacity that saturates at 1, a slab faded towards its
-faces by exp(-8 (|x|^8 + |y|^8 + |z|^8)), and samples on one grid for all primitives that a ray meets. What a ray costs
-grows with the primitives that it meets; memory grows with rays and with such meetings.
+faces by exp(-8 (|x|^8 + |y|^8 + |z|^8)), and samples on one grid for all primitives that a ray meets. Beyond it,
+opacity that interpolates to less than 0 is none: voxels before a surface may say how far off it is, and so where it is
+between them. What a ray costs grows with the primitives that it meets; memory grows with rays and such meetings.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class Primitives:
     """K oriented boxes in each of B volumes: the slabs M of eq. 4.
 
     `position` [B, K, 3] their centres; `rotation` [B, K, 3, 3], whose columns are their axes; `scale` [B, K, 3], the
-    inverse of half their sizes; `slab` [B, K, D, H, W, 4], red, green, blue and opacity per unit of length, not
-    negative, of voxels whose outer layers lie on the faces. The axes count W, H, D.
+    inverse of half their sizes; `slab` [B, K, D, H, W, 4], red, green, blue and opacity per unit of length, none where
+    it is negative, of voxels whose outer layers lie on the faces. The axes count W, H, D. `rank` int32 [K] says when
+    each is visited in the step that saturates, from 0; without it in the order of the ava-256 release.
 
     Raises:
         ContractError: shapes do not fit.
@@ -46,6 +48,7 @@ class Primitives:
     rotation: Tensor
     scale: Tensor
     slab: Tensor
+    rank: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape, kind = tuple(self.position.shape[:2]), self.position.dtype
@@ -53,10 +56,21 @@ class Primitives:
         check_tensor("Primitives", "rotation", self.rotation, (*shape, 3, 3), kind)
         check_tensor("Primitives", "scale", self.scale, (*shape, 3), kind)
         check_tensor("Primitives", "slab", self.slab, (*shape, "D", "H", "W", 4), kind)
+        if self.rank is not None:
+            check_tensor("Primitives", "rank", self.rank, shape[1:], torch.int32)
         if min(self.slab.shape[2:5]) < 2:
             raise ContractError(
                 f"Primitives: slab is {list(self.slab.shape)}; slabs have 2 voxels or more along each axis."
             )
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What images are differentiable in: position, rotation, scale, slab."""
+        return self.position, self.rotation, self.scale, self.slab
+
+    def visits(self) -> Tensor:
+        """`rank`, or the release's."""
+        return _rank(self.position.shape[1]).to(self.position.device) if self.rank is None else self.rank
 
 
 @dataclass(frozen=True)
@@ -118,14 +132,14 @@ def march(rays: Rays, primitives: Primitives, *, step: float) -> Marched:
         raise ContractError(f"march was given rays of cameras that are not among the {cameras}, numbered from 0.")
     if step <= 0:
         raise ContractError(f"march was given a step of {step}; it must be more than 0.")
-    out, hits = _March.apply(rays, step, primitives.position, primitives.rotation, primitives.scale, primitives.slab)
+    out, hits = _March.apply(rays, step, primitives.visits(), *primitives.tensors)
     return Marched(out[:, :3], out[:, 3], hits)
 
 
 class _March(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, rays: Rays, step: float, position: Tensor, rotation: Tensor, scale: Tensor, slab: Tensor
+        ctx: Any, rays: Rays, step: float, rank: Tensor, position: Tensor, rotation: Tensor, scale: Tensor, slab: Tensor
     ) -> tuple[Tensor, Tensor]:
         tensors = [tensor.detach().contiguous() for tensor in (position, rotation, scale, slab)]
         grid = _Grid.over(rays)
@@ -133,7 +147,7 @@ class _March(torch.autograd.Function):
         hits = torch.empty(len(rays), dtype=torch.int64, device=slab.device)
 
         def one(some: _Grid) -> _Part:
-            part = _Part(some, tensors, step)
+            part = _Part(some, tensors, step, rank)
             part.march(tensors, out, hits)
             return part
 
@@ -155,7 +169,7 @@ class _March(torch.autograd.Function):
                 part.backward(tensors, grad, totals, lane, lanes)
 
         _on_threads(one, list(range(lanes)))
-        return (None, None, *totals)
+        return (None, None, None, *totals)
 
 
 def _zeros(shape: Sequence[int], kind: torch.dtype, device: torch.device) -> Tensor:
@@ -251,9 +265,8 @@ class _Grid:
 class _Part:
     """Some rays that are marched, and what going back takes."""
 
-    def __init__(self, grid: _Grid, tensors: list[Tensor], step: float) -> None:
-        self.grid, self._step = grid, step
-        self._rank = _rank(tensors[0].shape[1]).to(grid.order.device)
+    def __init__(self, grid: _Grid, tensors: list[Tensor], step: float, rank: Tensor) -> None:
+        self.grid, self._step, self._rank = grid, step, rank
         self._gather(tensors)
 
     def march(self, tensors: list[Tensor], out: Tensor, hits: Tensor) -> None:

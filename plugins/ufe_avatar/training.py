@@ -19,7 +19,7 @@ from ufe_avatar.networks.encoders import divergence, sample
 from ufe_avatar.networks.model import primitive_volume
 from ufe_avatar.networks.size import Size
 from ufe_avatar.views import Views
-from ufe_avatar.volume_render import every_pixel, march_pixels, srgb
+from ufe_avatar.volume_render import march_images, march_pixels, srgb
 from ufe_core.budgets import DomeTrainingConfig
 from ufe_core.errors import DataError
 from ufe_core.interfaces.decoder import DecoderTraining
@@ -29,6 +29,7 @@ from ufe_core.types import MeshTopology
 
 _SHOWN_PEOPLE = 6
 _MOST_FITTED = 4096  # frames that principal components are taken of
+_ENDS_PX = 12  # how far beyond the mesh's end slabs may reach in an image
 
 
 class UpmTrainingConfig(DomeTrainingConfig):
@@ -45,6 +46,7 @@ class UpmTrainingConfig(DomeTrainingConfig):
     photometric: float = Field(1.0, ge=0, description="Weight of the pixels' L1 (0..255 scale)")
     geometry: float = Field(5.0, ge=0, description="Weight of the vertices' squared distance (mm^2)")
     texture: float = Field(0.5, ge=0, description="Weight of the texture's L1 (0..255 scale)")
+    coverage: float = Field(0.5, ge=0, description="Weight of opacity's L1 from where the mesh is (0..255 scale)")
     kl: float = Field(1e-3, ge=0, description="Weight of the KL divergence of codes from a unit Gaussian")
     volume: float = Field(0.01, ge=0, description="Weight of the primitives' volume")
 
@@ -70,7 +72,7 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
     presets: ClassVar = {
         "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "uv": 64, "voxels": 4, "width": 0.125,
                   "views": 1, "height": 96, "neutral_texture": 64, "batch": 2, "rays": 64, "picture_every": 4},
-        "cpu": {"steps": 4000, "warmup": 50, "uv": 256, "voxels": 4, "width": 0.25, "clip_norm": 1.0},
+        "cpu": {"steps": 3000, "warmup": 50, "uv": 256, "voxels": 4, "width": 0.25, "clip_norm": 1.0, "rays": 1600},
         "gpu": {"steps": 20_000, "warmup": 200, "uv": 512, "voxels": 4, "width": 0.5, "clip_norm": 1.0, "frames": 64,
                 "views": 4, "height": 768, "batch": 16, "rays": 8192},
         "paper": {"frames": 1000, "views": 8, "height": 1024, "clip_norm": 1.0, "batch": 16, "rays": 147_456},
@@ -109,9 +111,10 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
         painted = resampled(batch.neutral_texture, self.size.uv)
         unlike = _shrunk(decoded.texture - painted) - (batch.texture - batch.resting_texture)
         made, truth = march_pixels(decoded.primitives, batch.views, pixels), _at(batch.image, pixels)
-        counts = _at(self._counted(batch), pixels)
+        coloured, there, known = (_at(some, pixels) for some in self._known(batch))
         terms = {
-            "photometric": 255 * ((made - truth).abs() * counts).sum() / (3 * counts.sum()).clamp_min(1),
+            "photometric": 255 * _mean((made[..., :3] - truth).abs(), coloured),
+            "coverage": 255 * _mean((made[..., 3:] - there).abs(), known),
             "geometry": (decoded.geometry - batch.geometry).square().sum(-1).mean(),
             "texture": 255 * (unlike * self.codec.still).abs().mean(),
             "kl": divergence(mean, log_deviation).mean(),
@@ -127,10 +130,8 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
         frames = np.arange(len(chosen)) % self.config.frames
         batch = self._batch(chosen, frames, 0)
         decoded = self._decode(self._read(batch)[0], batch)
-        height, width = batch.views.height, batch.views.width
-        made = march_pixels(decoded.primitives, batch.views, every_pixel(batch.views))
-        made = made.transpose(1, 2).view(-1, 3, height, width)
-        error = 2 * (made - batch.image).abs() * self._counted(batch)
+        made = march_images(decoded.primitives, batch.views)
+        error = 2 * (made - batch.image).abs() * self._known(batch)[0]
         rows = [torch.cat(list(some), 2) for some in (batch.image, made, error)]
         return srgb(torch.cat(rows, 1))
 
@@ -162,13 +163,22 @@ class UpmTraining(DecoderTraining[UpmTrainingConfig]):
             gaze_of(geometry, neutral, self.codec.eyes), images.float() / 255, views,
         )  # fmt: skip
 
-    def _counted(self, batch: _Batch) -> Tensor:
-        """Float32 [B, 1, H, W]: 1 where an image shows the head, or nothing; 0 on shoulders, which clothes cover."""
+    def _known(self, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Float32 [B, 1, H, W]: which pixels tell the colour, at which centres the mesh is, and which tell opacity.
+
+        Colours count where the head is seen: not on shoulders, which clothes cover, nor on outlines, where a pixel
+        shows some of both sides and the ray through its centre one; and not beside it, where slabs that reach too far
+        would turn black. Opacity counts but for where the mesh ends below the shoulders: slabs end less sharply.
+        """
         height, width = batch.views.height, batch.views.width
-        ids = rasterize(batch.views.project(batch.geometry), self.faces, height=height, width=width)
-        bare = self.codec.rest[self.faces.long(), 1].amax(1) < self.codec.lowest()
-        nothing = batch.image.amax(1) == 0
-        return (torch.where(ids >= 0, bare[ids.clamp_min(0).long()], nothing))[:, None].float()
+        ids = rasterize(batch.views.project(batch.geometry), self.faces, height=height, width=width)[:, None]
+        bare = (self.codec.rest[self.faces.long(), 1].amax(1) < self.codec.lowest())[ids.clamp_min(0).long()]
+        there = (ids >= 0).float()
+        whole = -functional.max_pool2d(-there, 3, 1, 1)
+        wide = 2 * _ENDS_PX + 1
+        across = functional.max_pool2d(there * ~bare, (1, wide), 1, (0, _ENDS_PX))
+        below = functional.max_pool2d(across, (wide, 1), 1, (_ENDS_PX, 0))
+        return whole * bare, there, torch.maximum(there, 1 - below)
 
     def _read(self, batch: _Batch) -> tuple[Tensor, Tensor]:
         return self.codec.encode(batch.texture, batch.geometry, batch.resting_texture, batch.neutral_geometry)
@@ -193,6 +203,11 @@ def _at(image: Tensor, pixels: Tensor) -> Tensor:
     """Values [B, P, C] of images [B, C, H, W]."""
     index = pixels[..., 1].long() * image.shape[-1] + pixels[..., 0].long()
     return image.flatten(2).gather(2, index[:, None].expand(-1, image.shape[1], -1)).transpose(1, 2)
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    """The mean of values [B, P, C] over what is counted [B, P, 1]; 0 of nothing."""
+    return (values * counted).sum() / (values.shape[-1] * counted.sum()).clamp_min(1)
 
 
 def _shrunk(texture: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ufe_avatar.networks.size import Size
 from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.training import UpmTraining
 from ufe_avatar.views import Views, face_mask, frontal_camera
-from ufe_avatar.volume_render import every_pixel, march_pixels
+from ufe_avatar.volume_render import march_images
 from ufe_core.errors import ArtifactError, ConfigError, ContractError
 from ufe_core.head import load_head
 from ufe_core.interfaces.decoder import Decoder
@@ -24,6 +24,7 @@ from ufe_core.types import Avatar, AvatarCode, CameraSpec, CodeSpace, Identity
 from ufe_core.weights import load_weights, sha256_file
 
 _ID = "ufe/upm"
+_FINEST, _SHARP_MM, _COARSE_MM = 3, 1.5, 3.0  # voxels for each of D's, for pixels up to so large; then 2, then 1
 _PEOPLE_AT_A_TIME, _FACES_AT_A_TIME, _IMAGES_AT_A_TIME = 8, 16, 4
 
 
@@ -37,7 +38,8 @@ class UpmDecoder(Decoder[UpmConfig]):
     code_modules = "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp", *(
         f"ufe_avatar.{name}"
         for name in (
-            "codec", "eyeballs", "placement", "raymarch", "raymarch_warp", "training", "views", "volume_render",
+            "codec", "eyeballs", "placement", "raymarch", "raymarch_native", "raymarch_warp", "training", "views",
+            "volume_render",
             *(f"networks.{part}" for part in ("assembler", "atlas", "decoders", "encoders", "layers", "model", "size")),
         )
     )  # fmt: skip
@@ -55,7 +57,7 @@ class UpmDecoder(Decoder[UpmConfig]):
             )
         self.topology = load_head().topology
         try:
-            self.codec = Codec(Size(**spec["size"], conditions=CONDITIONS), self.topology)
+            self.codec = Codec(Size(**spec["size"], conditions=CONDITIONS), self.topology, finer=1)
             self.codec.load_learnt(tensors)
         except (KeyError, TypeError, RuntimeError, ConfigError) as error:
             raise ArtifactError(f"{path} does not fit '{_ID}': {str(error).splitlines()[-1]}") from error
@@ -109,7 +111,8 @@ class UpmDecoder(Decoder[UpmConfig]):
         for start in range(0, len(code.gaze), _IMAGES_AT_A_TIME):
             some = code.part(start, min(start + _IMAGES_AT_A_TIME, len(code.gaze)))
             seen_from = position.expand(len(some.gaze), -1)
-            parts.append(self.codec.decode(some.expression, some.gaze, _subject(some.identity), seen_from).texture)
+            subject = _subject(some.identity)
+            parts.append(self.codec.decode(some.expression, some.gaze, subject, seen_from, finer=1).texture)
         return torch.cat(parts)
 
     def frontal_camera(self, size: int) -> CameraSpec:
@@ -119,15 +122,15 @@ class UpmDecoder(Decoder[UpmConfig]):
         return face_mask(size).to(self.codec.basis.device)
 
     def _marched(self, code: AvatarCode, views: Views, mask: Tensor | None) -> Tensor:
-        decoded = self.codec.decode(code.expression, code.gaze, _subject(code.identity), views.position())
-        count, pixels = len(views), every_pixel(views)
-        if mask is None:
-            colour = march_pixels(decoded.primitives, views, pixels)
-        else:
-            flat = mask.flatten()
-            some = march_pixels(decoded.primitives, views, pixels[:, flat])
-            colour = some.new_zeros(count, len(flat), 3).index_copy(1, flat.nonzero()[:, 0], some)
-        return colour.transpose(1, 2).view(count, 3, views.height, views.width).clamp(0, 1)
+        position, finer = views.position(), _finer_for(views)
+        decoded = self.codec.decode(code.expression, code.gaze, _subject(code.identity), position, finer=finer)
+        return march_images(decoded.primitives, views, mask).clamp(0, 1)
+
+
+def _finer_for(views: Views) -> int:
+    """How fine slabs are to be for views, by what their smallest pixel covers of the head."""
+    covered_mm = float((views.position().norm(dim=1) / views.focal.amax(1)).min())
+    return _FINEST if covered_mm <= _SHARP_MM else 2 if covered_mm <= _COARSE_MM else 1
 
 
 def _code_of(avatar: Avatar) -> AvatarCode:

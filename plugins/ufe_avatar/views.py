@@ -70,6 +70,12 @@ class Views:
             self.rotation[rows], self.translation[rows], self.focal[rows], self.centre[rows], self.width, self.height
         )
 
+    def at(self, rows: Tensor) -> Views:
+        """The views [R] of these numbers."""
+        return Views(
+            self.rotation[rows], self.translation[rows], self.focal[rows], self.centre[rows], self.width, self.height
+        )
+
     def project(self, points: Tensor) -> Tensor:
         """Pixel x, pixel y and depth (mm) [B, N, 3] of points [B, N, 3], mm, head coordinates."""
         x, y, z = (points @ self.rotation.transpose(1, 2) + self.translation[:, None]).unbind(-1)

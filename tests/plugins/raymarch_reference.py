@@ -5,8 +5,11 @@ import torch
 
 def march(rays, primitives, *, step):
     """Colour and opacity [R, 4]."""
+    rank, count = primitives.rank, primitives.position.shape[1]
+    order = visiting_order(count) if rank is None else rank.argsort().tolist()
     out = [
-        _one(rays, r, *(t[int(rays.image[r])] for t in vars(primitives).values()), step=step) for r in range(len(rays))
+        _one(rays, r, *(t[int(rays.image[r])] for t in primitives.tensors), order=order, step=step)
+        for r in range(len(rays))
     ]
     return torch.stack(out) if out else rays.direction.new_zeros(0, 4)
 
@@ -26,17 +29,17 @@ def visiting_order(count):
     return order
 
 
-def _one(rays, r, position, rotation, scale, slab, step):
+def _one(rays, r, position, rotation, scale, slab, *, order, step):
     near, far = float(rays.near[r]), float(rays.far[r])
     steps = max(0, int((far + 1e-5 - near) / step) + 2)
     t = near + step * torch.arange(steps, dtype=slab.dtype)
     t = t[t < far + 1e-5]
     point = rays.origin[int(rays.image[r])] + t[:, None] * rays.direction[r]  # [N, 3]
     y = scale * torch.einsum("kji,nkj->nki", rotation, point[:, None] - position)
-    y = y[:, visiting_order(len(position))]
-    values = torch.stack([_trilinear(slab[k], y[:, n]) for n, k in enumerate(visiting_order(len(position)))], 1)
+    y = y[:, order]
+    values = torch.stack([_trilinear(slab[k], y[:, n]) for n, k in enumerate(order)], 1)
     inside = (y.abs() < 1).all(-1)
-    weight = values[..., 3] * torch.exp(-8 * (y**8).sum(-1)) * step * inside
+    weight = values[..., 3].clamp_min(0) * torch.exp(-8 * (y**8).sum(-1)) * step * inside
     total = weight.reshape(-1).cumsum(0)
     clipped = total.clamp_max(1)
     share = torch.diff(clipped, prepend=clipped.new_zeros(1))

@@ -15,6 +15,10 @@ from ufe_core.types import MeshTopology
 from .gazes import AHEAD
 
 SIZES = [(64, 4), (128, 8)]
+IN_FRONT = (0.0, 0.0, 900.0)
+ABOVE = (16.0, 16.0, -900.0)  # of the flat meshes below, whose upper side looks against z as the head's skin does
+RAISED_MM = 0.03  # slabs begin so much before the mesh
+SEEN_MM = 0.2  # and show what lies on the ray so much before a voxel
 
 
 def islands(topology):
@@ -38,23 +42,36 @@ def islands(topology):
 
 
 class Scene:
-    """A mesh, its atlas and placement, and cells taken apart one by one."""
+    """A mesh, its atlas and placement, and cells taken apart one by one; what lies below `neck_mm` is neck."""
 
-    def __init__(self, topology, mesh, uv, voxels):
+    def __init__(self, topology, mesh, uv, voxels, neck_mm=np.inf):
         self.topology, self.uv, self.voxels, self.across = topology, uv, voxels, 2 * voxels
         self.atlas = build_atlas(topology, uv)
-        self.placement = Placement(topology, self.atlas, voxels, self.across)
-        self.placement.set_rest(torch.from_numpy(mesh))
+        self.placement = Placement(topology, self.atlas, voxels, 2)
+        self.placement.set_rest(torch.from_numpy(mesh), neck_mm=neck_mm)
         self.island = islands(topology)
         self.place(mesh)
 
-    def place(self, mesh):
-        """Put the primitives on another mesh."""
+    def place(self, mesh, eye=IN_FRONT):
+        """Put the primitives on another mesh, seen from `eye`; `on_plane` is where their planes' middles are."""
         self.mesh = mesh
-        placed = self.placement(torch.from_numpy(mesh)[None])
-        names = ("centre", "axes", "half_size", "places", "shell")
-        self.centre, self.axes, self.half_size, self.places, self.shell = (getattr(placed, n)[0].numpy() for n in names)
+        placed = self.placement(torch.from_numpy(mesh)[None], torch.tensor([eye]))
+        names = ("centre", "axes", "half_size", "places", "shell", "facing")
+        found = {name: getattr(placed, name)[0].numpy() for name in names}
+        self.centre, self.axes, self.half_size, self.places, self.shell, self.facing = found.values()
         self.shell = self.shell.reshape(-1, self.voxels, self.across, self.across)
+        # Where no slab is deepened.
+        self.on_plane = self.centre - self.placement.shift.numpy()[:, None] * self.axes[..., 2]
+        self.spacing = 2 * self.half_size[:, 2] / (self.voxels - 1)
+        towards = np.einsum("ki,kij->kj", np.array(eye) - self.on_plane, self.axes)
+        self.slant = towards[:, :2] / -towards[:, 2:]  # of rays, on primitives that face the eye
+
+    def opacity_at(self, k, points):
+        """The shell of primitive k, interpolated at points [n, 3], in mm behind where it begins."""
+        local = (points - self.centre[k]) @ self.axes[k] / self.half_size[k]
+        grid = torch.from_numpy(local).float()[None, None, None]
+        field = torch.from_numpy(self.shell[k])[None, None]
+        return torch.nn.functional.grid_sample(field, grid, align_corners=True)[0, 0, 0, 0].numpy() * self.spacing[k]
 
     def texels(self, cell):
         """Rows and columns of a cell's texels, row by row."""
@@ -89,7 +106,7 @@ def square(*, seam=None, uv_side=32):
     """A unit square of texels, 1 mm each, or two beside a seam at a texel; in the plane z = 0."""
     sides = ((0, 1),) if seam is None else ((0, (seam - 0.05) / uv_side), ((seam + 0.05) / uv_side, 1))
     uv = np.array([[u, v] for side in sides for v in (0, 1) for u in side], np.float32)
-    faces = np.array([[0, 1, 2], [1, 3, 2], [4, 5, 6], [5, 7, 6]], np.int64)[: 2 * len(sides)]
+    faces = np.array([[0, 2, 1], [1, 2, 3], [4, 6, 5], [5, 6, 7]], np.int64)[: 2 * len(sides)]
     topology = MeshTopology(len(uv), faces, uv, faces, {}, np.ones(len(uv), np.float32))
     return topology, np.concatenate([uv * uv_side, np.zeros((len(uv), 1))], 1).astype(np.float32)
 
@@ -100,7 +117,7 @@ def sheet(side):
     uv = np.stack(np.meshgrid(at, at), -1).reshape(-1, 2)
     corner = (at[:-1, None] * (side + 1) + at[None, :-1]).ravel()
     below, beside = corner + side + 1, corner + 1
-    faces = np.concatenate([np.stack(c, 1) for c in ((corner, beside, below), (beside, below + 1, below))])
+    faces = np.concatenate([np.stack(c, 1) for c in ((corner, below, beside), (beside, below, below + 1))])
     weights = np.ones(len(uv), np.float32)
     topology = MeshTopology(len(uv), faces, (uv / side).astype(np.float32), faces, {}, weights)
     return topology, np.concatenate([uv, np.zeros((len(uv), 1))], 1).astype(np.float32)
@@ -127,7 +144,7 @@ def test_a_primitive_lies_on_the_plane_that_fits_its_texels(scene):
     lines = 0
     for k, cell in enumerate(scene.placement.kept.tolist()):
         points, texels = scene.points(cell)
-        np.testing.assert_allclose(scene.centre[k], points.mean(0), atol=1e-3)
+        np.testing.assert_allclose(scene.on_plane[k], points.mean(0), atol=1e-3)
         away = texels - texels.mean(0)
         if np.linalg.matrix_rank(away) < 2:
             lines += 1
@@ -152,25 +169,36 @@ def test_primitives_follow_the_mesh(scene):
     turn *= np.linalg.det(turn)
     mesh = scene.mesh.astype(np.float64)
     both = torch.from_numpy(np.stack([mesh, 2 * mesh @ turn.T + [5, -7, 9]])).float()
-    placed = scene.placement(both)
+    eyes = np.stack([IN_FRONT, 2 * np.array(IN_FRONT) @ turn.T + [5, -7, 9]])
+    placed = scene.placement(both, torch.from_numpy(eyes).float())
     np.testing.assert_allclose(placed.centre[0], scene.centre, atol=1e-4)
-    np.testing.assert_allclose(placed.centre[1], 2 * scene.centre @ turn.T + [5, -7, 9], atol=1e-3)
+    shift = scene.placement.shift.numpy()[:, None] * placed.axes[1, ..., 2].numpy()
+    np.testing.assert_allclose(placed.centre[1].numpy() - shift, 2 * scene.on_plane @ turn.T + [5, -7, 9], atol=1e-3)
     np.testing.assert_allclose(placed.axes[1], turn @ scene.axes, atol=2e-3)
     np.testing.assert_allclose(placed.half_size[1, :, :2], 2 * scene.half_size[:, :2], rtol=5e-3)
     np.testing.assert_allclose(placed.half_size[1, :, 2], scene.half_size[:, 2])
-    np.testing.assert_allclose(placed.places[1], placed.places[0], atol=2e-3)
+    across = 2 / scene.uv / scene.placement.apart.numpy().clip(1e-3)  # of a millimetre at rest, in the texture's unit
+    steep = np.hypot(*scene.slant.T) < 2  # where rays pass what a voxel shows nearer to it than half of SEEN_MM
+    away = np.abs((placed.places[1] - placed.places[0]).numpy()).max(1)
+    assert (away[steep & scene.facing] < 2e-3 + SEEN_MM * across[steep & scene.facing]).all()
 
 
-def test_voxels_show_the_texels_that_they_lie_on():
-    """On a flat square the place in the texture of a voxel is known: where its centre lies, up to a texel outside."""
+@pytest.mark.parametrize("eye", [ABOVE, (916.0, 16.0, -900.0)], ids=["above", "aslant"])
+def test_voxels_show_the_texels_that_rays_passed_before_them(eye):
+    """On a flat square that place is known: where a voxel's centre lies, and a little towards the eye."""
     flat = Scene(*square(), 32, 4)
+    flat.place(flat.mesh, eye)
     line = np.linspace(-1, 1, 8)
     for k, cell in enumerate(flat.placement.kept.tolist()):
         row, column = divmod(cell, 8)
-        np.testing.assert_allclose(flat.centre[k], [4 * column + 2, 4 * row + 2, 0], atol=1e-5)
-        at = np.clip(line * flat.half_size[k, :1], -2.5, 2.5)
-        across, down = np.meshgrid(4 * column + 2 + at, 4 * row + 2 + at)
-        np.testing.assert_allclose((flat.places[k] + 1) * 16, np.stack([across.ravel(), down.ravel()], -1), atol=1e-4)
+        np.testing.assert_allclose(flat.on_plane[k], [4 * column + 2, 4 * row + 2, 0], atol=1e-5)
+        at = line * flat.half_size[k, 0]
+        x, y = (np.clip(at + SEEN_MM * slant, -2.5, 2.5) for slant in flat.slant[k])
+        across, down = np.meshgrid(4 * column + 2 + x, 4 * row + 2 + y)
+        expected = np.stack([across.ravel(), down.ravel()], -1)
+        inner = ((expected >= 0.5) & (expected <= 31.5)).all(1)
+        np.testing.assert_allclose((flat.places[k] + 1)[inner] * 16, expected[inner], atol=1e-4)
+    assert np.abs(flat.slant).max() < (0.02 if eye == ABOVE else 1.1)
     np.testing.assert_allclose(flat.half_size[:, :2], 2.8, rtol=1e-5)
     np.testing.assert_allclose(flat.placement.apart, 1, rtol=1e-5)
 
@@ -178,20 +206,19 @@ def test_voxels_show_the_texels_that_they_lie_on():
 @pytest.mark.parametrize("bent", [False, True], ids=["sheared", "bent"])
 def test_voxels_keep_to_their_texels_on_a_mesh_of_another_shape(bent):
     """A square of many faces, at rest flat, is sheared and stretched, or bent into a bowl: voxels' columns that lie on
-    the mesh show the texels that lie there, and their shells are fullest behind it."""
+    the mesh show the texels that lie there, and their shells begin on it."""
     topology, mesh = sheet(32)
     scene = Scene(topology, mesh, 32, 4)
     x, y = mesh[:, 0].astype(np.float64), mesh[:, 1].astype(np.float64)
     moved = np.stack([1.3 * x + 0.4 * y, 0.9 * y, 0 * x], 1)
     if bent:
         moved = np.stack([x, y, 0.01 * np.square(x - 13) + 0.008 * np.square(y - 17)], 1)
-    scene.place(moved.astype(np.float32))
+    scene.place(moved.astype(np.float32), ABOVE)
     local = np.stack(np.meshgrid(np.linspace(-1, 1, 8), np.linspace(-1, 1, 8)), -1).reshape(-1, 2)
     inner = np.abs(local).max(1) < 0.7
     for k, cell in enumerate(scene.placement.kept.tolist()):
         offset = np.concatenate([local * scene.half_size[k, :2], np.zeros((64, 1))], 1)
-        point = scene.centre[k] + offset @ scene.axes[k].T
-        normal = scene.axes[k][:, 2]
+        point = scene.on_plane[k] + offset @ scene.axes[k].T
         texel = (scene.places[k] + 1) * 16
         if bent:
             rest = np.stack([texel[:, 0], texel[:, 1]], 1)
@@ -200,35 +227,46 @@ def test_voxels_keep_to_their_texels_on_a_mesh_of_another_shape(bent):
             there = np.stack([1.3 * texel[:, 0] + 0.4 * texel[:, 1], 0.9 * texel[:, 1], 0 * texel[:, 0]], 1)
         across = (there - point) @ scene.axes[k][:, :2]
         assert np.abs(across[inner]).max() < 0.12, f"cell {cell}"
-        height = (there - point) @ normal
-        assert np.abs(height[inner]).max() < scene.half_size[k, 2]
+        assert np.abs(scene.opacity_at(k, there[inner]) - RAISED_MM).max() < 0.05
 
 
-def test_a_shell_is_full_behind_the_mesh_and_fades_off_it():
-    """Flat, with many voxels: fullest a little behind the mesh, never nothing, and half of what a ray that looks
-    straight at it meets before it lies in front of the mesh or next to it."""
+def test_a_shell_begins_just_before_the_mesh_and_ends_a_little_behind_it():
+    """Flat, with many voxels: along every column signed distances, to where it begins or to where it ends."""
     flat = Scene(*square(), 32, 16)
-    assert flat.shell.min() > 0 and flat.shell.max() <= 1
-    assert np.ptp(flat.shell, axis=(0, 2, 3)).max() < 1e-4
-    depth = np.linspace(-1, 1, 16) * flat.half_size[0, 2]
-    profile = flat.shell[0, :, 0, 0]
-    fullest = depth[profile.argmax()]
-    assert 0 < fullest < 0.5 * flat.half_size[0, 2]
-    assert (np.diff(profile)[: profile.argmax()] > -1e-6).all() and (np.diff(profile)[profile.argmax() :] < 1e-6).all()
+    flat.place(flat.mesh, ABOVE)
+    depth = np.linspace(-1, 1, 16) * flat.half_size[0, 2] + float(flat.placement.shift[0])
+    begins, ends = depth + RAISED_MM, 2 * flat.spacing[0] - RAISED_MM - depth
+    inner = flat.shell[:, :, 8:-8, 8:-8]  # border texels' outer columns are off the square
+    expected = np.clip(np.minimum(begins, ends) / flat.spacing[0], -1, 1)[:, None, None]
+    np.testing.assert_allclose(inner, np.broadcast_to(expected, inner.shape), atol=1e-4)
+    assert expected.min() == -1 and expected.max() > 0.5
 
 
-def test_shells_are_fullest_where_the_heads_surface_is(scene):
-    """The voxel nearest to a texel, among those over it, or one beside it is fullest; more often the one behind it."""
-    right = sunk = total = 0
-    depths, line = np.linspace(-1, 1, scene.voxels), np.linspace(-1, 1, scene.across)
+def test_shells_begin_where_the_heads_surface_is(scene):
+    """At texels that face the eye, interpolated between voxels: on the mesh, as far as voxels can follow it."""
+    away = []
     for k, cell in enumerate(scene.placement.kept.tolist()):
-        points, _ = scene.points(cell)
-        local = (points - scene.centre[k]) @ scene.axes[k] / scene.half_size[k]
-        column, row = np.abs(local[:, :2, None] - line).argmin(-1).T
-        depth = np.abs(local[:, 2:] - depths).argmin(-1)
-        behind = scene.shell[k][:, row, column].argmax(0) - depth
-        right, sunk, total = right + (np.abs(behind) <= 1).sum(), sunk + behind.sum(), total + len(points)
-    assert right > 0.96 * total and sunk > 0
+        points, texels = scene.points(cell)
+        faces = scene.atlas.faces[tuple((texels - 0.5).astype(int).T[::-1])]
+        a, b, c = scene.mesh[scene.topology.faces[faces]].astype(np.float64).transpose(1, 0, 2)
+        towards = np.array(IN_FRONT) - a
+        cosine = (np.cross(b - a, c - a) * towards).sum(1)
+        cosine /= np.linalg.norm(np.cross(b - a, c - a), axis=1) * np.linalg.norm(towards, axis=1)
+        away.extend(scene.opacity_at(k, points[cosine > 0.3]) - RAISED_MM)
+    assert len(away) > 500
+    within = np.mean(np.abs(away) < 32 / scene.uv)
+    assert within > 0.8, f"{within:.2f} of {len(away)} texels have their shell within {32 / scene.uv} mm"
+
+
+def test_only_what_faces_the_eye_is_there(scene, head):
+    """From the front and from behind together, every primitive is seen; what faces away is empty."""
+    seen = []
+    for eye in (IN_FRONT, (0.0, 0.0, -900.0)):
+        scene.place(scene.mesh, eye)
+        assert (scene.shell[~scene.facing] <= 0).all() and 0.2 < scene.facing.mean() < 0.9
+        seen.append(scene.facing)
+    scene.place(scene.mesh)
+    assert np.mean(seen[0] | seen[1]) > 0.99 and np.mean(seen[0] & seen[1]) < 0.6
 
 
 def test_slabs_end_with_their_island(head):
@@ -245,7 +283,7 @@ def test_slabs_end_with_their_island(head):
         where = np.stack([columns[near], rows[near]], -1) + 0.5
         texel = (scene.places[k] + 1) * scene.uv / 2
         away = np.abs(texel[:, None] - where[None]).max(-1).min(1)
-        empty = scene.shell[k].reshape(scene.voxels, -1).max(0) == 0
+        empty = scene.shell[k].reshape(scene.voxels, -1).max(0) <= 0
         assert empty[away > 2].all(), f"cell {cell}"
         outside += int((away > 2).sum())
     assert outside > 0
@@ -254,7 +292,7 @@ def test_slabs_end_with_their_island(head):
 def test_a_cell_with_two_islands_is_that_of_the_one_nearest_to_its_middle():
     """A seam at texel 10.7: of its cells, three texels in a row are left of it, and no voxel shows the other side."""
     scene = Scene(*square(seam=10.7), 32, 4)
-    planes = scene.centre.reshape(8, 8, 3)
+    planes = scene.on_plane.reshape(8, 8, 3)
     np.testing.assert_allclose(planes[:, 2, 0], 9.5, atol=1e-4)  # texels 8, 9 and 10
     np.testing.assert_allclose(planes[:, 3, 0], 14, atol=1e-4)
     shown = (scene.places.reshape(8, 8, 64, 2)[:, 2, :, 0] + 1) * 16
@@ -265,11 +303,9 @@ def test_a_cell_with_two_islands_is_that_of_the_one_nearest_to_its_middle():
 
 
 def test_the_codec_marches_these_boxes(head):
-    """At rest, with no motion beside the mesh, primitives have these centres, axes, sizes and shells.
-
-    Where clothes begin on everybody the avatar ends: shells there are empty.
-    """
-    scene = Scene(head.topology, head.template, 128, 4)
+    """At rest, with no motion beside the mesh, those that face the eye have these centres, axes, sizes and shells."""
+    throat = head.template[head.topology.region("face"), 1].max() - 28
+    scene = Scene(head.topology, head.template, 128, 4, throat)
     torch.manual_seed(0)
     codec = Codec(Size(128, 4, 0.125, CONDITIONS), head.topology).requires_grad_(False)
     rest = torch.from_numpy(head.template)[None]
@@ -281,13 +317,47 @@ def test_the_codec_marches_these_boxes(head):
     codec.texture.g.zero_()
     subject = codec.identity(torch.full((1, 3, 128, 128), 0.5), rest)
     made = codec.decode(torch.zeros(1, CODE_SIZE), AHEAD, subject, torch.tensor([[0.0, 0, 900]])).primitives
-    np.testing.assert_allclose(made.position[0] * codec.radius_mm, scene.centre, atol=1e-3)
-    np.testing.assert_allclose(made.rotation[0], scene.axes, atol=1e-3)
-    np.testing.assert_allclose(codec.radius_mm / made.scale[0], scene.half_size, rtol=1e-3)
-    reach = np.einsum("kj,kj->k", np.abs(scene.axes[:, 1]), scene.half_size)
-    bare = scene.centre[:, 1] - reach <= float(codec.lowest())
-    assert 0.5 < bare.mean() < 1 and not made.slab[0, ..., 3][~bare].any()
-    share = made.slab[0, bare, ..., 3] / made.slab[0, bare, ..., 3].amax((1, 2, 3), keepdim=True)
-    shell = scene.shell[bare] / scene.shell[bare].max((1, 2, 3), keepdims=True)
+    seen = scene.facing
+    np.testing.assert_allclose(made.position[0] * codec.radius_mm, scene.centre[seen], atol=1e-3)
+    np.testing.assert_allclose(made.rotation[0], scene.axes[seen], atol=1e-3)
+    np.testing.assert_allclose(codec.radius_mm / made.scale[0], scene.half_size[seen], rtol=1e-3)
+    share, shell = made.slab[0, ..., 3] / made.slab[0, ..., 3].amax(), scene.shell[seen]
     assert np.corrcoef(share.flatten(), shell.ravel())[0, 1] > 0.9
+    assert np.array_equal(share.sign(), np.sign(shell))
     np.testing.assert_allclose(made.slab[..., :3], 0.5, atol=1e-5)
+
+
+def test_those_of_the_neck_are_as_deep_as_each_mesh_asks(head):
+    """A throat that bulges in and out by 12 mm is inside their boxes; elsewhere boxes are as they were."""
+    throat = 105.0
+    scene = Scene(head.topology, head.template, 128, 4, throat)
+    plain = Scene(head.topology, head.template, 128, 4)
+    neck = scene.placement.on_neck.numpy()
+    assert 0.03 < neck.mean() < 0.2 and (scene.on_plane[neck, 1] > throat - 6).all()
+    np.testing.assert_allclose(scene.half_size[~neck], plain.half_size[~neck])
+    assert (scene.half_size[neck, 2] >= plain.half_size[neck, 2] - 1e-4).all()
+    moved = head.template.astype(np.float64)
+    moved[:, 2] += 12 * np.sin(moved[:, 0] / 5) * np.clip((moved[:, 1] - throat) / 10, 0, 1)
+    outside = {}
+    for name, each in (("plain", plain), ("deeper", scene)):
+        each.place(moved.astype(np.float32))
+        reached = []
+        for k in np.flatnonzero(neck & (scene.on_plane[:, 1] > throat + 10)):
+            points, _ = each.points(int(each.placement.kept[k]))
+            depth = (points - each.centre[k]) @ each.axes[k][:, 2] / each.half_size[k, 2]
+            reached.extend(np.abs(depth) > 1)
+        outside[name] = np.mean(reached)
+    assert outside["plain"] > 0.1 and outside["deeper"] < 0.15 * outside["plain"]
+
+
+def test_a_columns_mesh_is_as_deep_as_its_slope_takes_it_to_there():
+    """On a tilted plane exactly, from wherever columns have their points; folded points tell nothing."""
+    placement = Scene(*square(), 32, 4).placement
+    generator = torch.Generator().manual_seed(0)
+    row, column = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    at = torch.stack([column, row], -1).view(1, 1, 64, 2) + 0.2 * torch.rand(2, 3, 64, 2, generator=generator)
+    missed = torch.rand(2, 3, 64, 2, generator=generator) - 0.5
+    slope = torch.tensor([0.3, -0.8])
+    rise = placement._rise(torch.cat([at, at @ slope[:, None] + 2], -1), missed)
+    torch.testing.assert_close(rise, missed @ slope, atol=1e-5, rtol=0)
+    assert not placement._rise(torch.cat([at.flip(3), at @ slope[:, None]], -1), missed).any()

@@ -49,7 +49,7 @@ def rgba(marched):
 def gradients(out, volume):
     """Of a weighted sum; the weights depend on the shape alone."""
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(out)
-    return torch.autograd.grad((out * weights).sum(), [getattr(volume, name) for name in NAMES])
+    return torch.autograd.grad((out * weights).sum(), volume.tensors)
 
 
 def relative(found, expected):
@@ -69,7 +69,7 @@ def test_float64_meets_the_dense_reference(count, density):
 @pytest.mark.parametrize("density", [0.3, 8.0])
 def test_float32_meets_the_dense_reference_in_float64(density):
     volume, lines = primitives(density=density, kind=torch.float32), rays(kind=torch.float32)
-    exact = Primitives(*(getattr(volume, name).detach().double().requires_grad_() for name in NAMES))
+    exact = Primitives(*(tensor.detach().double().requires_grad_() for tensor in volume.tensors))
     wide = Rays(lines.origin.double(), lines.direction.double(), lines.image, lines.near.double(), lines.far.double())
     found, expected = rgba(march(lines, volume, step=STEP)), reference.march(wide, exact, step=STEP)
     assert float((found - expected).detach().abs().max()) < 1e-5
@@ -111,7 +111,7 @@ def row_of_boxes(begins, counts, kind):
 
 def saturating_in(sample, volume, lines):
     """The boxes, their opacity scaled so that the ray saturates half way through that sample."""
-    thin = Primitives(*(tensor.double().clone() for tensor in vars(volume).values()))
+    thin = Primitives(*(tensor.double().clone() for tensor in volume.tensors))
     thin.slab[..., 3] *= 1e-3
 
     def until(end):
@@ -145,11 +145,44 @@ def test_boxes_may_begin_and_end_where_chunks_do(begin, count, kind, most):
     assert float((found - reference.march(lines, volume, step=STEP)).abs().max()) < most
     # What a ray sees is the sum of what it sees of each box, as long as it does not saturate.
     alone = [
-        rgba(march(lines, Primitives(*(t[:, k : k + 1].contiguous() for t in vars(volume).values())), step=STEP))
+        rgba(march(lines, Primitives(*(tensor[:, k : k + 1].contiguous() for tensor in volume.tensors)), step=STEP))
         for k in range(4)
     ]
     assert all(one[0, 3] > 0 for one in alone)
     torch.testing.assert_close(found, sum(alone), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("kind, most, most_gradient", [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-12, 1e-10)])
+@pytest.mark.parametrize("density", [0.6, 16.0])
+def test_opacity_that_interpolates_to_less_than_nothing_is_none(density, kind, most, most_gradient):
+    thick = primitives(count=12, density=density, kind=kind)
+    slab = (thick.slab.detach() - torch.tensor([0, 0, 0, 0.5 * density], dtype=kind)).requires_grad_()
+    volume, lines = Primitives(thick.position, thick.rotation, thick.scale, slab), rays(30, kind=kind)
+    assert 0.3 < float((slab[..., 3] < 0).double().mean()) < 0.7
+    found, expected = rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP)
+    assert float((found - expected).detach().abs().max()) < most
+    assert float(found[:, 3].detach().mean()) > 0.03
+    for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, volume), strict=True):
+        assert relative(mine, theirs) < most_gradient, name
+
+
+@pytest.mark.parametrize("kind, most, most_gradient", [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-12, 1e-10)])
+def test_ranks_say_which_of_boxes_that_saturate_together_come_first(kind, most, most_gradient):
+    boxes, lines = primitives(count=12, density=16, kind=kind), rays(30, kind=kind)
+    rank = torch.randperm(12, generator=torch.Generator().manual_seed(5)).int()
+    given = boxes.tensors
+    volume = Primitives(*given, rank)
+    found, expected = rgba(march(lines, volume, step=STEP)), reference.march(lines, volume, step=STEP)
+    assert float((found - expected).detach().abs().max()) < most
+    assert float((found - rgba(march(lines, boxes, step=STEP))).detach().abs().max()) > 1e-3
+    for name, mine, theirs in zip(NAMES, gradients(found, volume), gradients(expected, volume), strict=True):
+        assert relative(mine, theirs) < most_gradient, name
+    # Boxes may then be listed in any order, and others that no ray meets among them.
+    listed = torch.randperm(12, generator=torch.Generator().manual_seed(6))
+    far = [boxes.position[:, :2] + 50, *(tensor[:, :2] for tensor in given[1:])]
+    more = [torch.cat([tensor[:, listed], other], 1) for tensor, other in zip(given, far, strict=True)]
+    same = march(lines, Primitives(*more, torch.cat([rank[listed], torch.tensor([12, 13]).int()])), step=STEP)
+    torch.testing.assert_close(rgba(same), found, atol=most, rtol=0)
 
 
 def test_the_dense_cases_saturate_and_the_thin_ones_do_not():
@@ -259,8 +292,8 @@ def test_threads_change_no_image_and_no_gradient_and_the_order_of_rays_no_image(
 
 def test_memory_is_what_the_rays_meet():
     volume, lines = primitives(volumes=1, count=400), rays(100, cameras=1)
-    tensors = [tensor.detach().contiguous() for tensor in vars(volume).values()]
-    part = raymarch._Part(raymarch._Grid.over(lines), tensors, STEP)
+    tensors = [tensor.detach().contiguous() for tensor in volume.tensors]
+    part = raymarch._Part(raymarch._Grid.over(lines), tensors, STEP, volume.visits())
     hits = torch.zeros(100, dtype=torch.int64)
     part.march(tensors, torch.zeros(100, 4, dtype=torch.float64), hits)
     assert int(hits.max()) > 64, "more than a list of a fixed and common length holds"
@@ -280,7 +313,7 @@ def test_more_hits_than_can_be_numbered_are_an_error(monkeypatch):
 @pytest.mark.parametrize("density", [0.3, 8.0])
 def test_gradcheck(density):
     volume, lines = primitives(volumes=1, count=3, density=density), rays(5, cameras=1)
-    tensors = [getattr(volume, name) for name in NAMES]
+    tensors = volume.tensors
     # The window is 3e-4, not 0, at a box' face: a step across it is no slope.
     assert torch.autograd.gradcheck(
         lambda *given: rgba(march(lines, Primitives(*given), step=STEP)), tensors, eps=1e-7, atol=1e-4, rtol=1e-3,
@@ -312,6 +345,8 @@ def test_what_does_not_fit_is_refused_in_one_line():
         Primitives(volume.position, volume.rotation[:, :3], volume.scale, volume.slab)
     with pytest.raises(ContractError, match="2 voxels or more"):
         Primitives(volume.position, volume.rotation, volume.scale, volume.slab[:, :, :1])
+    with pytest.raises(ContractError, match=r"rank: expected int32 \[6\], found int64 \[6\]"):
+        Primitives(volume.position, volume.rotation, volume.scale, volume.slab, torch.arange(6))
     with pytest.raises(ContractError, match="rays.origin: expected float64"):
         march(rays(kind=torch.float32), volume, step=STEP)
     for image in (lines.image + 1, lines.image - 1):

@@ -114,7 +114,7 @@ def explained(what: str, where: Path, *, only_full: bool = False) -> Iterator[No
         yield
     except OSError as error:
         if error.errno in _FULL:
-            reason = "the disk is full. Free some space, or set UFE_HOME to a folder on a larger disk"
+            reason = "the disk is full. Free some space, or write to a larger disk (UFE_HOME, or the command's --out)"
         elif only_full:
             raise
         elif error.errno in _DENIED:

@@ -94,8 +94,8 @@ def test_unknown_command_suggests(ufe):
         (
             OSError(errno.ENOSPC, "No space left", "/a/b"),
             1,
-            "ufe: error: The disk is full, writing '/a/b'. Free some space, or set UFE_HOME to a folder on a "
-            "larger disk; finished work is kept.\n",
+            "ufe: error: The disk is full, writing '/a/b'. Free some space, or write to a larger disk "
+            "(UFE_HOME, or the command's --out); finished work is kept.\n",
         ),
         (
             PermissionError(errno.EACCES, "Permission denied", "/a"),
@@ -105,7 +105,7 @@ def test_unknown_command_suggests(ufe):
         (
             KeyboardInterrupt(),
             130,
-            "ufe: interrupted; finished work is kept, run the same command again to continue\n",
+            "ufe: interrupted; finished work is kept, run the same command again to go on\n",
         ),
     ],
 )

@@ -122,7 +122,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("ufe: interrupted; finished work is kept, run the same command again to continue", err=True)
+        click.echo("ufe: interrupted; finished work is kept, run the same command again to go on", err=True)
         return 130
     except BrokenPipeError:
         raise
@@ -138,8 +138,8 @@ def _explain_os_error(error: OSError) -> str:
     where = f" '{error.filename}'" if error.filename is not None else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return (
-            f"The disk is full{', writing' + where if where else ''}. Free some space, or set UFE_HOME to a "
-            "folder on a larger disk; finished work is kept."
+            f"The disk is full{', writing' + where if where else ''}. Free some space, or write to a larger disk "
+            "(UFE_HOME, or the command's --out); finished work is kept."
         )
     reason = error.strerror or str(error) or type(error).__name__
     return f"{reason}:{where}." if where else f"{reason}."

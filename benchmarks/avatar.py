@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.nn import functional
 
@@ -26,7 +28,7 @@ from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.upm import UpmDecoder
 from ufe_avatar.views import Views, camera_around
 from ufe_avatar.volume_render import srgb
-from ufe_bench.aggregate import summarise
+from ufe_bench.aggregate import paired_difference, summarise
 from ufe_core.head import load_head
 from ufe_core.ops.rasterize import interpolate, rasterize
 from ufe_core.packed_dome import DomeRequest, PackedDome, pack_domes
@@ -41,6 +43,8 @@ GAZE_DEGREES = (-20, -10, 0, 10, 20)
 _EYE_PX = 256
 _IRIS_COSINE, _LEAST_IRIS_PX = np.cos(np.radians(35)), 1500  # what is compared: the iris and a little around it
 _VIEWS = (-45.0, 0.0, 45.0)
+
+ItemT = TypeVar("ItemT")
 
 
 def main() -> None:
@@ -76,15 +80,16 @@ def reconstruction(
 
     Beside it, rendered as a textured mesh: the person's neutral face; the neutral plus a linear PCA of as many numbers
     as the code has, of how meshes and textures of the training people differ from neutral, both scaled to the same
-    variance; and the true mesh with its true texture, as far as a mesh can show it. Pixels count where the true mesh
-    is seen above the shoulders. L1 of 255, PSNR in dB, mesh in mm over the face, texture L1 of 255 at 64 texels.
+    variance; and the true mesh with its true texture, as far as a mesh can show it; and the avatar less the PCA, person
+    by person. Pixels count where the true mesh is seen above the shoulders. L1 of 255, PSNR in dB, mesh in mm over
+    the face, texture L1 of 255 at 64 texels.
     """
     pca = _Pca(learnt)
     render = MeshRenderer(decoder.topology)
     face = torch.from_numpy(decoder.topology.region("face"))
     eyes = [torch.from_numpy(decoder.topology.region(f"eye_{side}")) for side in ("left", "right")]
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for dome in seen:
+    for dome in _told(seen, "reconstruction"):
         count = len(dome.frames)
         mesh, image = torch.from_numpy(dome.geometry[:].copy()), torch.from_numpy(dome.images[:, 0].copy()) / 255
         texture = torch.from_numpy(dome.texture[:].copy()) / 255
@@ -128,7 +133,8 @@ def reconstruction(
             }
             for key, value in values.items():
                 found.setdefault(name, {}).setdefault(key, {})[dome.subject] = value
-    return {name: {key: _interval(values) for key, values in row.items()} for name, row in found.items()}
+    rows = {name: {key: _interval(values) for key, values in row.items()} for name, row in found.items()}
+    return {**rows, "upm - pca": {key: _apart(found["upm"][key], found["pca"][key]) for key in found["upm"]}}
 
 
 def across_people(decoder: UpmDecoder, source: SyntheticSource, people: Sequence[str]) -> dict[str, Any]:
@@ -138,19 +144,19 @@ def across_people(decoder: UpmDecoder, source: SyntheticSource, people: Sequence
     """
     face = torch.from_numpy(decoder.topology.region("face"))
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for a, b in zip(people, [*people[1:], people[0]], strict=True):
-        performer, other = source.captures([a, b])
+    captures = source.captures(list(people))
+    neutrals = {capture.subject: _neutral_of(capture, source) for capture in _told(captures, "resting faces")}
+    for performer, b in _told(list(zip(captures, [*people[1:], people[0]], strict=True)), "across people"):
         assert isinstance(performer, SyntheticCapture)
         frames = performer.spread(FRAMES, seed=2)
         motion = performer._performance.motion(frames)
-        resting = {who: _neutral_of(capture, source) for who, capture in (("a", performer), ("b", other))}
         read = torch.from_numpy(performer.texture(frames, size=READ_TEXELS)) / 255
-        code = decoder.read(read, torch.from_numpy(performer.geometry(frames)), *resting["a"][1:])
+        code = decoder.read(read, torch.from_numpy(performer.geometry(frames)), *neutrals[performer.subject][1:])
         number = int(b[1:])
         scene = source.studio(number, 0).scene
         mesh = torch.from_numpy(scene.pose(motion.expression, motion.gaze)[:, : scene.head_count])
         texture = torch.from_numpy(source.dome_of(number).texture_of(motion, size=READ_TEXELS)) / 255
-        painted, small, still = resting["b"]
+        painted, small, still = neutrals[b]
         identity = decoder.identity(painted, still[:1]).rows(torch.zeros(FRAMES, dtype=torch.int64))
         gaze = torch.from_numpy(motion.gaze)
         shown = {"neutral": (still, small)}
@@ -173,7 +179,7 @@ def gaze_control(decoder: UpmDecoder, seen: Sequence[PackedDome]) -> dict[str, A
     still_code = torch.zeros(1, CODE_SIZE)
     ahead = torch.tensor([0.0, 0.0, 1.0])
     errors: dict[str, list[float]] = {}
-    for dome in seen:
+    for dome in _told(seen, "gaze"):
         still = torch.from_numpy(dome.neutral_geometry.copy())[None]
         identity = decoder.identity(torch.from_numpy(dome.neutral_texture.copy())[None] / 255, still)
         for name in ("left", "right"):
@@ -296,6 +302,11 @@ class _Pca:
         return first.view(-1, *self.shapes[0]), second.view(-1, *self.shapes[1])
 
 
+def _told(items: Sequence[ItemT], what: str) -> Iterable[ItemT]:
+    """The items, with a progress bar on standard error."""
+    return track(items, description=what, console=Console(stderr=True))
+
+
 def _request(frames: int) -> DomeRequest:
     return DomeRequest(frames, 2, HEIGHT, READ_TEXELS, NEUTRAL_TEXELS)
 
@@ -360,6 +371,12 @@ def _moved(camera: CameraSpec, pose: np.ndarray) -> CameraSpec:
 def _interval(values: dict[str, float]) -> dict[str, Any]:
     summary = summarise(values)
     return {"mean": round(summary.mean, 4), "ci95": [round(end, 4) for end in summary.ci95]}
+
+
+def _apart(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, Any]:
+    """The mean of people's own differences, which is surer than the difference of two means."""
+    found = paired_difference(ours, theirs)
+    return {"mean": round(found.mean, 4), "ci95": [round(end, 4) for end in found.ci95]}
 
 
 def _write(path: Path, image: np.ndarray) -> None:

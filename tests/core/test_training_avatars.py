@@ -85,7 +85,7 @@ def test_progress_tells_domes_then_steps(straight):
     _, told, _ = straight
     stages = [(p.stage, p.done, p.total) for p in told]
     assert stages == [("domes", 1, 2), ("domes", 2, 2), *(("train", n, 5) for n in range(1, 6))]
-    terms = {"photometric", "geometry", "texture", "kl", "volume", "total"}
+    terms = {"photometric", "coverage", "geometry", "texture", "kl", "volume", "total"}
     assert set(told[-1].losses) == terms and all(p.resumed_at == 0 for p in told)
 
 
@@ -118,7 +118,7 @@ def test_pictures_show_how_far_it_is(straight):
         truth, avatar, error = image[:48], image[48:96], image[96:]
         assert truth.max() > 100 and avatar.max() > 60 and 0 < error.mean() < truth.mean()
     log = straight[2]["log.csv"].decode().splitlines()
-    assert log[0] == "step,learning_rate,total,geometry,kl,photometric,texture,volume" and len(log) == 6
+    assert log[0] == "step,learning_rate,total,coverage,geometry,kl,photometric,texture,volume" and len(log) == 6
 
 
 def test_trained_once_is_trained(straight, store):

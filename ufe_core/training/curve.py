@@ -11,7 +11,8 @@ from ufe_core.store import write_atomic
 
 _TITLES = {
     "total": "all, weighted", "photometric": "photometric, of 255", "coverage": "opacity, of 255",
-    "texture": "texture, of 255", "geometry": "geometry, mm²", "gaze": "gaze, rad²", "kl": "KL divergence", "volume": "primitives' volume",
+    "texture": "texture, of 255", "geometry": "geometry, mm²", "gaze": "gaze, rad²", "kl": "KL divergence",
+    "volume": "primitives' volume",
 }  # fmt: skip
 _COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _NO_LOSS = ("step", "learning_rate")

@@ -28,7 +28,7 @@ from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.upm import UpmDecoder
 from ufe_avatar.views import Views, camera_around
 from ufe_avatar.volume_render import srgb
-from ufe_bench.aggregate import paired_difference, summarise
+from ufe_bench.aggregate import PairedDifference, Summary, paired_difference, summarise
 from ufe_core.head import load_head
 from ufe_core.ops.rasterize import interpolate, rasterize
 from ufe_core.packed_dome import DomeRequest, PackedDome, pack_domes
@@ -133,8 +133,9 @@ def reconstruction(
             }
             for key, value in values.items():
                 found.setdefault(name, {}).setdefault(key, {})[dome.subject] = value
-    rows = {name: {key: _interval(values) for key, values in row.items()} for name, row in found.items()}
-    return {**rows, "upm - pca": {key: _apart(found["upm"][key], found["pca"][key]) for key in found["upm"]}}
+    rows = {name: {key: _interval(summarise(values)) for key, values in row.items()} for name, row in found.items()}
+    apart = {key: paired_difference(values, found["pca"][key]) for key, values in found["upm"].items()}
+    return {**rows, "upm - pca": {key: _interval(value) for key, value in apart.items()}}
 
 
 def across_people(decoder: UpmDecoder, source: SyntheticSource, people: Sequence[str]) -> dict[str, Any]:
@@ -167,7 +168,7 @@ def across_people(decoder: UpmDecoder, source: SyntheticSource, people: Sequence
             row = found.setdefault(name, {"mesh_mm": {}, "texture_l1": {}})
             row["mesh_mm"][b] = float((geometry - mesh)[:, face].norm(dim=-1).mean())
             row["texture_l1"][b] = 255 * float((unwrapped - texture).abs().mean())
-    return {name: {key: _interval(values) for key, values in row.items()} for name, row in found.items()}
+    return {name: {key: _interval(summarise(values)) for key, values in row.items()} for name, row in found.items()}
 
 
 def gaze_control(decoder: UpmDecoder, seen: Sequence[PackedDome]) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def gaze_control(decoder: UpmDecoder, seen: Sequence[PackedDome]) -> dict[str, A
                 errors.setdefault(dome.subject, []).append(float(np.degrees(np.arccos(cosine))))
     means = {subject: float(np.mean(values)) for subject, values in errors.items()}
     every = np.concatenate(list(errors.values()))
-    return {"error_deg": _interval(means), "p95_deg": round(float(np.percentile(every, 95)), 2)}
+    return {"error_deg": _interval(summarise(means)), "p95_deg": round(float(np.percentile(every, 95)), 2)}
 
 
 class _Eye:
@@ -368,14 +369,7 @@ def _moved(camera: CameraSpec, pose: np.ndarray) -> CameraSpec:
                       camera.intrinsics, rotation, translation)  # fmt: skip
 
 
-def _interval(values: dict[str, float]) -> dict[str, Any]:
-    summary = summarise(values)
-    return {"mean": round(summary.mean, 4), "ci95": [round(end, 4) for end in summary.ci95]}
-
-
-def _apart(ours: dict[str, float], theirs: dict[str, float]) -> dict[str, Any]:
-    """The mean of people's own differences, which is surer than the difference of two means."""
-    found = paired_difference(ours, theirs)
+def _interval(found: Summary | PairedDifference) -> dict[str, Any]:
     return {"mean": round(found.mean, 4), "ci95": [round(end, 4) for end in found.ci95]}
 
 

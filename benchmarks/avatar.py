@@ -146,7 +146,7 @@ def across_people(decoder: UpmDecoder, source: SyntheticSource, people: Sequence
     face = torch.from_numpy(decoder.topology.region("face"))
     found: dict[str, dict[str, dict[str, float]]] = {}
     captures = source.captures(list(people))
-    neutrals = {capture.subject: _neutral_of(capture, source) for capture in _told(captures, "resting faces")}
+    neutrals = {capture.subject: _neutral_of(capture) for capture in _told(captures, "resting faces")}
     for performer, b in _told(list(zip(captures, [*people[1:], people[0]], strict=True)), "across people"):
         assert isinstance(performer, SyntheticCapture)
         frames = performer.spread(FRAMES, seed=2)
@@ -319,10 +319,9 @@ def _resized(texture: Tensor, side: int) -> Tensor:
     return functional.interpolate(texture, (side, side), mode=mode)
 
 
-def _neutral_of(capture: SyntheticCapture, source: SyntheticSource) -> tuple[Tensor, Tensor, Tensor]:
+def _neutral_of(capture: SyntheticCapture) -> tuple[Tensor, Tensor, Tensor]:
     """Of the resting face the texture, the texture as codes are read from it, and the geometry."""
-    neutral = capture.neutral()
-    resting = source.dome([capture.subject])[0].neutral(size=READ_TEXELS)
+    neutral, resting = capture.neutral(), capture.neutral(size=READ_TEXELS)
     return (
         torch.from_numpy(neutral.texture)[None] / 255,
         (torch.from_numpy(resting.texture)[None] / 255).expand(FRAMES, -1, -1, -1),

@@ -14,7 +14,6 @@ from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.packed import PackedCapture
 from ufe_core.store import Store, code_fingerprint, fingerprint
-from ufe_core.training.data import prefetched
 from ufe_core.weights import load_weights, save_weights
 
 _AT_A_TIME = 32
@@ -31,43 +30,35 @@ def labelled(
 
     Args:
         captures: of session 0, packed with textures of the decoder's `reads_texture`.
-        source: where they come from; it is asked for geometry and for dome captures, which have the neutral texture.
+        source: where they come from, which knows the geometry of their frames.
         decoder: who reads.
         store: where codes are kept.
         progress: called with the number of captures done.
 
     Raises:
-        DataError: a capture has no texture, no geometry or no neutral face, or its subject no dome capture.
+        DataError: a capture has no texture, no geometry or no neutral face.
     """
     if not decoder.reads_texture:
         return list(captures)
     code = code_fingerprint(__name__, type(decoder).__module__, *decoder.code_modules)
-    made_by = [decoder.code_space.name, code, source.fingerprint, source.dome_fingerprint]
+    made_by = [decoder.code_space.name, code, source.fingerprint]
     keys = [fingerprint([*made_by, capture.capture, capture.sha256]) for capture in captures]
     codes = {key: found for key in keys if (found := _kept(store, key)) is not None}
     missing = [k for k, key in enumerate(keys) if key not in codes]
     if progress:
         progress(len(captures) - len(missing))
 
-    def exact(step: int) -> tuple[np.ndarray | None, np.ndarray]:
-        """What the source says of a capture; making a subject ready is most of the work."""
-        capture = captures[missing[step]]
-        resting = source.dome([capture.subject])[0].neutral(size=decoder.reads_texture)
-        return source.captures([capture.subject])[0].geometry(capture.frames), resting.texture
-
-    for step, (geometry, resting) in prefetched(exact, 0, len(missing), threads=2):
-        key = keys[missing[step]]
-        codes[key] = _read(captures[missing[step]], geometry, resting, decoder)
-        _keep(store, key, codes[key], decoder)
+    for done, k in enumerate(missing, len(captures) - len(missing) + 1):
+        (live,) = source.captures([captures[k].subject])
+        codes[keys[k]] = _read(captures[k], live.geometry(captures[k].frames), decoder)
+        _keep(store, keys[k], codes[keys[k]], decoder)
         if progress:
-            progress(len(captures) - len(missing) + step + 1)
+            progress(done)
     return [replace(capture, expression=codes[key]) for capture, key in zip(captures, keys, strict=True)]
 
 
 @torch.inference_mode()
-def _read(
-    capture: PackedCapture, geometry: np.ndarray | None, resting_texture: np.ndarray, decoder: Decoder[Any]
-) -> np.ndarray:
+def _read(capture: PackedCapture, geometry: np.ndarray | None, decoder: Decoder[Any]) -> np.ndarray:
     if geometry is None or "texture" not in capture.extras or not len(capture.geometry):
         raise DataError(
             f"Capture {capture.capture!r} has no exact geometry and texture: {type(decoder).__name__} cannot tell its "
@@ -75,7 +66,7 @@ def _read(
         )
     device = next((value.device for value in decoder.state_dict().values()), torch.device("cpu"))
     # The resting texture is unwrapped at the size of the others: resized, it would differ from them everywhere.
-    neutral = [torch.from_numpy(np.array(value))[None] for value in (resting_texture, capture.geometry)]
+    neutral = [torch.from_numpy(np.array(value))[None] for value in (capture.resting_texture, capture.geometry)]
     found = []
     for start in range(0, len(geometry), _AT_A_TIME):
         part = slice(start, start + _AT_A_TIME)

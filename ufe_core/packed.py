@@ -46,7 +46,7 @@ from ufe_core.weights import sha256_file
 ResultT = TypeVar("ResultT")
 
 EXTRAS = ("geometry", "keypoints", "segmentation", "cameras")
-_LABELS, _NEUTRAL = ("expression", "gaze"), ("geometry", "texture")
+_LABELS, _NEUTRAL = ("expression", "gaze"), ("geometry", "texture", "resting_texture")
 _FIRST_BLOCK = -1  # labels and the neutral face
 _BLOCK_BYTES, _BLOCK_ROWS = 8_000_000, 64
 _PARTIAL_STALE_S = 14 * 24 * 3600.0
@@ -58,7 +58,8 @@ class PackRequest:
     """What to take of each capture: `frames` instants spread over its segments, and its anchors, at `size` pixels.
 
     `session` says which donning; `extras` (of `EXTRAS`) which exact data besides images and labels. Their order
-    does not matter. Where `texture` is not 0, the extra `texture` holds each frame's, of that many texels a side.
+    does not matter. Where `texture` is not 0, the extra `texture` holds each frame's, of that many texels a side, and
+    `resting_texture` that of the neutral face.
 
     Raises:
         ConfigError: an extra is not known.
@@ -88,8 +89,9 @@ class PackedCapture:
 
     `images` uint8 [N, C, size, size], memory-mapped, the requested frames and then the anchors; `expression`
     float32 [N, D] and `gaze` float32 [N, 6] (empty where the source has no labels); `geometry` float32 [V, 3] and
-    `texture` uint8 [3, T, T] of the neutral face. `frame_rows` and `anchor_rows` index N; `segments` names the
-    segment of each row, `frames` its index in the capture.
+    `texture` uint8 [3, T, T] of the neutral face, and `resting_texture` uint8 [3, T', T'] made like the extra
+    `texture`, empty without that. `frame_rows` and `anchor_rows` index N; `segments` names the segment of each row,
+    `frames` its index in the capture.
 
     `extras`, mapped and as far as they were asked for: `geometry` float32 [N, V, 3]; `keypoints` float32
     [N, C, K, 2] and `visible` bool [N, C, K]; `segmentation` uint8 [N, C, size, size]; `camera_rotation` float64
@@ -103,6 +105,7 @@ class PackedCapture:
     gaze: np.ndarray
     geometry: np.ndarray
     texture: np.ndarray
+    resting_texture: np.ndarray
     frame_rows: np.ndarray
     anchor_rows: np.ndarray
     segments: tuple[str, ...]
@@ -340,14 +343,14 @@ def _write_data(job: _Job, capture: Capture, rows: list[int], folder: Path, key:
                 job.tell(PackEvent(capture.subject, "rows", -start))
                 raise
             if writer.layout is None:
-                first, by_row = arrays_without_pixels(capture, rows)
+                first, by_row = arrays_without_pixels(capture, request, rows)
                 writer.begin(Layout.of({**arrays, **first}, len(rows), by_row=[*arrays, *by_row]))
             else:
                 refuse_other_shapes(capture, arrays, writer.layout)
             writer.write(number, arrays, first_row=start)
         job.tell(PackEvent(capture.subject, "rows", len(block)))
     if _FIRST_BLOCK not in writer.done:
-        writer.write(_FIRST_BLOCK, arrays_without_pixels(capture, rows)[0])
+        writer.write(_FIRST_BLOCK, arrays_without_pixels(capture, request, rows)[0])
     assert writer.layout is not None
     checksums = writer.finish()
     return {
@@ -386,7 +389,8 @@ def open_packed(path: Path) -> PackedCapture:
     labels = {name: tensors[name][:] for name in _LABELS}
     return PackedCapture(
         meta["subject"], meta["capture"], tensors["images"], np.array(labels["expression"]), np.array(labels["gaze"]),
-        tensors["geometry"][0], tensors["texture"][0], np.arange(rows), np.arange(rows, rows + anchors),
+        tensors["geometry"][0], tensors["texture"][0], tensors["resting_texture"][0],
+        np.arange(rows), np.arange(rows, rows + anchors),
         tuple(meta["segments"]), meta["conditions"], meta["traits"], meta["sha256"],
         {name.removeprefix(EXTRA_PREFIX): value for name, value in tensors.items() if name.startswith(EXTRA_PREFIX)},
         tuple(camera_of_json(entry) for entry in meta["cameras"]), (*meta["frames"], *meta["anchors"]), path,

@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 EXTRA_PREFIX = "extra."
 
 
-def arrays_without_pixels(capture: Capture, rows: list[int]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def arrays_without_pixels(
+    capture: Capture, request: PackRequest, rows: list[int]
+) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Labels and the neutral face, and which of them have a row for each frame."""
     labels, neutral = capture.labels(rows), capture.neutral()
-    empty = np.zeros((0, 0), np.float32)
+    resting = capture.neutral(size=request.texture) if neutral and request.texture else None
+    empty, bare = np.zeros((0, 0), np.float32), np.zeros((0, 0, 0), np.uint8)
     arrays = {
         "expression": labels.expression if labels else empty,
         "gaze": labels.gaze if labels else empty,
         "geometry": neutral.geometry if neutral else empty,
-        "texture": neutral.texture if neutral else np.zeros((0, 0, 0), np.uint8),
+        "texture": neutral.texture if neutral else bare,
+        "resting_texture": resting.texture if resting else bare,
     }
-    kinds = {"texture": np.uint8}
+    kinds = {"texture": np.uint8, "resting_texture": np.uint8}
     kept = {name: np.ascontiguousarray(value, kinds.get(name, np.float32)) for name, value in arrays.items()}
     return kept, ("expression", "gaze") if labels else ()
 

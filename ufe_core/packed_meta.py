@@ -14,7 +14,7 @@ import numpy as np
 from ufe_core.errors import DataError
 from ufe_core.types import CameraSpec
 
-FORMAT = "ufe.packed/2"
+FORMAT = "ufe.packed/3"
 META = "capture.json"
 REMEDY = "Delete its folder; it is made again when needed."
 _SEAL = ',\n"seal": "'

@@ -98,7 +98,7 @@ def prepare() -> tuple[dict[str, Callable[[], object]], dict[str, float]]:
     capture = next(one for one in people if one.conditions["jpeg_quality"] == "none")  # three sessions of four
     names = [camera.name for camera in capture.cameras]
     instant, seen = capture.see([FRAME], names, SIZE)
-    linear = radiance(capture.stage, instant, seen)
+    linear = radiance(capture.stage, instant, seen)[0]
     cameras = [camera.resized(SIZE, SIZE) for camera in capture.cameras_at(FRAME)]
     origin, towards = rays(cameras)
     faces = seen.level.faces

@@ -143,6 +143,17 @@ def image_size(data: bytes, name: str) -> tuple[int, int]:
         raise DataError(f"{name} is no readable image: {_first_line(error)}.") from error
 
 
+def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
+    """An image [H, W] or [H, W, 3] at another size, averaged over areas where it shrinks."""
+    import cv2
+
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=how))
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ufe_ava256.archives import Archive, decode_image
+from ufe_ava256.archives import Archive, decode_image, resized
 from ufe_ava256.calibration import read_cameras
 from ufe_ava256.folder import CaptureFolder
 from ufe_ava256.frame_list import chosen_segments
-from ufe_ava256.headset import resized
 from ufe_ava256.layout import (
     CALIBRATION,
     CODE_SIZE,
@@ -91,20 +90,13 @@ class Ava256Dome(DomeCapture):
         return np.stack([self._folder.mesh(frame) for frame in self._numbers(indices)])
 
     def texture(self, indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
-        return np.stack([self._texture(frame, size) for frame in self._numbers(indices)])
-
-    def _texture(self, frame: int, size: int | None) -> np.ndarray:
-        """Planes [3, T, T] of a frame's texture."""
-        planes = self._folder.texture(frame)
-        if size is None:
-            return planes
-        return np.ascontiguousarray(np.moveaxis(resized(np.moveaxis(planes, 0, -1), size, size), -1, 0))
+        return np.stack([self._folder.texture(frame, size) for frame in self._numbers(indices)])
 
     def head_pose(self, indices: Sequence[int]) -> np.ndarray:
         return np.stack([self._pose(frame) for frame in self._numbers(indices)])
 
     def neutral(self, *, size: int | None = None) -> Neutral:
-        return Neutral(self._folder.mesh(self._neutral_frame), self._texture(self._neutral_frame, size))
+        return Neutral(self._folder.mesh(self._neutral_frame), self._folder.texture(self._neutral_frame, size))
 
     def topology(self) -> MeshTopology | None:
         return self._topology()

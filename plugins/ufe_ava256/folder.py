@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ufe_ava256.archives import Archive, decode_image, image_size
+from ufe_ava256.archives import Archive, decode_image, image_size, resized
 from ufe_ava256.frame_list import FrameList, read_frame_list
 from ufe_ava256.layout import DOME, FRAME_LIST, HEAD_AXES, MESHES, TEXTURES
 from ufe_ava256.ply import read_vertices
@@ -54,8 +54,8 @@ class CaptureFolder:
         found = read_vertices(data, self.meshes.name(frame), count=self.vertex_count)
         return found @ HEAD_AXES.astype(np.float32)
 
-    def texture(self, frame: int) -> np.ndarray:
-        """A frame's texture, uint8 [3, T, T], linear RGB.
+    def texture(self, frame: int, size: int | None = None) -> np.ndarray:
+        """A frame's texture, uint8 [3, T, T], linear RGB, of `size` or as it is in the capture.
 
         Raises:
             DataError: the texture is missing or damaged.
@@ -64,7 +64,8 @@ class CaptureFolder:
         pixels = decode_image(self.textures.read(frame), name)
         if pixels.ndim != 3 or pixels.shape[0] != pixels.shape[1]:
             raise DataError(f"{name} is of shape {list(pixels.shape)}; a texture is square and has colours.")
-        return np.ascontiguousarray(np.moveaxis(pixels[..., :3], -1, 0))
+        sized = pixels[..., :3] if size is None else resized(pixels[..., :3], size, size)
+        return np.ascontiguousarray(np.moveaxis(sized, -1, 0))
 
     @cached_property
     def dome_frames(self) -> FrameList:
@@ -101,11 +102,11 @@ class CaptureFolder:
             raise failures[0]
         return None
 
-    def neutral(self) -> Neutral | None:
-        """The subject's resting mesh and texture; None where no frame is for it.
+    def neutral(self, size: int | None = None) -> Neutral | None:
+        """The subject's resting mesh and texture, of `size` or as it is in the capture; None where no frame is for it.
 
         Raises:
             DataError: that frame, or what lists it, is damaged.
         """
         frame = self.neutral_frame
-        return None if frame is None else Neutral(self.mesh(frame), self.texture(frame))
+        return None if frame is None else Neutral(self.mesh(frame), self.texture(frame, size))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ufe_ava256.archives import Archive, check_image, decode_image, image_size
+from ufe_ava256.archives import Archive, check_image, decode_image, image_size, resized
 from ufe_ava256.folder import CaptureFolder
 from ufe_ava256.frame_list import FrameList, chosen_segments, read_frame_list
 from ufe_ava256.layout import (
@@ -99,8 +99,8 @@ class Ava256Capture(Capture):
         wanted = [self._label_rows[int(frame)] for frame in self._list.numbers[rows]]
         return FrameLabels(codes[wanted], np.full((len(rows), 6), np.nan, np.float32))
 
-    def neutral(self) -> Neutral | None:
-        return self._folder.neutral() if self._folder.has_dome else None
+    def neutral(self, *, size: int | None = None) -> Neutral | None:
+        return self._folder.neutral(size) if self._folder.has_dome else None
 
     def spread(self, count: int, *, seed: int) -> list[int]:
         """As every capture's, of the frames that can be read: each drawn frame's bytes are checked.
@@ -212,17 +212,6 @@ class Ava256Capture(Capture):
         if bad:
             raise DataError(f"Capture {self.id!r} has frames 0 to {self.frame_count - 1}; {bad[0]} was asked for.")
         return rows
-
-
-def resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
-    """An image [H, W] or [H, W, 3] at another size, averaged over areas where it shrinks."""
-    import cv2
-
-    if pixels.shape[:2] == (height, width):
-        return pixels
-    shrinks = height <= pixels.shape[0] and width <= pixels.shape[1]
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(np.ascontiguousarray(pixels), (width, height), interpolation=how))
 
 
 def _anchors_of(segment: Segment) -> list[str]:

@@ -4,7 +4,7 @@ A few lines retarget one person's expressions onto another, of whom nothing but 
 
     decoder, source = catalogue().create("decoder", "upm").eval(), catalogue().create("source", "synthetic")
     performer, other = source.captures(["S002", "S004"])
-    performance = read_performance(performer, decoder, frames=[658, 3668], source=source)
+    performance = read_performance(performer, decoder, frames=[658, 3668])
     images = list(pictures(decoder, identity_of(other, decoder), performance, decoder.frontal_camera(256)))
 """
 
@@ -24,7 +24,7 @@ from ufe_avatar.views import Views
 from ufe_avatar.volume_render import srgb
 from ufe_core.errors import ArtifactError, DataError
 from ufe_core.interfaces.decoder import Decoder
-from ufe_core.interfaces.source import Capture, HMCSource
+from ufe_core.interfaces.source import Capture
 from ufe_core.types import CameraSpec, Identity, check_tensor
 from ufe_core.weights import load_weights, save_weights
 
@@ -108,9 +108,12 @@ def identity_of(capture: Capture, decoder: Decoder[Any]) -> Identity:
 
 @torch.no_grad()
 def read_performance(
-    capture: Capture, decoder: Decoder[Any], frames: Sequence[int], *, source: HMCSource[Any],
+    capture: Capture,
+    decoder: Decoder[Any],
+    frames: Sequence[int],
+    *,
     progress: Callable[[int], None] | None = None,
-) -> Performance:  # fmt: skip
+) -> Performance:
     """Codes and gaze of a capture's frames, as the decoder takes them.
 
     Where its codes are not the source's labels, the decoder reads them off the exact faces; the gaze is the source's.
@@ -119,7 +122,6 @@ def read_performance(
         capture: who performs.
         decoder: who reads.
         frames: their indices.
-        source: where the capture comes from; its dome captures have the resting texture that codes are read against.
         progress: called with the number of frames done.
 
     Raises:
@@ -129,7 +131,7 @@ def read_performance(
     parts = []
     for start in range(0, len(frames), _READ_AT_A_TIME):
         some = frames[start : start + _READ_AT_A_TIME]
-        parts.append(_read(capture, decoder, some, source))
+        parts.append(_read(capture, decoder, some))
         if progress:
             progress(start + len(some))
     expression, gaze = (torch.cat(values) for values in zip(*parts, strict=True))
@@ -173,18 +175,14 @@ def exact_pictures(
         yield srgb(renderer(geometry, texture, views)[0][0])
 
 
-def _read(
-    capture: Capture, decoder: Decoder[Any], frames: Sequence[int], source: HMCSource[Any]
-) -> tuple[Tensor, Tensor]:
+def _read(capture: Capture, decoder: Decoder[Any], frames: Sequence[int]) -> tuple[Tensor, Tensor]:
     labels = capture.labels(frames)
     if labels is None:
         raise DataError(f"Capture {capture.id!r} has no labels, so that its gaze is not known.")
     gaze = torch.from_numpy(labels.gaze)
     if decoder.reads_texture:
         geometry, texture = _exact(capture, frames, decoder.reads_texture)
-        unwrapped = source.dome([capture.subject])[0].neutral(size=decoder.reads_texture).texture
-        neutral = (torch.from_numpy(unwrapped)[None].float() / 255, _resting(capture)[1])
-        resting = [value.expand(len(frames), *value.shape[1:]) for value in neutral]
+        resting = [value.expand(len(frames), *value.shape[1:]) for value in _resting(capture, decoder.reads_texture)]
         device = _device(decoder)
         faces = (texture, geometry, *resting)
         return decoder.read(*(value.to(device) for value in faces)).cpu(), gaze
@@ -204,9 +202,9 @@ def _exact(capture: Capture, frames: Sequence[int], size: int) -> tuple[Tensor, 
     return torch.from_numpy(geometry), torch.from_numpy(texture).float() / 255
 
 
-def _resting(capture: Capture) -> tuple[Tensor, Tensor]:
-    """Neutral texture [1, 3, T, T] in [0, 1] and geometry [1, V, 3]."""
-    neutral = capture.neutral()
+def _resting(capture: Capture, size: int | None = None) -> tuple[Tensor, Tensor]:
+    """Neutral texture [1, 3, T, T] in [0, 1], of `size` or as the source has it, and geometry [1, V, 3]."""
+    neutral = capture.neutral(size=size)
     if neutral is None:
         raise DataError(f"Capture {capture.id!r} has no neutral face: there is nothing to make an avatar of.")
     return torch.from_numpy(neutral.texture)[None].float() / 255, torch.from_numpy(neutral.geometry)[None]

@@ -147,7 +147,7 @@ class Stage:
         def tell(done: int) -> None:
             self._show(Progress("read", done, len(frames), {}))
 
-        return read_performance(capture, self.decoder, frames, source=self._source, progress=tell)
+        return read_performance(capture, self.decoder, frames, progress=tell)
 
     def row(self, person: Capture, performance: Performance, *cameras: CameraSpec, notes: Sequence[str]) -> Row:
         """A person's avatar, driven."""

@@ -12,7 +12,6 @@ from functools import cache, cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ufe_core.errors import DataError
@@ -22,11 +21,11 @@ from ufe_core.interfaces.source import DomeCapture, FrameLabels, Neutral, Segmen
 from ufe_core.types import CameraSpec, MeshTopology, Side
 from ufe_synthetic.appearance import Appearance, appearance_of
 from ufe_synthetic.curves import waves
-from ufe_synthetic.dome_texture import Atlas, Gathered
+from ufe_synthetic.dome_texture import Atlas, Gathered, Unwrapped
 from ufe_synthetic.people import movement_of, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, SCRIPT, Motion, Performance
 from ufe_synthetic.refine import Refinement, refine
-from ufe_synthetic.render import Instant, Level, Look, Stage, Visible, illuminate, radiance, rasterise
+from ufe_synthetic.render import Instant, Level, Look, Stage, Visible, radiance, rasterise
 from ufe_synthetic.scene import MATERIALS, Scene, edges_of, lit_share, smoothed
 from ufe_synthetic.texels import TexelLayout, texel_layout
 
@@ -77,6 +76,9 @@ _COLOURS = {
     "gum": (0.46, 0.165, 0.14),
 }
 _GLOSS = {"skin": 0.09, "lips": 0.16, "teeth": 0.2, "tongue": 0.14, "mouth": 0.06, "eye": 8.0, "gum": 0.15}
+#: `MATERIALS` with this gloss, [M, 5]; the albedo of each in red, green and blue, [3, M].
+_MATERIALS = np.array([[albedo, _GLOSS.get(name, gloss), *rest] for name, (albedo, gloss, *rest) in MATERIALS.items()])
+_RGB = np.array([_COLOURS.get(name, (row[0],) * 3) for name, row in MATERIALS.items()]).T
 
 #: Poses, beside the resting one, in which a texel is looked for that a frame does not show.
 _UNFOLDED = (
@@ -155,7 +157,7 @@ class _RoundStage(Stage):
 
 
 class Studio:
-    """What rendering a subject takes: appearance, scene without glasses, a stage each for red, green and blue."""
+    """What rendering a subject takes: appearance, scene without glasses, the stage in red, green and blue."""
 
     def __init__(self, source: SyntheticSource, number: int) -> None:
         head, geometry = source.head, source.geometry(number)
@@ -163,27 +165,18 @@ class Studio:
         parts = [part for part in source.parts(number) if part.material not in ("glasses", "lens")]
         self.scene = Scene(head, geometry, [replace(part, albedo=None) for part in parts])
         lit = light_shares(self.scene, head)
-        power, lobe = np.full(_LIGHTS, _LIGHT_POWER), np.zeros(_LIGHTS)
-        self.stages = [
-            _RoundStage(
-                self.scene, head, _look(self.appearance, channel), source.exposed, lit, power, lobe, -np.inf,
-                _materials(channel),
-            ) for channel in range(3)
-        ]  # fmt: skip
+        self.stage = _RoundStage(
+            self.scene, head, _look(self.appearance), source.exposed, lit, np.full(_LIGHTS, _LIGHT_POWER),
+            np.zeros(_LIGHTS), -np.inf, _MATERIALS, _RGB,
+        )  # fmt: skip
 
     def see(self, instant: Instant, views: Sequence[CameraSpec]) -> Visible:
         """What cameras in head coordinates see, which has no colour yet."""
-        return rasterise(self.stages[0], instant, [views])
+        return rasterise(self.stage, instant, [views])
 
     def shine(self, instant: Instant, seen: Visible, *, softened: bool = True) -> Tensor:
         """Linear light float32 [3, C, H, W] of what was seen."""
-        fine = len(seen.level.faces) > len(self.stages[0].coarse.faces)
-        levels = [stage.fine if fine else stage.coarse for stage in self.stages]
-        lit = illuminate(self.stages[0], instant, seen)
-        return torch.stack([
-            radiance(stage, instant, replace(seen, level=level), lit=lit, softened=softened)
-            for stage, level in zip(self.stages, levels, strict=True)
-        ])  # fmt: skip
+        return radiance(self.stage, instant, seen, softened=softened)
 
     def atlas(self, level: Level, size: int) -> Atlas:
         """Texture layout of T x T texels on the meshes of large or of small images."""
@@ -208,24 +201,13 @@ def _studio(source: SyntheticSource, number: int) -> Studio:
     return Studio(source, number)
 
 
-def _look(appearance: Appearance, channel: int) -> Look:
-    """Red, green or blue of an appearance."""
+def _look(appearance: Appearance) -> Look:
+    """The visible side of an appearance."""
     eye = appearance.eye
     return Look(
-        appearance.rgb[channel].astype(np.float32) / 255, appearance.gloss.astype(np.float32) / 255,
-        appearance.relief, appearance.wrinkles, eye.texture, eye.iris_deg, eye.pupil_deg,
-        float(eye.iris_rgb[channel]), float(eye.sclera_rgb[channel]),
+        appearance.rgb.astype(np.float32) / 255, appearance.gloss.astype(np.float32) / 255, appearance.relief,
+        appearance.wrinkles, eye.texture, eye.iris_deg, eye.pupil_deg, eye.iris_rgb, eye.sclera_rgb,
     )  # fmt: skip
-
-
-def _materials(channel: int) -> np.ndarray:
-    """`MATERIALS` in red, green or blue, float64 [M, 5]."""
-    table = np.array(list(MATERIALS.values()), np.float64)
-    for name, row in _ROW.items():
-        if name in _COLOURS:
-            table[row, 0] = _COLOURS[name][channel]
-        table[row, 1] = _GLOSS.get(name, table[row, 1])
-    return table
 
 
 def light_shares(scene: Scene, head: Head) -> np.ndarray:
@@ -279,8 +261,7 @@ class SyntheticDome(DomeCapture):
         return out
 
     def geometry(self, indices: Sequence[int]) -> np.ndarray:
-        motion, scene = self._motion(indices), self._studio.scene
-        return scene.pose(motion.expression, motion.gaze)[:, : scene.head_count]
+        return self._source.posed(self._number, self._motion(indices))
 
     def texture(self, indices: Sequence[int], *, size: int | None = None) -> np.ndarray:
         rows, size = self._check(indices), size or self._texture_px
@@ -307,7 +288,7 @@ class SyntheticDome(DomeCapture):
         rows, size = self._check(indices), size or self._texture_px
         out = np.empty((len(rows), size, size), bool)
         for n, index in enumerate(rows):
-            out[n] = self._gather(self._instant(index), self._pose(index), size).seen
+            out[n] = self._unwrapped(self._instant(index), self._pose(index), size)[1].seen
         return out
 
     def head_pose(self, indices: Sequence[int]) -> np.ndarray:
@@ -360,9 +341,13 @@ class SyntheticDome(DomeCapture):
         return self._studio.see(instant, views)
 
     def _gather(self, instant: Instant, pose: np.ndarray, size: int) -> Gathered:
+        atlas, seen = self._unwrapped(instant, pose, size)
+        return atlas.gather(seen, self._studio.shine(instant, seen.pixels, softened=False))  # it reads no edges
+
+    def _unwrapped(self, instant: Instant, pose: np.ndarray, size: int) -> tuple[Atlas, Unwrapped]:
         seen = self._seen(instant, pose, TEXTURE_CAMERAS, 2 * size)
         atlas = self._studio.atlas(seen.level, size)
-        return atlas.gather(seen, self._studio.shine(instant, seen, softened=False))  # it reads no edges
+        return atlas, atlas.unwrap(seen)
 
     def _unfolded(self, size: int) -> Gathered:
         """The resting face, its folds looked into."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from ufe_core.head import EYE_LEFT, EYE_RIGHT
 from ufe_core.ops.kernels import kernels, warp
-from ufe_core.ops.rasterize import interpolate, rasterize
+from ufe_core.ops.rasterize import EMPTY_KEY, interpolate, rasterize
 from ufe_synthetic.render import Level, Visible
 from ufe_synthetic.scene import MATERIALS, Scene
+
+_KERNELS = "ufe_synthetic.dome_texture_warp"
 
 #: Surfaces whose colours must not end up on each other, however close they lie, by material: the head's own, its eyes,
 #: and those that no texel belongs to. Lashes are painted on the lids that they lie on.
@@ -35,6 +38,24 @@ class Gathered:
     def filled(self) -> Gathered:
         """No texel left bare: those not seen take averages of the seen ones around them (pull-push)."""
         return Gathered(_pull_push(self.colour, self.seen.astype(np.float32)), np.ones_like(self.seen))
+
+
+@dataclass(frozen=True)
+class Unwrapped:
+    """Where cameras show the texels of one frame.
+
+    `pixels` is what the cameras see, emptied but for the pixels that texels are read from; `texels` float32 [T, T, 6]
+    and `views` int32 [T, T], a bit for each camera, are of each texel.
+    """
+
+    pixels: Visible
+    texels: Tensor
+    views: Tensor
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Which texels some camera shows, bool [T, T]."""
+        return np.asarray(self.views.numpy() != 0)
 
 
 class Atlas:
@@ -64,31 +85,53 @@ class Atlas:
         attributes = torch.cat([vertices, normals], 1)[None].contiguous()
         return interpolate(self._flat, attributes, self._uv_faces, self._ids, attribute_faces=self._faces)[0]
 
-    def gather(self, seen: Visible, light: Tensor) -> Gathered:
+    def unwrap(self, seen: Visible) -> Unwrapped:
+        """Which of at most 31 cameras show each texel.
+
+        A camera does where its z-buffer shows that nothing hides the texel or comes near its pixels, unless it sees it
+        at a grazing angle.
+
+        Args:
+            seen: one frame in pinhole cameras, at this atlas' level.
+        """
+        wp, size = warp(), self._ids.shape[1]
+        texels = self.texels(seen.vertices[0], seen.normals[0])
+        views = torch.empty(size, size, dtype=torch.int32)
+        read = torch.zeros(seen.keys.shape, dtype=torch.bool)
+        wp.launch(kernels(_KERNELS).find_views, dim=(size, size), device="cpu", inputs=[
+            wp.from_torch(texels), wp.from_torch(self._texel_kind), wp.from_torch(self._face_kind),
+            *_cameras(seen), wp.from_torch(seen.keys), wp.from_torch(views), wp.from_torch(read),
+        ])  # fmt: skip
+        return Unwrapped(replace(seen, keys=torch.where(read, seen.keys, EMPTY_KEY)), texels, views)
+
+    def gather(self, seen: Unwrapped, light: Tensor) -> Gathered:
         """The texture of one frame.
 
         Args:
-            seen: the frame in pinhole cameras, at this atlas' level.
-            light: what they saw, float32 [3, C, H, W], linear; it saturates at 1.
+            seen: what `unwrap` gave.
+            light: what its `pixels` showed, float32 [3, C, H, W], linear; it saturates at 1.
 
-        A camera counts where its z-buffer shows that nothing hides the texel or comes near its pixels, and for as
-        much as the cosine of the viewing angle exceeds that of a grazing view.
+        A camera counts for as much as the cosine of the viewing angle exceeds that of a grazing view.
         """
-        wp, views = warp(), seen.views
-        size = self._ids.shape[1]
+        wp, size = warp(), self._ids.shape[1]
         out = torch.empty(size, size, 4)
-        red, green, blue = light
-        wp.launch(kernels("ufe_synthetic.dome_texture_warp").unwrap, dim=(size, size), device="cpu", inputs=[
-            wp.from_torch(self.texels(seen.vertices[0], seen.normals[0])), wp.from_torch(self._texel_kind),
-            wp.from_torch(self._face_kind),
-            wp.from_torch(views["rotation"], dtype=wp.mat33), wp.from_torch(views["translation"], dtype=wp.vec3),
-            wp.from_torch(views["focal"], dtype=wp.vec2), wp.from_torch(views["centre"], dtype=wp.vec2),
-            wp.from_torch(views["eye"], dtype=wp.vec3), wp.from_torch(seen.keys),
-            wp.from_torch(red), wp.from_torch(green), wp.from_torch(blue), wp.from_torch(out, dtype=wp.vec4),
+        wp.launch(kernels(_KERNELS).average, dim=(size, size), device="cpu", inputs=[
+            wp.from_torch(seen.texels), wp.from_torch(seen.views), *_cameras(seen.pixels), wp.from_torch(light),
+            wp.from_torch(out, dtype=wp.vec4),
         ])  # fmt: skip
         total = out.numpy()
         weight = total[..., 3:]
         return Gathered(total[..., :3] / np.maximum(weight, 1e-9), weight[..., 0] > 0)
+
+
+def _cameras(seen: Visible) -> list[Any]:
+    """What the kernels read of pinhole cameras."""
+    wp, views = warp(), seen.views
+    return [
+        wp.from_torch(views["rotation"], dtype=wp.mat33), wp.from_torch(views["translation"], dtype=wp.vec3),
+        wp.from_torch(views["focal"], dtype=wp.vec2), wp.from_torch(views["centre"], dtype=wp.vec2),
+        wp.from_torch(views["eye"], dtype=wp.vec3),
+    ]  # fmt: skip
 
 
 def _with(faces: Tensor, more: np.ndarray) -> Tensor:

@@ -34,7 +34,7 @@ LARGEST_SLIP = 2.0
 #: other action; of the gaze, deg/s; of the slip, mm and deg.
 LARGEST_LID_STEP, LARGEST_STEP, FASTEST_GAZE, LARGEST_SLIP_STEP = 0.55, 0.25, 700.0, 0.2
 
-_KEPT_SEGMENTS = 64
+_KEPT_SEGMENTS = 256  # those of several people, who may be rendered at a time
 _REST_S = 0.3
 _RESEAT_S = 0.5
 _DRIFT_STEP_S = 0.5
@@ -192,7 +192,7 @@ class Performance:
 
 @lru_cache(maxsize=_KEPT_SEGMENTS)
 def _segment_motion(performance: Performance, k: int) -> Motion:
-    """Segments made lately, of all subjects together: about 12 MB."""
+    """Segments made lately, of all subjects together: about 45 MB."""
     return performance._make(k)
 
 

@@ -34,10 +34,10 @@ _KERNELS = "ufe_synthetic.render_warp"
 
 @dataclass(frozen=True)
 class Look:
-    """A person's maps at one texture size.
+    """A person's maps at one texture size, in C colours: one in infrared, three for red, green and blue.
 
-    `albedo`, `gloss` (in [0, 1]), `relief`, `wrinkles` (mm) float32 [T, T]; `iris` float32 [R, A], radius by turn, a
-    factor on `iris_albedo`; `iris_deg` and `pupil_deg` seen from the eyeball's centre.
+    `albedo` float32 [C, T, T]; `gloss` (in [0, 1]), `relief`, `wrinkles` (mm) float32 [T, T]; `iris` float32 [R, A],
+    radius by turn, a factor on `iris_albedo` [C]; `iris_deg` and `pupil_deg` seen from the eyeball's centre.
     """
 
     albedo: np.ndarray
@@ -47,8 +47,8 @@ class Look:
     iris: np.ndarray
     iris_deg: float
     pupil_deg: float
-    iris_albedo: float
-    sclera_albedo: float
+    iris_albedo: np.ndarray
+    sclera_albedo: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Instant:
 
 @dataclass(frozen=True)
 class Level:
-    """A scene's meshes at one fineness, as the kernels read them."""
+    """A scene's meshes at one fineness, as the kernels read them; `albedo` float32 [C, F]."""
 
     faces: Tensor
     across: Tensor
@@ -91,12 +91,13 @@ class Stage:
     `exposed` float32 [V] and `visible` float32 [L, count] are what `ambient_exposure` and `emitter_visibility` say;
     `power` and `lobe` [L] the emitters' strength and the exponent of their cosine lobe. The head's faces behind
     z = `behind_mm` at rest, above the jaw from the ears on, are left out: no headset camera sees them. `materials`
-    replaces the values of `MATERIALS`, which are those in infrared.
+    replaces the values of `MATERIALS`, and `colours` [C, M] their albedo, which is that in infrared.
     """
 
     def __init__(
         self, scene: Scene, head: Head, look: Look, exposed: np.ndarray, visible: np.ndarray, power: np.ndarray,
         lobe: np.ndarray, behind_mm: float = _BEHIND_MM, materials: np.ndarray | None = None,
+        colours: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         rest = scene.rest[scene.faces]
         back = behind_mm + np.where(rest[..., 1].min(1) < _JAW_Y_MM, _EARS_MM, 0.0)
@@ -113,13 +114,14 @@ class Stage:
             self._direction[rows] = offset / np.linalg.norm(offset, axis=1, keepdims=True)
         table = np.array(list(MATERIALS.values())) if materials is None else materials
         self.materials = torch.from_numpy(table.astype(np.float32))
-        self._albedo = np.where(np.isnan(scene.albedo), table[scene.material, 0], scene.albedo).astype(np.float32)
+        albedo = table[None, :, 0] if colours is None else colours
+        self._albedo = np.where(np.isnan(scene.albedo), albedo[:, scene.material], scene.albedo).astype(np.float32)
         self.power = torch.from_numpy((power * _POWER).astype(np.float32))
         self.lobe = torch.from_numpy(lobe.astype(np.float32))
-        self._maps = np.stack([look.albedo, look.gloss, look.relief, look.wrinkles], -1).astype(np.float32)
+        self._maps = np.stack([look.gloss, look.relief, look.wrinkles, *look.albedo], -1).astype(np.float32)
 
     def maps(self, width: int) -> Tensor:
-        """Albedo, gloss, relief and wrinkles float32 [T, T, 4], T no finer than images of that width can show."""
+        """Gloss, relief, wrinkles and albedo float32 [T, T, 3 + C], T no finer than images of that width can show."""
         size = self._maps.shape[0]
         while size > _TEXELS_PER_PX * width:
             size //= 2
@@ -147,8 +149,8 @@ class Stage:
     def _whole(self, chosen: np.ndarray) -> Level:
         scene = self.scene
         return _level(
-            scene.faces[chosen], scene.uv_faces[chosen], self._head.uv, scene.material[chosen], self._albedo[chosen],
-            scene.count, self._direction, self._exposed, self._visible,
+            scene.faces[chosen], scene.uv_faces[chosen], self._head.uv, scene.material[chosen],
+            self._albedo[:, chosen], scene.count, self._direction, self._exposed, self._visible,
         )  # fmt: skip
 
     @cached_property
@@ -168,7 +170,7 @@ class Stage:
         uv = self._head.uv
         return _level(
             finer.faces, finer.uv_faces, np.concatenate([uv, uv[finer.uv_edges].mean(1)]),
-            self.scene.material[self._kept][finer.parent], self._albedo[self._kept][finer.parent],
+            self.scene.material[self._kept][finer.parent], self._albedo[:, self._kept][:, finer.parent],
             self.scene.count + len(finer.edges), finer.average(self._direction), finer.average(self._exposed),
             finer.average(self._visible.T).T,
         )  # fmt: skip
@@ -318,10 +320,10 @@ def illuminate(stage: Stage, instant: Instant, seen: Visible) -> Lit:
 
 
 def radiance(stage: Stage, instant: Instant, seen: Visible, *, lit: Lit | None = None, softened: bool = True) -> Tensor:
-    """Linear light float32 [views, H, W].
+    """Linear light float32 [C, views, H, W].
 
     Args:
-        stage: whose look.
+        stage: whose look, in C colours.
         instant: of the frames.
         seen: what cameras see of them.
         lit: what `illuminate` gave, where that is known.
@@ -337,15 +339,15 @@ def radiance(stage: Stage, instant: Instant, seen: Visible, *, lit: Lit | None =
     surface.faces = wp.from_torch(level.faces, dtype=wp.vec3i)
     surface.across = wp.from_torch(level.across, dtype=wp.vec3i)
     surface.face_material, surface.face_albedo = wp.from_torch(level.material), wp.from_torch(level.albedo)
-    sharp = torch.empty(seen.keys.shape)
-    wp.launch(shaders.shade, dim=_runs(sharp), device="cpu", inputs=[
+    sharp = torch.empty(len(stage.look.albedo), *seen.keys.shape)
+    wp.launch(shaders.shade, dim=_runs(seen.keys), device="cpu", inputs=[
         wp.from_torch(seen.keys), wp.from_torch(seen.views["frame"]), surface,
-        _paint(wp, shaders, stage, sharp.shape[2]), lit.lamps, wp.from_torch(stage.materials),
+        _paint(wp, shaders, stage, sharp.shape[3]), lit.lamps, wp.from_torch(stage.materials),
         wp.from_torch(seen.views["eye"], dtype=wp.vec3), wp.from_torch(sharp),
     ])  # fmt: skip
     if stage.lenses is not None and seen.lens_keys is not None:
         normals = _vertex_normals(stage.lenses, seen.vertices[:, : stage.scene.count].contiguous())
-        wp.launch(shaders.glaze, dim=_runs(sharp), device="cpu", inputs=[
+        wp.launch(shaders.glaze, dim=_runs(seen.keys), device="cpu", inputs=[
             wp.from_torch(seen.keys), wp.from_torch(seen.lens_keys), wp.from_torch(seen.views["frame"]),
             wp.from_torch(seen.vertices, dtype=wp.vec3), wp.from_torch(seen.screen, dtype=wp.vec3),
             wp.from_torch(normals, dtype=wp.vec3), wp.from_torch(stage.lenses.faces, dtype=wp.vec3i), lit.lamps,
@@ -354,7 +356,7 @@ def radiance(stage: Stage, instant: Instant, seen: Visible, *, lit: Lit | None =
     if not softened:
         return sharp
     out = torch.empty_like(sharp)
-    wp.launch(shaders.soften_edges, dim=_runs(sharp), device="cpu", inputs=[
+    wp.launch(shaders.soften_edges, dim=_runs(seen.keys), device="cpu", inputs=[
         wp.from_torch(seen.keys), surface, _SURFACE_GAP_MM, wp.from_torch(sharp), wp.from_torch(out),
     ])  # fmt: skip
     return out
@@ -380,10 +382,12 @@ def _lamps(wp: Any, shaders: Any, stage: Stage, instant: Instant) -> Any:
 
 def _paint(wp: Any, shaders: Any, stage: Stage, width: int) -> Any:
     paint, look = shaders.Paint(), stage.look
-    paint.maps = wp.from_torch(stage.maps(width), dtype=wp.vec4)
+    paint.maps = wp.from_torch(stage.maps(width))
     paint.iris = wp.from_torch(torch.from_numpy(np.ascontiguousarray(look.iris, np.float32)))
     paint.iris_rad, paint.pupil_rad = float(np.radians(look.iris_deg)), float(np.radians(look.pupil_deg))
-    paint.iris_albedo, paint.sclera_albedo = look.iris_albedo, look.sclera_albedo
+    paint.iris_albedo, paint.sclera_albedo = (
+        wp.from_torch(torch.from_numpy(value.astype(np.float32))) for value in (look.iris_albedo, look.sclera_albedo)
+    )
     return paint
 
 

@@ -42,19 +42,41 @@ class Surface:
     faces: wp.array(dtype=wp.vec3i)
     across: wp.array(dtype=wp.vec3i)
     face_material: wp.array(dtype=int)
-    face_albedo: wp.array(dtype=float)
+    face_albedo: wp.array2d(dtype=float)
 
 
 @wp.struct
 class Paint:
-    """A person's look: `maps` holds albedo, gloss (in [0, 1]), relief and wrinkles (mm) of each texel."""
+    """A person's look in C colours.
 
-    maps: wp.array2d(dtype=wp.vec4)
+    `maps` [T, T, 3 + C] holds gloss (in [0, 1]), relief and wrinkles (mm) of each texel, then its albedos.
+    """
+
+    maps: wp.array3d(dtype=float)
     iris: wp.array2d(dtype=float)
     pupil_rad: float
     iris_rad: float
-    iris_albedo: float
-    sclera_albedo: float
+    iris_albedo: wp.array(dtype=float)
+    sclera_albedo: wp.array(dtype=float)
+
+
+@wp.struct
+class Seen:
+    """What a pixel shows, but for its colour: `white` is what albedo 1 would send, `shine` comes on top in all colours.
+
+    The albedo is that of the face, of the texture at (`x`, `y`) texels, or the eye's, in which `iris` is the iris'
+    streak, `inside` the share of iris against sclera and `dark` that of the pupil.
+    """
+
+    white: float
+    shine: float
+    textured: bool
+    eye: bool
+    x: float
+    y: float
+    iris: float
+    inside: float
+    dark: float
 
 
 @wp.struct
@@ -261,12 +283,13 @@ def eye_glow(
     to_camera: wp.vec3,
     gloss: float,
 ):
-    """Radiance of an eyeball, painted by angle from its axis; a steeper cornea reflects every emitter."""
+    """An eyeball, painted by angle from its axis; a steeper cornea reflects every emitter."""
+    seen = Seen()
+    seen.eye = True
     d = wp.normalize(
         w[0] * surface.eye_direction[f[0]] + w[1] * surface.eye_direction[f[1]] + w[2] * surface.eye_direction[f[2]]
     )
     angle = wp.acos(wp.clamp(d[2], -1.0, 1.0))
-    albedo = paint.sclera_albedo
     side = int(0)
     if p[0] > 0.0:
         side = 1
@@ -276,17 +299,25 @@ def eye_glow(
         streak = streaks(paint.iris, along, wp.atan2(d[1], d[0]) / 6.2831853 + 0.5)
         inside = 1.0 - ramp(angle, paint.iris_rad * 0.94, paint.iris_rad * 1.08)
         limbus = 1.0 - 0.35 * ramp(along, 0.8, 1.0)
-        albedo = albedo * (1.0 - inside) + paint.iris_albedo * streak * limbus * inside
-        dark = 1.0 - ramp(angle, hole * 0.95, hole * 1.05)
-        albedo = albedo * (1.0 - dark) + 0.02 * dark
+        seen.iris = streak * limbus
+        seen.inside = inside
+        seen.dark = 1.0 - ramp(angle, hole * 0.95, hole * 1.05)
         n = wp.normalize(n + (wp.normalize(n - 0.45 * lamps.gaze[frame, side]) - n) * inside)
     shine = mirrored_emitters(lamps, frame, p, n, to_camera)
     diffuse = wp.max((wp.dot(light, n) + 0.3 * wp.length(light)) / 1.3, 0.0)
-    return albedo * (diffuse + lamps.ambient[frame] * exposed) + gloss * shine
+    seen.white = diffuse + lamps.ambient[frame] * exposed
+    seen.shine = gloss * shine
+    return seen
 
 
 @wp.func
-def glow(
+def relief(paint: Paint, row: int, col: int, wrinkled: float):
+    """How far a texel stands out, mm."""
+    return paint.maps[row, col, 1] + wrinkled * paint.maps[row, col, 2]
+
+
+@wp.func
+def look(
     surface: Surface,
     paint: Paint,
     lamps: Lamps,
@@ -298,7 +329,7 @@ def glow(
     y: float,
     eye: wp.vec3,
 ):
-    """Radiance of face `k` towards a camera at `eye`, seen at screen position (x, y)."""
+    """What a camera at `eye` sees of face `k` at screen position (x, y)."""
     f = surface.faces[k]
     w = surface_weights(surface.screen[view, f[0]], surface.screen[view, f[1]], surface.screen[view, f[2]], x, y)
     c0 = surface.corners[frame, f[0]]
@@ -314,7 +345,7 @@ def glow(
     gloss = materials[material, _GLOSS]
     if material == EYE_MATERIAL:
         return eye_glow(surface, paint, lamps, frame, f, w, p, wp.normalize(n), light, exposed, to_camera, gloss)
-    albedo = surface.face_albedo[k]
+    seen = Seen()
     if materials[material, _TEXTURED] > 0.5:
         d = surface.facets[frame, k]
         size = float(paint.maps.shape[0])
@@ -324,33 +355,55 @@ def glow(
         row = int(ty)
         fx = tx - float(col)
         fy = ty - float(row)
-        m00 = paint.maps[row, col]
-        m10 = paint.maps[row + 1, col]
-        upper = paint.maps[row, col + 1] - m00
-        lower = paint.maps[row + 1, col + 1] - m10
-        top = m00 + fx * upper
-        down = m10 + fx * lower - top
-        albedo = top[0] + fy * down[0]
-        gloss = gloss * (top[1] + fy * down[1])
         wrinkled = at[10]
-        along = upper[2] + wrinkled * upper[3]
-        along = along + fy * (lower[2] + wrinkled * lower[3] - along)
-        slope = wp.vec2(along, down[2] + wrinkled * down[3]) * size
+        g00 = paint.maps[row, col, 0]
+        g10 = paint.maps[row + 1, col, 0]
+        top_gloss = g00 + fx * (paint.maps[row, col + 1, 0] - g00)
+        gloss = gloss * (top_gloss + fy * (g10 + fx * (paint.maps[row + 1, col + 1, 0] - g10) - top_gloss))
+        h00 = relief(paint, row, col, wrinkled)
+        h10 = relief(paint, row + 1, col, wrinkled)
+        upper = relief(paint, row, col + 1, wrinkled) - h00
+        lower = relief(paint, row + 1, col + 1, wrinkled) - h10
+        along = upper + fy * (lower - upper)
+        down = h10 + fx * lower - (h00 + fx * upper)
+        slope = wp.vec2(along, down) * size
         g = slope[0] * wp.vec3(d[6], d[7], d[8]) + slope[1] * wp.vec3(d[9], d[10], d[11])
         n = wp.normalize(n - (g - wp.dot(n, g) * n))
+        seen.textured = True
+        seen.x = tx
+        seen.y = ty
     elif wp.dot(n, to_camera) < 0.0:
         n = -n  # the inside of a thin prop
     strength = wp.length(light)
     wrap = materials[material, _WRAP]
     diffuse = wp.max((wp.dot(light, n) + wrap * strength) / (1.0 + wrap), 0.0)
-    total = albedo * (diffuse + lamps.ambient[frame] * exposed)
+    seen.white = diffuse + lamps.ambient[frame] * exposed
     if strength > 0.0:
         mirrored = 2.0 * wp.dot(n, to_camera) * n - to_camera
         s = wp.max(wp.dot(mirrored, light), 0.0)
         exponent = materials[material, _EXPONENT]
         # Schlick's lobe: a power without `pow`
-        total = total + gloss * strength * s / (exponent * strength - exponent * s + s)
-    return total
+        seen.shine = gloss * strength * s / (exponent * strength - exponent * s + s)
+    return seen
+
+
+@wp.func
+def albedo_of(surface: Surface, paint: Paint, seen: Seen, face: int, colour: int):
+    """How much of the light what was seen sends back in one colour."""
+    if seen.eye:
+        iris = paint.iris_albedo[colour] * seen.iris
+        own = paint.sclera_albedo[colour] * (1.0 - seen.inside) + iris * seen.inside
+        return own * (1.0 - seen.dark) + 0.02 * seen.dark
+    if seen.textured:
+        col = int(seen.x)
+        row = int(seen.y)
+        fx = seen.x - float(col)
+        fy = seen.y - float(row)
+        m00 = paint.maps[row, col, 3 + colour]
+        m10 = paint.maps[row + 1, col, 3 + colour]
+        top = m00 + fx * (paint.maps[row, col + 1, 3 + colour] - m00)
+        return top + fy * (m10 + fx * (paint.maps[row + 1, col + 1, 3 + colour] - m10) - top)
+    return surface.face_albedo[colour, face]
 
 
 @wp.kernel
@@ -362,27 +415,22 @@ def shade(
     lamps: Lamps,
     materials: wp.array2d(dtype=float),
     eye: wp.array(dtype=wp.vec3),
-    out: wp.array3d(dtype=float),
+    out: wp.array4d(dtype=float),
 ):
-    """Radiance at the middle of each pixel."""
+    """Radiance at the middle of each pixel, in each colour."""
     view, i, run = wp.tid()
     for j in range(run * RUN, wp.min(run * RUN + RUN, keys.shape[2])):
         key = keys[view, i, j]
-        level = float(0.0)
-        if key != _EMPTY_KEY:
-            level = glow(
-                surface,
-                paint,
-                lamps,
-                materials,
-                view,
-                frame_of_view[view],
-                int(key & _FACE_BITS),
-                float(j) + 0.5,
-                float(i) + 0.5,
-                eye[view],
-            )
-        out[view, i, j] = level
+        if key == _EMPTY_KEY:
+            for colour in range(out.shape[0]):
+                out[colour, view, i, j] = 0.0
+        else:
+            face = int(key & _FACE_BITS)
+            frame = frame_of_view[view]
+            seen = look(surface, paint, lamps, materials, view, frame, face, float(j) + 0.5, float(i) + 0.5, eye[view])
+            for colour in range(out.shape[0]):
+                albedo = albedo_of(surface, paint, seen, face, colour)
+                out[colour, view, i, j] = albedo * seen.white + seen.shine
 
 
 @wp.kernel
@@ -397,7 +445,7 @@ def glaze(
     lamps: Lamps,
     gloss: float,
     eye: wp.array(dtype=wp.vec3),
-    out: wp.array3d(dtype=float),
+    out: wp.array4d(dtype=float),
 ):
     """Lay lenses over what is seen through them: a little light is lost, surroundings and emitters are reflected."""
     view, i, run = wp.tid()
@@ -412,7 +460,9 @@ def glaze(
             p = w[0] * vertices[frame, f[0]] + w[1] * vertices[frame, f[1]] + w[2] * vertices[frame, f[2]]
             n = wp.normalize(w[0] * normals[frame, f[0]] + w[1] * normals[frame, f[1]] + w[2] * normals[frame, f[2]])
             shine = mirrored_emitters(lamps, frame, p, n, wp.normalize(eye[view] - p))
-            out[view, i, j] = 0.92 * out[view, i, j] + 0.08 * lamps.ambient[frame] + gloss * shine
+            for colour in range(out.shape[0]):
+                through = 0.92 * out[colour, view, i, j]
+                out[colour, view, i, j] = through + 0.08 * lamps.ambient[frame] + gloss * shine
 
 
 @wp.func
@@ -465,8 +515,8 @@ def soften_edges(
     keys: wp.array3d(dtype=wp.int64),
     surface: Surface,
     gap: float,
-    sharp: wp.array3d(dtype=float),
-    out: wp.array3d(dtype=float),
+    sharp: wp.array4d(dtype=float),
+    out: wp.array4d(dtype=float),
 ):
     """Anti-aliasing: where a surface ends between two pixels' middles, the one it ends in gets a share of both.
 
@@ -481,9 +531,7 @@ def soften_edges(
         down = keys[view, wp.min(i + 1, bottom), j]
         before = keys[view, i, wp.max(j - 1, 0)]
         after = keys[view, i, wp.min(j + 1, right)]
-        colour = sharp[view, i, j]
-        change = float(0.0)
-        shares = float(0.0)
+        share = wp.vec4(0.0, 0.0, 0.0, 0.0)  # of the pixels above, below, before and after
         nearest = wp.min(wp.min(up, down), wp.min(before, wp.min(after, own)))
         farthest = wp.max(wp.max(up, down), wp.max(before, wp.max(after, own)))
         d = int(4)
@@ -504,7 +552,6 @@ def soften_edges(
             if d == 3:
                 dj = 1
                 other = after
-            d = d + 1
             near = wp.min(own, other)  # of the nearer, since keys sort by depth
             if wp.abs(float((own >> wp.int64(31)) - (other >> wp.int64(31)))) > key_gap(near, gap):
                 sign = float(1.0)
@@ -516,10 +563,21 @@ def soften_edges(
                     y = y + float(di)
                 end = end_of_surface(surface, view, int(near & _FACE_BITS), x, y, sign * float(dj), sign * float(di))
                 if end < 1.0:
-                    share = wp.max((0.5 - end) * sign, 0.0)
-                    shares = shares + share
-                    change = change + share * (sharp[view, i + di, j + dj] - colour)
-        out[view, i, j] = colour + change / wp.max(shares, 1.0)
+                    share[d] = wp.max((0.5 - end) * sign, 0.0)
+            d = d + 1
+        total = wp.max(share[0] + share[1] + share[2] + share[3], 1.0)
+        for colour in range(out.shape[0]):
+            level = sharp[colour, view, i, j]
+            change = float(0.0)
+            if share[0] > 0.0:
+                change = change + share[0] * (sharp[colour, view, i - 1, j] - level)
+            if share[1] > 0.0:
+                change = change + share[1] * (sharp[colour, view, i + 1, j] - level)
+            if share[2] > 0.0:
+                change = change + share[2] * (sharp[colour, view, i, j - 1] - level)
+            if share[3] > 0.0:
+                change = change + share[3] * (sharp[colour, view, i, j + 1] - level)
+            out[colour, view, i, j] = level + change / total
 
 
 @wp.func

@@ -160,8 +160,24 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
         shape: np.ndarray = self._blocks[block][number % _SHAPES_PER_FILE]
         return shape
 
+    def posed(self, number: int, motion: Motion) -> np.ndarray:
+        """A subject's geometry in N frames of a performance, float32 [N, V, 3]."""
+        return self._bare(number).pose(motion.expression, motion.gaze)
+
+    @cached_property
+    def _bare(self) -> Callable[[int], Scene]:
+        """Scenes of heads alone: posing one takes no studio."""
+        return lru_cache(maxsize=_STUDIOS)(lambda number: Scene(self.head, self.geometry(number), []))
+
     def parts(self, number: int) -> list[Part]:
         """What a subject's head lacks in the mean head, and what they wear."""
+        return list(self._parts(number))
+
+    @cached_property
+    def _parts(self) -> Callable[[int], list[Part]]:
+        return lru_cache(maxsize=_STUDIOS)(self._make_parts)
+
+    def _make_parts(self, number: int) -> list[Part]:
         head, geometry = self.head, self.geometry(number)
         out = [
             *eyeballs(head, geometry), *teeth(head, geometry, rng_of(number, "teeth")),
@@ -216,8 +232,9 @@ def _look(appearance: Appearance) -> Look:
     """The infrared side of an appearance."""
     eye = appearance.eye
     return Look(
-        appearance.infrared.astype(np.float32) / 255, appearance.gloss.astype(np.float32) / 255, appearance.relief,
-        appearance.wrinkles, eye.texture, eye.iris_deg, eye.pupil_deg, eye.iris_ir, eye.sclera_ir,
+        appearance.infrared[None].astype(np.float32) / 255, appearance.gloss.astype(np.float32) / 255,
+        appearance.relief, appearance.wrinkles, eye.texture, eye.iris_deg, eye.pupil_deg,
+        np.array([eye.iris_ir]), np.array([eye.sclera_ir]),
     )  # fmt: skip
 
 
@@ -269,8 +286,8 @@ class SyntheticCapture(Capture):
         motion = self._performance.motion(self._check(indices))
         return FrameLabels(motion.expression, motion.gaze)
 
-    def neutral(self) -> Neutral:
-        return self._dome.neutral(size=_NEUTRAL_TEXTURE_PX)
+    def neutral(self, *, size: int | None = None) -> Neutral:
+        return self._dome.neutral(size=size or _NEUTRAL_TEXTURE_PX)
 
     def texture(self, indices: Sequence[int], *, size: int) -> np.ndarray:
         return self._dome.texture_of(self._performance.motion(self._check(indices)), size=size)
@@ -280,9 +297,7 @@ class SyntheticCapture(Capture):
         return self._source.dome_of(self._number)
 
     def geometry(self, indices: Sequence[int]) -> np.ndarray:
-        motion = self._performance.motion(self._check(indices))
-        scene = self._studio.scene
-        return scene.pose(motion.expression, motion.gaze)[:, : scene.head_count]
+        return self._source.posed(self._number, self._performance.motion(self._check(indices)))
 
     def cameras_at(self, index: int) -> tuple[CameraSpec, ...]:
         pose = self._headset_poses(self._performance.motion(self._check([index])))[0]
@@ -327,7 +342,7 @@ class SyntheticCapture(Capture):
         for start in range(0, len(rows), _FRAMES_PER_CALL):
             some = rows[start : start + _FRAMES_PER_CALL]
             instant, seen = self.see(some, cameras, size)
-            linear = radiance(self.stage, instant, seen)
+            linear = radiance(self.stage, instant, seen)[0]
             exposure = np.repeat(self._light(some).exposure, len(columns))
             seeds = [self._seed(index, column, size) for index in some for column in columns]
             grey = sense(linear, exposure, np.array(seeds), self.headset.sensor, self.cameras[columns[0]].width)

@@ -34,8 +34,8 @@ class FakeCapture(Capture):
         rows = np.asarray(indices, np.float32)[:, None]
         return FrameLabels(rows * np.ones((1, 3), np.float32), rows * np.ones((1, 6), np.float32))
 
-    def neutral(self):
-        return Neutral(np.full((4, 3), 7, np.float32), np.full((3, 2, 2), 9, np.uint8))
+    def neutral(self, *, size=None):
+        return Neutral(np.full((4, 3), 7, np.float32), np.full((3, size or 2, size or 2), 9, np.uint8))
 
 
 class RichCapture(FakeCapture):

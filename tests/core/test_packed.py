@@ -310,7 +310,7 @@ def test_a_source_without_labels_packs_empty_ones(store):
         def labels(self, indices):
             return None
 
-        def neutral(self):
+        def neutral(self, *, size=None):
             return None
 
     (packed,) = pack(FakeSource(capture=Unlabelled), ["A"], REQUEST, store=store)

@@ -228,9 +228,9 @@ class Spy:
                 spy.read["labels"].add(self.subject)
                 return super().labels(indices)
 
-            def neutral(self):
+            def neutral(self, *, size=None):
                 spy.read["neutral"].add(self.subject)
-                return super().neutral()
+                return super().neutral(size=size)
 
             def geometry(self, indices):
                 spy.read["frames"].add(self.subject)

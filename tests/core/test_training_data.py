@@ -24,8 +24,8 @@ def capture(person, *, labelled=True, images=None):
     none = np.zeros((0, 0), np.float32)
     return PackedCapture(
         f"S{person:03d}", f"S{person:03d}/0", images, expression if labelled else none, gaze if labelled else none,
-        np.full((7, 3), person, np.float32), np.full((3, 4, 4), person, np.uint8), np.arange(FRAMES),
-        np.arange(FRAMES, rows), ("talk",) * rows, {}, {}, "",
+        np.full((7, 3), person, np.float32), np.full((3, 4, 4), person, np.uint8), np.zeros((0, 0, 0), np.uint8),
+        np.arange(FRAMES), np.arange(FRAMES, rows), ("talk",) * rows, {}, {}, "",
     )  # fmt: skip
 
 

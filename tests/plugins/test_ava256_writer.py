@@ -71,7 +71,7 @@ class FakeCapture(Capture):
         codes = np.asarray(indices, np.float32)[:, None] * np.linspace(0, 1, 52, dtype=np.float32)
         return FrameLabels(codes, np.tile(np.array([0, 0, 1], np.float32), (len(codes), 2)))
 
-    def neutral(self):
+    def neutral(self, *, size=None):
         return None
 
 

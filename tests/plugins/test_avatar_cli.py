@@ -73,7 +73,7 @@ def tiles(path):
 
 class TestPerformance:
     def test_labels_are_the_codes_of_a_decoder_that_takes_them(self, captures, decoder, synthetic):
-        found = read_performance(captures[0], decoder, FRAMES, source=synthetic)
+        found = read_performance(captures[0], decoder, FRAMES)
         labels = captures[0].labels(FRAMES)
         assert torch.equal(found.expression, torch.from_numpy(labels.expression))
         assert torch.equal(found.gaze, torch.from_numpy(labels.gaze))
@@ -81,7 +81,7 @@ class TestPerformance:
 
     def test_another_decoder_reads_its_codes_off_the_exact_faces(self, captures, upm, synthetic):
         heard = []
-        found = read_performance(captures[0], upm, FRAMES, source=synthetic, progress=heard.append)
+        found = read_performance(captures[0], upm, FRAMES, progress=heard.append)
         texture = torch.from_numpy(captures[0].texture(FRAMES[1:2], size=upm.reads_texture)).float() / 255
         geometry = torch.from_numpy(captures[0].geometry(FRAMES[1:2]))
         neutral = synthetic.dome(["S000"])[0].neutral(size=upm.reads_texture)
@@ -93,7 +93,7 @@ class TestPerformance:
         assert (found.expression[0] - found.expression[1]).abs().max() > 1e-3 and heard == [3]
 
     def test_codes_come_back_from_a_file_bit_for_bit(self, captures, decoder, tmp_path, synthetic):
-        made = read_performance(captures[0], decoder, FRAMES, source=synthetic).looking(10, -20)
+        made = read_performance(captures[0], decoder, FRAMES).looking(10, -20)
         made.save(tmp_path / "codes.safetensors")
         again = Performance.load(tmp_path / "codes.safetensors", decoder)
         assert torch.equal(again.expression, made.expression) and torch.equal(again.gaze, made.gaze)
@@ -105,7 +105,7 @@ class TestPerformance:
 
     def test_codes_of_another_code_space_are_refused(self, captures, decoder, upm, weights, tmp_path, synthetic):
         path = tmp_path / "codes.safetensors"
-        read_performance(captures[0], decoder, FRAMES[:1], source=synthetic).save(path)
+        read_performance(captures[0], decoder, FRAMES[:1]).save(path)
         with pytest.raises(ArtifactError, match=r"holds codes of 'arkit-52'; UpmDecoder takes 'upm-\w{12}'\. Use the"):
             Performance.load(path, upm)
         with pytest.raises(ArtifactError, match="holds no codes that drive an avatar, but 'ufe/upm'"):
@@ -121,9 +121,7 @@ class TestPerformance:
     @pytest.mark.parametrize("which", ["decoder", "upm"])
     def test_pictures_are_what_the_decoder_renders(self, captures, which, request, synthetic):
         avatar_of = request.getfixturevalue(which)
-        performance = read_performance(
-            captures[0], avatar_of, [*FRAMES, *FRAMES], source=synthetic
-        )  # more than are shown at a time
+        performance = read_performance(captures[0], avatar_of, [*FRAMES, *FRAMES])  # more than are shown at a time
         person, camera = identity_of(captures[1], avatar_of), camera_around(20, 5, SIZE)
         made = np.stack(list(pictures(avatar_of, person, performance, camera)))
         with torch.no_grad():
@@ -136,7 +134,7 @@ class TestPerformance:
     def test_the_avatar_of_exact_labels_looks_like_the_exact_face(self, captures, decoder, synthetic):
         camera = camera_around(0, 0, 64)
         exact = np.stack(list(exact_pictures(captures[0], decoder, FRAMES, camera)))
-        performance = read_performance(captures[0], decoder, FRAMES, source=synthetic)
+        performance = read_performance(captures[0], decoder, FRAMES)
         made = np.stack(list(pictures(decoder, identity_of(captures[0], decoder), performance, camera)))
         covered = [(image > 0).any(-1) for image in (exact, made)]
         assert (covered[0] == covered[1]).mean() > 0.98
@@ -147,7 +145,7 @@ class TestPerformance:
         short = capture.labels([0])
         monkeypatch.setattr(type(capture), "labels", lambda *_: type(short)(short.expression[:, :5], short.gaze))
         with pytest.raises(DataError, match=r"labels of 5 numbers; the codes of BlendshapeDecoder have 52"):
-            read_performance(capture, decoder, [0], source=synthetic)
+            read_performance(capture, decoder, [0])
         monkeypatch.setattr(type(capture), "neutral", lambda _: None)
         with pytest.raises(DataError, match="has no neutral face"):
             identity_of(capture, decoder)
@@ -170,7 +168,7 @@ class TestRender:
 
     def test_one_frame_from_one_view_is_a_plain_picture(self, ufe, captures, decoder, synthetic):
         done(ufe("render", *BLENDSHAPE, "--subject", "S003", "--frames", "658", "--gaze", "25,-10", "--view", "15,5"))
-        performance = read_performance(captures[1], decoder, [658], source=synthetic).looking(25, -10)
+        performance = read_performance(captures[1], decoder, [658]).looking(25, -10)
         (expected,) = pictures(decoder, identity_of(captures[1], decoder), performance, camera_around(15, 5, SIZE))
         assert np.array_equal(np.asarray(Image.open("avatar.png")), expected)
 

@@ -87,7 +87,7 @@ def test_pupils_are_drawn_where_their_keypoints_are(capture, plain_eyes):
                     continue
                 seen = rasterise(plain_eyes, instant, [[camera]])
                 low, high = np.floor(outline.min(0)).astype(int) - 4, np.ceil(outline.max(0)).astype(int) + 5
-                light = radiance(plain_eyes, replace(instant, ambient=np.ones(1)), seen)[0].numpy()
+                light = radiance(plain_eyes, replace(instant, ambient=np.ones(1)), seen)[0, 0].numpy()
                 light = light[low[1] : high[1], low[0] : high[0]]
                 if (light == 0).any():
                     continue  # the eyeball ends beside the pupil

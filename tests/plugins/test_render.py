@@ -27,7 +27,7 @@ def camera(size=33, turn=0.0):
     )
 
 
-def wall(half_mm=40.0, relief=None):
+def wall(half_mm=40.0, relief=None, colours=1):
     """A square in the plane z = 0 that faces +z, painted as matt skin."""
     corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * half_mm
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
@@ -36,9 +36,9 @@ def wall(half_mm=40.0, relief=None):
         uv_faces=faces, material=np.full(2, SKIN, np.int32), albedo=np.full(2, np.nan),
     )  # fmt: skip
     flat = np.zeros((64, 64), np.float32)
-    look = Look(
-        flat + ALBEDO, flat, flat if relief is None else relief, flat, np.ones((4, 4), np.float32), 27, 12, 0.4, 0.7
-    )
+    albedo, iris, white = np.stack([flat + ALBEDO] * colours), np.full(colours, 0.4), np.full(colours, 0.7)
+    bumps = flat if relief is None else relief
+    look = Look(albedo, flat, bumps, flat, np.ones((4, 4), np.float32), 27, 12, iris, white)
     head = SimpleNamespace(uv=((corners[:, :2] / half_mm + 1) / 2).astype(np.float32))
     ones = np.ones(4, np.float32)
     return Stage(scene, head, look, ones, ones[None], np.ones(1), np.zeros(1))
@@ -54,7 +54,7 @@ def instant(stage, distance_mm, ambient=0.0):
 
 def see(stage, distance_mm=1000.0, ambient=0.0, view=None):
     now = instant(stage, distance_mm, ambient)
-    return radiance(stage, now, rasterise(stage, now, [[view or camera()]]))[0].numpy()
+    return radiance(stage, now, rasterise(stage, now, [[view or camera()]]))[0, 0].numpy()
 
 
 class TestLight:

@@ -98,8 +98,8 @@ class Capture(ABC):
         """Labels of the frames, without reading any pixel; None where the capture has none."""
 
     @abstractmethod
-    def neutral(self) -> Neutral | None:
-        """The subject's neutral texture and geometry; None where the capture has none."""
+    def neutral(self, *, size: int | None = None) -> Neutral | None:
+        """The subject's neutral texture, of `size` or as the source has it, and geometry; None where there is none."""
 
     def geometry(self, indices: Sequence[int]) -> np.ndarray | None:
         """Exact or tracked geometry float32 [N, V, 3] (mm, head coordinates); None where the capture has none."""
@@ -108,8 +108,8 @@ class Capture(ABC):
     def texture(self, indices: Sequence[int], *, size: int) -> np.ndarray | None:
         """What an avatar's expression encoder reads beside the geometry, where it can be had: the face's texture.
 
-        It is as a dome would see it, view-averaged and evenly lit, and like `neutral` but for the expression: linear
-        RGB uint8 [N, 3, size, size]. None where the capture has none.
+        It is as a dome would see it, view-averaged and evenly lit, and like that of `neutral` at this size but for the
+        expression: linear RGB uint8 [N, 3, size, size]. None where the capture has none.
         """
         return None
 

@@ -220,8 +220,8 @@ class Codec(nn.Module):
     def _slabs(self, texture: Tensor, colour: Tensor, opacity: Tensor, placed: Placed, placement: Placement) -> Tensor:
         """[B, K, S, A, A, 4]: the texture's colours at all depths with those [B, 3 S, U, U] added, and opacity."""
         depth, cell = self.size.voxels, placement.kept[placed.number]
-        coarse = torch.cat([cut(colour, depth), cut(opacity, depth)], -1)
-        fine = placement.refined(chosen(coarse, cell))
+        both = torch.cat([colour.unflatten(1, (depth, 3)), opacity[:, :, None]], 2).flatten(1, 2)
+        fine = placement.refined(chosen(cut(both, depth), cell))
         shown = functional.grid_sample(
             texture, placed.places, mode=_SAMPLED, padding_mode="border", align_corners=False
         )

@@ -193,6 +193,8 @@ class Placement(nn.Module):
 
     def refined(self, slabs: Tensor) -> Tensor:
         """Slabs [B, K, S, S, S, 4] (depth, row, column) with A x A columns, [B, K, S, A * A, 4]."""
+        if self.across == self.voxels:
+            return slabs.flatten(3, 4)
         return (slabs.flatten(3) @ self.finer).unflatten(3, (-1, 4))
 
     def _rise(self, offset: Tensor, missed: Tensor) -> Tensor:

@@ -340,14 +340,16 @@ class SyntheticDome(DomeCapture):
         views = [in_head(self.camera(name).resized(self.width(height), height), pose) for name in cameras]
         return self._studio.see(instant, views)
 
-    def _gather(self, instant: Instant, pose: np.ndarray, size: int) -> Gathered:
-        atlas, seen = self._unwrapped(instant, pose, size)
+    def _gather(self, instant: Instant, pose: np.ndarray, size: int, wanted: np.ndarray | None = None) -> Gathered:
+        atlas, seen = self._unwrapped(instant, pose, size, wanted)
         return atlas.gather(seen, self._studio.shine(instant, seen.pixels, softened=False))  # it reads no edges
 
-    def _unwrapped(self, instant: Instant, pose: np.ndarray, size: int) -> tuple[Atlas, Unwrapped]:
+    def _unwrapped(
+        self, instant: Instant, pose: np.ndarray, size: int, wanted: np.ndarray | None = None
+    ) -> tuple[Atlas, Unwrapped]:
         seen = self._seen(instant, pose, TEXTURE_CAMERAS, 2 * size)
         atlas = self._studio.atlas(seen.level, size)
-        return atlas, atlas.unwrap(seen)
+        return atlas, atlas.unwrap(seen, wanted)
 
     def _unfolded(self, size: int) -> Gathered:
         """The resting face, its folds looked into."""
@@ -356,15 +358,14 @@ class SyntheticDome(DomeCapture):
         return self._resting[size]
 
     def _look_into_folds(self, size: int) -> Gathered:
-        found: Gathered | None = None
+        found = Gathered(np.zeros((size, size, 3), np.float32), np.zeros((size, size), bool))
         for actions in ({}, *_UNFOLDED):
             expression = np.zeros((1, len(ACTIONS)), np.float32)
             for name, amount in actions.items():
                 expression[0, ACTIONS.index(name)] = amount
             ahead, pupil = np.array([[0, 0, 1, 0, 0, 1]], np.float32), np.ones(1, np.float32)
-            one = self._gather(self._posed(expression, ahead, pupil, _RESTING_POSE), _RESTING_POSE, size)
-            found = one if found is None else found.over(one)
-        assert found is not None
+            posed = self._posed(expression, ahead, pupil, _RESTING_POSE)
+            found = found.over(self._gather(posed, _RESTING_POSE, size, wanted=~found.seen))
         return found.filled()
 
     def _pose(self, index: int) -> np.ndarray:

@@ -85,7 +85,7 @@ class Atlas:
         attributes = torch.cat([vertices, normals], 1)[None].contiguous()
         return interpolate(self._flat, attributes, self._uv_faces, self._ids, attribute_faces=self._faces)[0]
 
-    def unwrap(self, seen: Visible) -> Unwrapped:
+    def unwrap(self, seen: Visible, wanted: np.ndarray | None = None) -> Unwrapped:
         """Which of at most 31 cameras show each texel.
 
         A camera does where its z-buffer shows that nothing hides the texel or comes near its pixels, unless it sees it
@@ -93,14 +93,18 @@ class Atlas:
 
         Args:
             seen: one frame in pinhole cameras, at this atlas' level.
+            wanted: texels to look for, bool [T, T]; all by default.
         """
         wp, size = warp(), self._ids.shape[1]
+        kind = self._texel_kind
+        if wanted is not None:
+            kind = torch.where(torch.from_numpy(wanted), kind, -1)
         texels = self.texels(seen.vertices[0], seen.normals[0])
         views = torch.empty(size, size, dtype=torch.int32)
         read = torch.zeros(seen.keys.shape, dtype=torch.bool)
         wp.launch(kernels(_KERNELS).find_views, dim=(size, size), device="cpu", inputs=[
-            wp.from_torch(texels), wp.from_torch(self._texel_kind), wp.from_torch(self._face_kind),
-            *_cameras(seen), wp.from_torch(seen.keys), wp.from_torch(views), wp.from_torch(read),
+            wp.from_torch(texels), wp.from_torch(kind), wp.from_torch(self._face_kind), *_cameras(seen),
+            wp.from_torch(seen.keys), wp.from_torch(views), wp.from_torch(read),
         ])  # fmt: skip
         return Unwrapped(replace(seen, keys=torch.where(read, seen.keys, EMPTY_KEY)), texels, views)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ufe_avatar.networks.atlas import Atlas
-from ufe_avatar.networks.layers import SLOPE, ConvTransposeWN, ConvWN, LinearWN, pointwise
+from ufe_avatar.networks.layers import FASTEST, SLOPE, ConvTransposeWN, ConvWN, LinearWN, pointwise
 from ufe_avatar.networks.size import CODE_CHANNELS, CODE_SIDE, VIEW_CHANNELS, Z_CHANNELS, Size
 
 _MOTION_SCALE, _OPACITY_SCALE = 0.01, 0.1
@@ -50,7 +50,7 @@ class _Decoder(nn.Module):
         self, inputs: Sequence[Tensor | None], bias_maps: Sequence[Tensor], levels: int | None = None
     ) -> list[Tensor]:
         """The feature maps of all levels but the last, or of the first few, from parts of the 4 x 4 input."""
-        x = torch.cat([part for part in inputs if part is not None], 1)
+        x = torch.cat([part for part in inputs if part is not None], 1).contiguous(memory_format=FASTEST)
         features = []
         for i in range(len(self.layers) - 1 if levels is None else levels):
             x = (self.layers[f"t{i}"](x) + bias_maps[i]) / math.sqrt(2)

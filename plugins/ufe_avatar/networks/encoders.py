@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ufe_avatar.networks.atlas import Atlas, interpolate, tables
-from ufe_avatar.networks.layers import SLOPE, ConvWN, halving, leaky_conv, pointwise
+from ufe_avatar.networks.layers import FASTEST, SLOPE, ConvWN, halving, leaky_conv, pointwise
 from ufe_avatar.networks.size import CODE_CHANNELS, Z_CHANNELS, Size
 
 _MEAN_SCALE, _DEVIATION_SCALE = 0.1, 0.01
@@ -64,7 +64,7 @@ class ExpressionEncoder(_OnMesh):
 
     def forward(self, verts: Tensor, avgtex: Tensor, neut_verts: Tensor, neut_avgtex: Tensor) -> Tensor:
         """float32 [B, 64, 4, 4] of normalised meshes [B, V, 3] and textures [B, 3, R, R]."""
-        tex = self.tex(avgtex - neut_avgtex)
+        tex = self.tex((avgtex - neut_avgtex).contiguous(memory_format=FASTEST))
         geo = self.geo(self.position_image(verts - neut_verts))
         return self.comb(torch.cat([tex, geo], 1))
 

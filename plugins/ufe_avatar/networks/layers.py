@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 SLOPE = 0.2  # of every leaky unit in these networks
+FASTEST = torch.channels_last  # layout in which images go through them: up to three times as fast on a CPU as the usual
 _GAIN = math.sqrt(2 / (1 + SLOPE**2))
 _ANGLE_EPSILON = 1e-5  # on the squared angle: keeps the gradient finite at no rotation
 

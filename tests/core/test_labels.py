@@ -9,7 +9,7 @@ import torch
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import DataError
 from ufe_core.interfaces.decoder import Decoder
-from ufe_core.interfaces.source import DomeCapture, Neutral, Segment
+from ufe_core.interfaces.source import Neutral
 from ufe_core.labels import labelled
 from ufe_core.packed import PackRequest, pack
 from ufe_core.store import Store
@@ -30,6 +30,10 @@ class FacesCapture(FakeCapture):
     def texture(self, indices, *, size):
         return np.stack([np.full((3, size, size), i, np.uint8) for i in indices])
 
+    def neutral(self, *, size=None):
+        geometry, size = super().neutral().geometry, size or 2 * TEXELS
+        return Neutral(geometry, np.full((3, size, size), 60 + "ABCDEFGH".index(self.subject), np.uint8))
+
 
 class TextureOnly(FacesCapture):
     def geometry(self, indices):
@@ -40,25 +44,9 @@ class GeometryOnly(FacesCapture):
     texture = FakeCapture.texture
 
 
-class RestingDome(DomeCapture):
-    segments, cameras = (Segment("neutral", 0, 1),), ()
-
-    def __init__(self, subject):
-        self.subject = self.id = subject
-
-    def neutral(self, *, size=None):
-        level = 60 + "ABCDEFGH".index(self.subject)
-        return Neutral(np.zeros((4, 3), np.float32), np.full((3, size, size), level, np.uint8))
-
-    frames = geometry = texture = head_pose = topology = None
-
-
 class FacesSource(FakeSource):
     def __init__(self, capture=FacesCapture):
         super().__init__(capture=capture)
-
-    def dome(self, subjects):
-        return [RestingDome(subject) for subject in subjects]
 
 
 class Reader(Decoder[ComponentConfig]):
@@ -178,12 +166,6 @@ def test_a_source_that_gives_no_texture_is_refused_in_one_line(store):
     with pytest.raises(DataError) as error:
         labelled(captures_of(source, store, "A"), source, Reader(), store=store)
     assert "\n" not in str(error.value)
-
-
-def test_a_source_without_a_dome_is_refused_in_one_line(store):
-    source = FakeSource(capture=FacesCapture)
-    with pytest.raises(DataError, match="FakeSource has no dome captures"):
-        labelled(captures_of(source, store, "A"), source, Reader(), store=store)
 
 
 def test_a_decoder_that_reads_no_faces_leaves_labels_as_they_are(store):

@@ -146,7 +146,7 @@ class TestPerformance:
         monkeypatch.setattr(type(capture), "labels", lambda *_: type(short)(short.expression[:, :5], short.gaze))
         with pytest.raises(DataError, match=r"labels of 5 numbers; the codes of BlendshapeDecoder have 52"):
             read_performance(capture, decoder, [0])
-        monkeypatch.setattr(type(capture), "neutral", lambda _: None)
+        monkeypatch.setattr(type(capture), "neutral", lambda *_, **__: None)
         with pytest.raises(DataError, match="has no neutral face"):
             identity_of(capture, decoder)
 

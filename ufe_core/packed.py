@@ -450,14 +450,16 @@ def _is_one(name: str, entry: Entry, whole: Sequence[str]) -> bool:
 
 
 def _words(name: str, whole: Sequence[str]) -> str:
-    return f"the neutral {name.removeprefix('neutral_')}" if name in whole else name.removeprefix(EXTRA_PREFIX)
+    if name in whole:
+        return f"the neutral {name.removeprefix('neutral_').replace('_', ' ')}"
+    return name.removeprefix(EXTRA_PREFIX)
 
 
 def _lost(layout: Layout, size: int, frames: Sequence[int], whole: Sequence[str]) -> str:
     """Which tensors, and of which frames, a file that ends after `size` bytes lacks."""
     parts = []
     for name, entry in layout.entries.items():
-        if entry.start + entry.nbytes > size:
+        if entry.nbytes and entry.start + entry.nbytes > size:
             first = max(0, size - entry.start) // entry.chunk_bytes
             words = _words(name, whole)
             parts.append(words if _is_one(name, entry, whole) else f"{words} from frame {frames[first]} on")

@@ -41,6 +41,7 @@ def test_what_is_packed_comes_back(store):
     np.testing.assert_array_equal(packed.gaze, capture.labels(rows).gaze)
     np.testing.assert_array_equal(packed.geometry, capture.neutral().geometry)
     np.testing.assert_array_equal(packed.texture, capture.neutral().texture)
+    assert packed.resting_texture.size == 0
     assert packed.frame_rows.tolist() == [0, 1, 2, 3, 4, 5] and packed.anchor_rows.tolist() == [6, 7]
     names = ["rest" if i < 10 else "talk" if i < 14 else "free" for i in rows]
     assert list(packed.segments) == names
@@ -178,7 +179,7 @@ def damage_other_json(folder):
 
 def damage_format(folder):
     file = folder / "capture.json"
-    file.write_text(file.read_text().replace("ufe.packed/2", "ufe.packed/1"))
+    file.write_text(file.read_text().replace("ufe.packed/3", "ufe.packed/2"))
 
 
 def damage_rows(folder):
@@ -198,7 +199,7 @@ DAMAGES = [
     (damage_no_json, r"capture\.json cannot be read \(FileNotFoundError"),
     (damage_half_json, r"capture\.json cannot be read \(JSONDecodeError"),
     (damage_other_json, r"capture\.json cannot be read"),
-    (damage_format, r"capture\.json is of format 'ufe\.packed/1'; this version reads 'ufe\.packed/2'"),
+    (damage_format, r"capture\.json is of format 'ufe\.packed/2'; this version reads 'ufe\.packed/3'"),
     (damage_rows, r"capture\.json was altered"),
 ]  # fmt: skip
 

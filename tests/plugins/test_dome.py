@@ -182,6 +182,18 @@ class TestTexture:
             wrong = np.abs(texture[column, row] - np.moveaxis(image, 0, -1))[skin].max(1)
             assert np.median(wrong) > 2 * np.median(difference)
 
+    def test_light_is_asked_only_where_texels_are_read(self, dome):
+        """And the texture is that of the whole images."""
+        studio, instant = dome._studio, dome._instant(FRAME)
+        seen = dome._seen(instant, dome._pose(FRAME), TEXTURE_CAMERAS, 2 * TEXTURE)
+        atlas = studio.atlas(seen.level, TEXTURE)
+        unwrapped = atlas.unwrap(seen)
+        read = unwrapped.pixels.keys != EMPTY_KEY
+        assert 0.05 < read.float().mean() < 0.6 * (seen.keys != EMPTY_KEY).float().mean()
+        few = atlas.gather(unwrapped, studio.shine(instant, unwrapped.pixels, softened=False))
+        whole = atlas.gather(unwrapped, studio.shine(instant, seen, softened=False))
+        assert np.array_equal(few.colour, whole.colour) and np.array_equal(few.seen, unwrapped.seen)
+
     def test_shut_eyes_hide_eyeballs_which_keep_their_resting_look(self, dome, synthetic):
         segments = {segment.name: segment for segment in dome.segments}
         open_ = (segments["eyes_wide"].start + segments["eyes_wide"].stop) // 2

@@ -44,6 +44,12 @@ def test_vertices_are_drawn_where_their_keypoints_are(capture, size):
             assert error.max() < 0.02
 
 
+def test_geometry_is_that_of_the_scene_which_is_drawn(capture):
+    rows = [100, 9000, 30_000]
+    drawn = capture.instant(rows).vertices[:, : capture.stage.scene.head_count]
+    np.testing.assert_array_equal(capture.geometry(rows), drawn)
+
+
 @pytest.fixture(scope="module")
 def plain_eyes(capture):
     """The capture's eyeballs, nothing before them, in ambient light alone, white but for the pupils."""
@@ -52,7 +58,7 @@ def plain_eyes(capture):
     eyes = scene.material == list(MATERIALS).index("eye")
     scene.faces, scene.uv_faces = scene.faces[eyes], scene.uv_faces[eyes]
     scene.material, scene.albedo = scene.material[eyes], scene.albedo[eyes]
-    look = replace(stage.look, iris=np.ones((4, 4), np.float32), iris_albedo=1.0, sclera_albedo=1.0)
+    look = replace(stage.look, iris=np.ones((4, 4), np.float32), iris_albedo=np.ones(1), sclera_albedo=np.ones(1))
     dark, lamps = np.zeros(len(stage.power)), np.zeros((len(stage.power), scene.count))
     return Stage(scene, scene.head, look, np.ones(scene.head_count), lamps, dark, dark)
 

@@ -27,8 +27,8 @@ def camera(size=33, turn=0.0):
     )
 
 
-def wall(half_mm=40.0, relief=None, colours=1):
-    """A square in the plane z = 0 that faces +z, painted as matt skin."""
+def wall(half_mm=40.0, relief=None, albedo=(ALBEDO,)):
+    """A square in the plane z = 0 that faces +z, painted as matt skin, in as many colours as there are albedos."""
     corners = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * half_mm
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     scene = SimpleNamespace(
@@ -36,9 +36,9 @@ def wall(half_mm=40.0, relief=None, colours=1):
         uv_faces=faces, material=np.full(2, SKIN, np.int32), albedo=np.full(2, np.nan),
     )  # fmt: skip
     flat = np.zeros((64, 64), np.float32)
-    albedo, iris, white = np.stack([flat + ALBEDO] * colours), np.full(colours, 0.4), np.full(colours, 0.7)
+    painted, iris, white = np.stack([flat + one for one in albedo]), np.full(len(albedo), 0.4), np.full(len(albedo), 0.7)
     bumps = flat if relief is None else relief
-    look = Look(albedo, flat, bumps, flat, np.ones((4, 4), np.float32), 27, 12, iris, white)
+    look = Look(painted, flat, bumps, flat, np.ones((4, 4), np.float32), 27, 12, iris, white)
     head = SimpleNamespace(uv=((corners[:, :2] / half_mm + 1) / 2).astype(np.float32))
     ones = np.ones(4, np.float32)
     return Stage(scene, head, look, ones, ones[None], np.ones(1), np.zeros(1))
@@ -79,6 +79,20 @@ class TestLight:
         facing = 1 / np.hypot(1, slope)
         expected = (facing + wrap) / (1 + wrap)
         assert see(tilted, 2000.0)[16, 16] / see(stage, 2000.0)[16, 16] == pytest.approx(expected, rel=0.01)
+
+
+class TestColours:
+    def test_each_is_shaded_and_softened_as_it_would_be_alone(self):
+        albedo = (0.2, 0.5, 0.7)
+        whole = wall(half_mm=12.3, relief=np.random.default_rng(0).normal(0, 0.1, (64, 64)), albedo=albedo)
+        view = camera(turn=21.0)
+        now = instant(whole, 2000.0, ambient=0.1)
+        seen = rasterise(whole, now, [[view]])
+        together = radiance(whole, now, seen)[:, 0].numpy()
+        for colour, one in zip(albedo, together, strict=True):
+            alone = see(wall(half_mm=12.3, relief=whole.look.relief, albedo=(colour,)), 2000.0, 0.1, view)
+            np.testing.assert_allclose(one, alone, atol=1e-6)
+        assert together[0, 16, 16] < together[1, 16, 16] < together[2, 16, 16]
 
 
 class TestEdges:

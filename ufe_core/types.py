@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -78,8 +78,8 @@ class CameraSpec:
             value = getattr(self, name)
             _require(np.shape(value) == shape, owner, name, f"array {list(shape)}", list(np.shape(value)))
             _require(bool(np.isfinite(value).all()), owner, name, "finite numbers", "NaN or infinity")
-        orthonormal = np.allclose(self.rotation @ self.rotation.T, np.eye(3), atol=1e-6)
-        _require(orthonormal, owner, "rotation", "a rotation matrix", "a matrix that is not orthonormal")
+        skew = np.abs(self.rotation @ self.rotation.T - np.eye(3)).max()
+        _require(bool(skew < 1e-5), owner, "rotation", "a rotation matrix", "a matrix that is not orthonormal")
         _require(self.width > 0 and self.height > 0, owner, "width/height", "> 0", (self.width, self.height))
         _require(self.model in get_args(LensModel), owner, "model", " or ".join(get_args(LensModel)), self.model)
         four = self.model != "fisheye" or self.distortion[4] == 0
@@ -136,13 +136,7 @@ class CameraSpec:
     @cached_property
     def max_angle(self) -> float:
         """Angle from the optical axis (radians, at most pi / 2) below which the lens' radial polynomial rises."""
-        slope = self._radial * (2 * np.arange(len(self._radial)) + 1)
-        roots = np.roots(np.trim_zeros(slope, "b")[::-1])
-        turns = roots.real[(np.abs(roots.imag) < 1e-9 * (1 + np.abs(roots))) & (roots.real > 0)]
-        if not len(turns):
-            return float(np.pi / 2)
-        first = float(np.sqrt(turns.min()))
-        return min(first, float(np.pi / 2)) if self.model == "fisheye" else float(np.arctan(first))
+        return _max_angle(self.model, tuple(self._radial.tolist()))
 
     @property
     def position(self) -> np.ndarray:
@@ -207,6 +201,18 @@ class CameraSpec:
         missed = np.abs(self._brown_conrady(flat)[0] - bent).max(-1) > 1e-9
         angle = np.where(missed | (angle > self.max_angle), np.nan, angle)
         return angle, flat / np.where(radius > 0, radius, 1.0)[..., None]
+
+
+@lru_cache(maxsize=64)
+def _max_angle(model: LensModel, radial: tuple[float, ...]) -> float:
+    """`CameraSpec.max_angle` of a lens; cameras that move keep theirs."""
+    slope = np.array(radial) * (2 * np.arange(len(radial)) + 1)
+    roots = np.roots(np.trim_zeros(slope, "b")[::-1])
+    turns = roots.real[(np.abs(roots.imag) < 1e-9 * (1 + np.abs(roots))) & (roots.real > 0)]
+    if not len(turns):
+        return float(np.pi / 2)
+    first = float(np.sqrt(turns.min()))
+    return min(first, float(np.pi / 2)) if model == "fisheye" else float(np.arctan(first))
 
 
 @dataclass(frozen=True)

@@ -337,8 +337,9 @@ class SyntheticDome(DomeCapture):
         )  # fmt: skip
 
     def _seen(self, instant: Instant, pose: np.ndarray, cameras: Sequence[str], height: int) -> Visible:
-        views = [in_head(self.camera(name).resized(self.width(height), height), pose) for name in cameras]
-        return self._studio.see(instant, views)
+        for name in cameras:
+            self.camera(name)
+        return self._studio.see(instant, _views(tuple(cameras), height, tuple(pose.flat)))
 
     def _gather(self, instant: Instant, pose: np.ndarray, size: int, wanted: np.ndarray | None = None) -> Gathered:
         atlas, seen = self._unwrapped(instant, pose, size, wanted)
@@ -398,6 +399,15 @@ class SyntheticDome(DomeCapture):
 
 
 _CAMERA_OF = {camera.name: camera for camera in CAMERAS}
+
+
+@lru_cache(maxsize=16)
+def _views(names: tuple[str, ...], height: int, pose: tuple[float, ...]) -> tuple[CameraSpec, ...]:
+    """Cameras of a height in the coordinates of a head whose pose [3, 4] comes in rows; it rests in many frames."""
+    width = SyntheticDome.width(height)
+    return tuple(in_head(_CAMERA_OF[name].resized(width, height), np.reshape(pose, (3, 4))) for name in names)
+
+
 _RESTING_POSE = np.concatenate([np.eye(3), -CENTRE_MM[:, None]], 1)
 
 

@@ -36,7 +36,11 @@ def wall(half_mm=40.0, relief=None, albedo=(ALBEDO,)):
         uv_faces=faces, material=np.full(2, SKIN, np.int32), albedo=np.full(2, np.nan),
     )  # fmt: skip
     flat = np.zeros((64, 64), np.float32)
-    painted, iris, white = np.stack([flat + one for one in albedo]), np.full(len(albedo), 0.4), np.full(len(albedo), 0.7)
+    painted, iris, white = (
+        np.stack([flat + one for one in albedo]),
+        np.full(len(albedo), 0.4),
+        np.full(len(albedo), 0.7),
+    )
     bumps = flat if relief is None else relief
     look = Look(painted, flat, bumps, flat, np.ones((4, 4), np.float32), 27, 12, iris, white)
     head = SimpleNamespace(uv=((corners[:, :2] / half_mm + 1) / 2).astype(np.float32))

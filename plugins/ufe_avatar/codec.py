@@ -219,6 +219,8 @@ class Codec(nn.Module):
 
     def _slabs(self, texture: Tensor, colour: Tensor, opacity: Tensor, placed: Placed, placement: Placement) -> Tensor:
         """[B, K, S, A, A, 4]: the texture's colours at all depths with those [B, 3 S, U, U] added, and opacity."""
+        if not (torch.is_grad_enabled() and any(value.requires_grad for value in (texture, colour, opacity))):
+            return placement.filled(colour, opacity, texture, placed)
         depth, cell = self.size.voxels, placement.kept[placed.number]
         both = torch.cat([colour.unflatten(1, (depth, 3)), opacity[:, :, None]], 2).flatten(1, 2)
         fine = placement.refined(chosen(cut(both, depth), cell))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,20 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ufe_avatar.networks.atlas import Atlas
+from ufe_core.ops.kernels import kernels, warp
 from ufe_core.types import MeshTopology
 
+_KERNELS = "ufe_avatar.placement_warp"
 _OVERLAP = 1.4  # how much larger a primitive is than what it must cover: its window fades towards the faces
 _BEFORE_MM, _BEHIND_MM = 1.0, 2.0  # how far primitives reach off the mesh and into the head
 _UNEVEN = 1.2  # how much of the mesh a primitive leaves room for, against what it holds at rest
-_LOOSE_MM = 2.0  # how far before its primitive a column's mesh may lie; further off it belongs to others
-_DEEPER_MM = 6.0  # how far primitives of necks follow the mesh beyond what they hold at rest
-_BEYOND_MM = 3.0  # how far a column's mesh is taken to go on as it slopes
-_LEAST_AREA_MM2 = 0.05  # between columns, for them to tell how the mesh slopes
-_RAISED_MM, _NECK_RAISED_MM = 0.03, 0.2  # slabs begin so much before the mesh: at outlines rays are in it for a short
-# way only; on necks, whose voxels are further apart, it takes them more of it to be stopped
-_SEEN_MM = 0.2  # how deep rays are stopped elsewhere: what a voxel shows lay on the ray before it
-_LEAST_COSINE = 0.2
-_THICK = 2.0  # of the distance of voxels in depth: how far behind the mesh slabs end
 _MOST_STRETCH = 3.0  # of a primitive with the mesh, against the mesh at rest
 _LEAST_STEP_MM = 1e-3
 _FITS = 3  # times that columns are moved along the mesh at rest to where it is beside them
@@ -129,8 +123,8 @@ class Placement(nn.Module):
             "apart": torch.ones(count, 2), "line": torch.linspace(-1, 1, self.across),
             "finer": _finer(voxels, self.across, channels=4),
             "on_neck": torch.zeros(count, dtype=torch.bool),
-            "triangles": torch.zeros(count, cells, 4, dtype=torch.int64),
-            "corners": torch.from_numpy(topology.faces.astype(np.int64)),
+            "triangles": torch.zeros(count, cells, 4, dtype=torch.int32),
+            "corners": torch.from_numpy(topology.faces.astype(np.int32)),
         }.items():  # fmt: skip
             self.register_buffer(name, value, persistent=False)
 
@@ -173,23 +167,29 @@ class Placement(nn.Module):
         stretch = (apart / self.apart).clamp(1 / _MOST_STRETCH, _MOST_STRETCH)
         half_size = self.half_size * functional.pad(stretch, (0, 1), value=1.0)
         with torch.no_grad():
-            wanted = self._grid(half_size)
-            offset = self._offsets(_product(self.columns, mesh), centre, axes)
-            missed = wanted - offset[..., :2]
-            towards = (functional.normalize(eye[:, None] - centre, dim=-1)[:, :, None] @ axes)[:, :, 0]
-            before = _SEEN_MM * towards[..., :2] / (-towards[..., 2:]).clamp_min(_LEAST_COSINE)
-            texel = self.texel + self.known * self._at_texels(missed + before[:, :, None], apart, down)
-            places = 2 / (self.grid * self.voxels) * (self.middle + texel.maximum(self.low).minimum(self.high)) - 1
-            places = places.nan_to_num()  # of a mesh that is not finite; images must not be read there
-            height = offset[..., 2] + self._rise(offset, missed)
-            first, last = self._reach(height)
-            facing = self._facing(mesh, eye)
-            shell = self._shell(height, facing, first, last)
-        shift = (first + last) / 2
+            places, shell, reach, facing = self._columns(mesh, eye, (centre, axes, down, apart, half_size))
+        first, last = reach.unbind(-1)
         half_size = torch.cat([half_size[..., :2], (last - first)[..., None] / 2], -1)
         number = torch.arange(len(self.kept), device=mesh.device).expand(len(mesh), -1)
-        middle = centre + shift[..., None] * axes[..., 2]
-        return Placed(middle, axes, half_size, places, shell, facing.any(-1), number)
+        middle = centre + ((first + last) / 2)[..., None] * axes[..., 2]
+        return Placed(middle, axes, half_size, places, shell, facing, number)
+
+    def filled(self, colour: Tensor, opacity: Tensor, texture: Tensor, placed: Placed) -> Tensor:
+        """Slabs [B, N, S, A, A, 4] of placed primitives, through which no gradient flows.
+
+        They have at all depths the texture's colours, with those of `colour` [B, 3 S, U, U] added, and the shell's
+        share of `opacity` [B, S, U, U].
+        """
+        wp, module = warp(), kernels(_KERNELS, colour.device)
+        count = placed.number.shape
+        slabs = colour.new_empty(*count, self.voxels, self.across**2, 4)
+        with wp.ScopedDevice(wp.device_from_torch(colour.device)):
+            wp.launch(module.fill, dim=tuple(count), inputs=[
+                wp.from_torch(colour), wp.from_torch(opacity), wp.from_torch(texture),
+                wp.from_torch(self.kept[placed.number]), wp.from_torch(placed.places, dtype=wp.vec2),
+                wp.from_torch(placed.shell), self.across, wp.from_torch(slabs, dtype=wp.vec4),
+            ])  # fmt: skip
+        return slabs.unflatten(3, (self.across, -1))
 
     def refined(self, slabs: Tensor) -> Tensor:
         """Slabs [B, K, S, S, S, 4] (depth, row, column) with A x A columns, [B, K, S, A * A, 4]."""
@@ -197,44 +197,52 @@ class Placement(nn.Module):
             return slabs.flatten(3, 4)
         return (slabs.flatten(3) @ self.finer).unflatten(3, (-1, 4))
 
-    def _rise(self, offset: Tensor, missed: Tensor) -> Tensor:
-        """How much deeper the mesh lies where a column is than at its point, `missed` [B, K, A * A, 2] mm from there.
+    def _columns(self, mesh: Tensor, eye: Tensor, planes: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """`places`, `shell` and `facing` of `Placed`, and between which depths primitives lie, [B, K, 2], mm.
 
-        Points `offset` [B, K, A * A, 3] of neighbouring columns tell how it slopes.
+        `planes` are what `_frames` gave, and half sizes in the plane.
         """
-        points = offset.unflatten(2, (self.across, self.across))
-        across, along = torch.gradient(points, dim=(2, 3))
-        area = along[..., 0] * across[..., 1] - along[..., 1] * across[..., 0]
-        right = along[..., 2] * across[..., 1] - along[..., 1] * across[..., 2]
-        down = along[..., 0] * across[..., 2] - along[..., 2] * across[..., 0]
-        slope = torch.stack([right, down], -1) / area.clamp_min(_LEAST_AREA_MM2)[..., None]
-        slope = torch.where(area[..., None] > _LEAST_AREA_MM2, slope, 0).flatten(2, 3)
-        return (slope * missed).sum(-1).clamp(-_BEYOND_MM, _BEYOND_MM)
+        wp, module = warp(), kernels(_KERNELS, mesh.device)
+        batch, count, columns = len(mesh), len(self.kept), self.across**2
+        points = _product(self.columns, mesh.detach()).contiguous()
+        vertices, eyes = mesh.detach().contiguous(), eye.detach().contiguous()
+        face_seen = torch.empty(batch, len(self.corners), dtype=torch.bool, device=mesh.device)
+        places = mesh.new_empty(batch, count, columns, 2)
+        shell = mesh.new_empty(batch, count, self.voxels, columns)
+        reach, facing = mesh.new_empty(batch, count, 2), mesh.new_empty(batch, count, dtype=torch.bool)
+        on = module.Planes()
+        on.centre, on.axes, on.down, on.apart, on.half_size = (
+            wp.from_torch(value.detach().contiguous(), dtype=kind)
+            for value, kind in zip(planes, (wp.vec3, wp.mat33, wp.vec2, wp.vec2, wp.vec3), strict=True)
+        )
+        with wp.ScopedDevice(wp.device_from_torch(mesh.device)):
+            wp.launch(module.face_eye, dim=tuple(face_seen.shape), inputs=[
+                wp.from_torch(vertices, dtype=wp.vec3), wp.from_torch(self.corners, dtype=wp.vec3i),
+                wp.from_torch(eyes, dtype=wp.vec3), wp.from_torch(face_seen),
+            ])  # fmt: skip
+            wp.launch(module.place, dim=(batch, count), inputs=[
+                wp.from_torch(points.view(batch, count, columns, 3), dtype=wp.vec3), wp.from_torch(eyes, dtype=wp.vec3),
+                wp.from_torch(face_seen), on, self._primitives(wp, module),
+                wp.from_torch(torch.empty_like(points).view(batch, count, columns, 3), dtype=wp.vec3),
+                wp.from_torch(mesh.new_empty(batch, count, columns)), wp.from_torch(places, dtype=wp.vec2),
+                wp.from_torch(shell), wp.from_torch(reach, dtype=wp.vec2), wp.from_torch(facing),
+            ])  # fmt: skip
+        return places, shell, reach, facing
 
-    def _reach(self, height: Tensor) -> tuple[Tensor, Tensor]:
-        """Between which depths [B, K], mm, primitives lie: as at rest, and on the neck where columns lie."""
-        first, last = self.shift - self.half_size[:, 2], self.shift + self.half_size[:, 2]
-        within = (height - self.shift[:, None]).abs() < self.half_size[:, 2:] + _DEEPER_MM
-        follows = within & (self.known[..., 0] > 0) & self.on_neck[:, None]
-        nearest = torch.where(follows, height, torch.inf).amin(-1) - _BEFORE_MM / 2
-        farthest = torch.where(follows, height, -torch.inf).amax(-1) + _BEHIND_MM
-        return torch.minimum(first, nearest), torch.maximum(last, farthest)
-
-    def _shell(self, height: Tensor, facing: Tensor, first: Tensor, last: Tensor) -> Tensor:
-        """As in `Placed`, of the mesh [B, K, A * A] deep in primitives from `first` to `last` [B, K], mm."""
-        spacing = ((last - first) / (self.voxels - 1))[..., None, None]
-        depth = first[..., None, None] + spacing * torch.arange(self.voxels, device=height.device)[:, None]
-        raised = torch.where(self.on_neck, _NECK_RAISED_MM, _RAISED_MM)[:, None, None]
-        behind = (depth - height[:, :, None] + raised) / spacing
-        shell = torch.minimum(behind, _THICK - behind).clamp(-1, 1)
-        shown = facing & (height > first[..., None] - _LOOSE_MM)
-        return torch.where(shown[:, :, None], shell, shell.clamp_max(0)) * self.there
-
-    def _facing(self, mesh: Tensor, eye: Tensor) -> Tensor:
-        """Bool [B, K, A * A]: whether the mesh under a column faces the eye."""
-        a, b, c = mesh[:, self.corners].unbind(2)
-        outside = (torch.linalg.cross(b - a, c - a) * (eye[:, None] - a)).sum(-1) > 0
-        return outside[:, self.triangles].any(-1)
+    def _primitives(self, wp: Any, module: Any) -> Any:
+        """What the kernels read of primitives at rest."""
+        made = module.Primitives()
+        made.texel = wp.from_torch(self.texel, dtype=wp.vec2)
+        made.low, made.high, made.middle = (
+            wp.from_torch(value[:, 0], dtype=wp.vec2) for value in (self.low, self.high, self.middle)
+        )
+        made.known, made.there = wp.from_torch(self.known[..., 0]), wp.from_torch(self.there[:, 0])
+        made.triangles, made.on_neck = wp.from_torch(self.triangles), wp.from_torch(self.on_neck)
+        made.shift, made.half_depth = wp.from_torch(self.shift), wp.from_torch(self.half_size[:, 2])
+        made.line = wp.from_torch(self.line)
+        made.side = float(self.grid * self.voxels)
+        made.before_mm, made.behind_mm, made.least_step_mm = _BEFORE_MM, _BEHIND_MM, _LEAST_STEP_MM
+        return made
 
     def _move(self, texels: Tensor) -> None:
         """Move columns by texels [K, P, 2] as far as they are on their islands, and not far from their cells."""

@@ -131,6 +131,19 @@ def test_shapes_and_types(codec, neutrals, data):
     torch.testing.assert_close(turned, torch.eye(3).expand_as(turned), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("finer", [1, 2, 3])
+def test_slabs_are_the_same_with_and_without_a_gradient(codec, neutrals, data, finer):
+    """Without one a kernel fills them at once; with one they are made of torch's own steps."""
+    mean, _ = codec.encode(*faces_of(neutrals, data, 1))
+    subject, asked = subject_of(codec, neutrals, 0, 1), (GAZE.expand(2, -1), POSITION.expand(2, -1))
+    code = mean[:2].detach().requires_grad_()
+    slow = codec.decode(code, asked[0], subject, asked[1], finer=finer).primitives.slab
+    with torch.no_grad():
+        fast = codec.decode(code, asked[0], subject, asked[1], finer=finer).primitives.slab
+    assert slow.requires_grad and not fast.requires_grad and slow.std() > 0.1
+    torch.testing.assert_close(fast, slow.detach(), atol=2e-5, rtol=2e-5)
+
+
 def test_other_conditions_are_refused(head):
     with pytest.raises(ContractError, match=f"take {CONDITIONS} conditions, not 6"):
         Codec(Size(64, 4, 0.125, 6), head.topology)

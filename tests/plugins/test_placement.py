@@ -5,11 +5,14 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+import warp as wp
 
 from ufe_avatar.codec import CODE_SIZE, CONDITIONS, Codec
 from ufe_avatar.networks.atlas import build_atlas
 from ufe_avatar.networks.size import Size
 from ufe_avatar.placement import Placement
+from ufe_avatar.placement_warp import rise
+from ufe_core.ops.kernels import warp
 from ufe_core.types import MeshTopology
 
 from .gazes import AHEAD
@@ -350,14 +353,28 @@ def test_those_of_the_neck_are_as_deep_as_each_mesh_asks(head):
     assert outside["plain"] > 0.1 and outside["deeper"] < 0.15 * outside["plain"]
 
 
+@wp.kernel
+def ask_rise(offsets: wp.array3d(dtype=wp.vec3), missed: wp.array3d(dtype=wp.vec2), found: wp.array3d(dtype=float)):
+    image, k, p = wp.tid()
+    found[image, k, p] = rise(offsets, image, k, p, 8, missed[image, k, p])
+
+
+def rises(offsets, missed):
+    found = torch.empty(missed.shape[:3])
+    wp.launch(ask_rise, dim=tuple(found.shape), device="cpu", inputs=[
+        wp.from_torch(offsets.contiguous(), dtype=wp.vec3), wp.from_torch(missed, dtype=wp.vec2), wp.from_torch(found),
+    ])  # fmt: skip
+    return found
+
+
 def test_a_columns_mesh_is_as_deep_as_its_slope_takes_it_to_there():
     """On a tilted plane exactly, from wherever columns have their points; folded points tell nothing."""
-    placement = Scene(*square(), 32, 4).placement
+    warp()
     generator = torch.Generator().manual_seed(0)
     row, column = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
     at = torch.stack([column, row], -1).view(1, 1, 64, 2) + 0.2 * torch.rand(2, 3, 64, 2, generator=generator)
     missed = torch.rand(2, 3, 64, 2, generator=generator) - 0.5
     slope = torch.tensor([0.3, -0.8])
-    rise = placement._rise(torch.cat([at, at @ slope[:, None] + 2], -1), missed)
-    torch.testing.assert_close(rise, missed @ slope, atol=1e-5, rtol=0)
-    assert not placement._rise(torch.cat([at.flip(3), at @ slope[:, None]], -1), missed).any()
+    found = rises(torch.cat([at, at @ slope[:, None] + 2], -1), missed)
+    torch.testing.assert_close(found, missed @ slope, atol=1e-5, rtol=0)
+    assert not rises(torch.cat([at.flip(3), at @ slope[:, None]], -1), missed).any()

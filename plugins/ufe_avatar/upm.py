@@ -38,8 +38,8 @@ class UpmDecoder(Decoder[UpmConfig]):
     code_modules = "ufe_core.head", "ufe_core.ops.rasterize", "ufe_core.ops.rasterize_warp", *(
         f"ufe_avatar.{name}"
         for name in (
-            "codec", "eyeballs", "placement", "placement_warp", "raymarch", "raymarch_native", "raymarch_warp", "training",
-            "views", "volume_render",
+            "codec", "eyeballs", "placement", "placement_warp", "raymarch", "raymarch_native", "raymarch_warp",
+            "training", "views", "volume_render",
             *(f"networks.{part}" for part in ("assembler", "atlas", "decoders", "encoders", "layers", "model", "size")),
         )
     )  # fmt: skip

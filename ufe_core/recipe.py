@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +27,8 @@ DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puf
 DEFAULT_ENCODER, DEFAULT_DECODER = "univ", "upm"
 
 _TRAINING_CODE = (
-    "ufe_core.labels", "ufe_core.training.augment", "ufe_core.training.data", "ufe_core.training.loop",
-    "ufe_core.training.losses", "ufe_core.training.optimise",
+    "ufe_core.labels", "ufe_core.training.augment", "ufe_core.training.critic", "ufe_core.training.data",
+    "ufe_core.training.loop", "ufe_core.training.losses", "ufe_core.training.optimise",
 )  # fmt: skip
 
 
@@ -114,8 +113,9 @@ class Recipe:
         if factory.calibrated:
             if self.calibrator is None:
                 raise ConfigError(f"Encoder '{self.encoder.spec.id}' needs a calibrator: give --calibrator.")
-            build = self.calibrator.spec.load()
-            context["calibrator"] = functools.partial(_build_calibrator, build, self.calibrator.config)
+            from ufe_core.interfaces.calibrator import CalibratorFactory
+
+            context["calibrator"] = CalibratorFactory(self.calibrator.spec.load(), self.calibrator.config)
         encoder: Encoder[Any] = factory(self.encoder.config, **context)
         return encoder
 
@@ -124,10 +124,6 @@ class Recipe:
         from ufe_core.interfaces.encoder import EncoderNeeds
 
         return EncoderNeeds(cameras, self.training.size, self.anchors)
-
-
-def _build_calibrator(factory: Any, config: ComponentConfig, channels: int, anchors: int) -> Any:
-    return factory(config, channels=channels, anchors=anchors)
 
 
 def tracking_cameras(source: HMCSource[Any], subject: str) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from pydantic import Field, model_validator
+
 from ufe_core import ComponentConfig, ComponentSpec, hookimpl
 
 
@@ -13,28 +15,50 @@ class LateFusionConfig(ComponentConfig):
     """`late_fusion` has no options: its width is the backbone's."""
 
 
+class EarlyFusionConfig(ComponentConfig):
+    """`early_fusion` has no options: the encoder's first layer takes the images."""
+
+
+class PoolingConfig(ComponentConfig):
+    """`pooling` has no options: its width is the backbone's."""
+
+
+class AttentionConfig(ComponentConfig):
+    """Options of both attentions."""
+
+    width: int = Field(128, ge=8, le=2048, description="Width of the tokens, one for each cell of a feature map")
+    heads: int = Field(4, ge=1, le=32, description="Attention heads; they divide the width")
+    layers: int = Field(1, ge=1, le=12, description="Blocks of attention and perceptron")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "AttentionConfig":
+        if self.width % self.heads:
+            raise ValueError(f"heads ({self.heads}) must divide width ({self.width})")
+        return self
+
+
+_CALIBRATORS: tuple[tuple[str, str, type[ComponentConfig], str, str], ...] = (
+    ("none", "none:NoCalibration", NoneConfig, "No calibration: the current frame's features pass unchanged", "P§4.5"),
+    ("late_fusion", "late_fusion:LateFusion", LateFusionConfig,
+     "Current and anchor features concatenated, then convolved (the paper's choice)", "P§4.3, P§4.5, Table 3"),
+    ("early_fusion", "early_fusion:EarlyFusion", EarlyFusionConfig,
+     "Current and anchor images concatenated before the first layer", "P§4.5, Table 3"),
+    ("pooling", "pooling:Pooling", PoolingConfig,
+     "The largest of the anchors' features, in any order, concatenated with the current ones", "P§4.5, Table 3"),
+    ("cross_attention", "attention:CrossAttention", AttentionConfig,
+     "Current features attend to those of the anchors", "P§4.5, Table 3"),
+    ("self_attention", "attention:SelfAttention", AttentionConfig,
+     "Current and anchor features are tokens of one transformer", "P§4.5, Table 3"),
+)  # fmt: skip
+
+
 @hookimpl
 def register_components(register: Callable[[ComponentSpec], None]) -> None:
     """Announce the calibrators."""
-    register(
-        ComponentSpec(
-            interface=1,
-            kind="calibrator",
-            id="ufe/none",
-            target="ufe_calibrators.none:NoCalibration",
-            config=NoneConfig,
-            summary="No calibration: the current frame's features pass unchanged",
-            reference="P§4.5",
-        )
-    )
-    register(
-        ComponentSpec(
-            interface=1,
-            kind="calibrator",
-            id="ufe/late_fusion",
-            target="ufe_calibrators.late_fusion:LateFusion",
-            config=LateFusionConfig,
-            summary="Current and anchor features concatenated, then convolved (the paper's choice)",
-            reference="P§4.3, P§4.5, Table 3",
-        )
-    )
+    for name, target, config, summary, reference in _CALIBRATORS:
+        register(
+            ComponentSpec(
+                interface=1, kind="calibrator", id=f"ufe/{name}", target=f"ufe_calibrators.{target}", config=config,
+                summary=summary, reference=reference,
+            )
+        )  # fmt: skip

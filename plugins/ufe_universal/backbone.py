@@ -14,7 +14,7 @@ from ufe_core.errors import ConfigError
 
 @dataclass(frozen=True)
 class SplitBackbone:
-    """`head` maps [B, 1, H, W] to [B, channels, h, w]; `tail` maps that to pooled features [B, features]."""
+    """`head` maps [B, C, H, W] to [B, channels, h, w]; `tail` maps that to pooled features [B, features]."""
 
     head: nn.Sequential
     tail: nn.Sequential
@@ -23,13 +23,14 @@ class SplitBackbone:
 
 
 def split_backbone(
-    name: str, *, stride: int, cells: int = 1, options: Mapping[str, Any] | None = None
+    name: str, *, stride: int, inputs: int = 1, cells: int = 1, options: Mapping[str, Any] | None = None
 ) -> SplitBackbone:
     """Build a timm network without pretrained weights and cut it after its last stage of a stride.
 
     Args:
         name: a timm model of the MobileNetV3 or EfficientNet family (stem, `blocks`, head) or a ResNet.
         stride: pixels of the input per cell of the feature map at the cut; 16 is P§13.1, O2.
+        inputs: C, channels of the images.
         cells: side of the grid that the last feature map is averaged to; 1 is global pooling (P§13.1, O3).
         options: keyword arguments for `timm.create_model`, e.g. `channels` of a ResNet.
 
@@ -45,13 +46,13 @@ def split_backbone(
         hint = f" Did you mean {', '.join(near)}?" if near else ""
         raise ConfigError(f"timm has no model {name!r}.{hint}")
     try:
-        network = timm.create_model(name, pretrained=False, in_chans=1, num_classes=0, **(options or {}))
+        network = timm.create_model(name, pretrained=False, in_chans=inputs, num_classes=0, **(options or {}))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"timm cannot build {name!r} with options {dict(options or {})}: {error}") from error
     stages = _stages(network, cells)
     if stages is None:
         raise ConfigError(f"Backbone {name!r} cannot be cut in two; use a MobileNetV3, an EfficientNet or a ResNet.")
-    cut, channels = _find_cut(stages, stride)
+    cut, channels = _find_cut(stages, stride, inputs)
     head, tail = nn.Sequential(*stages[:cut]), nn.Sequential(*stages[cut:])
     tail.append(nn.Flatten(1))
     with torch.no_grad():
@@ -77,9 +78,9 @@ def _stages(network: Any, cells: int) -> list[nn.Module] | None:
 
 
 @torch.no_grad()
-def _find_cut(stages: list[nn.Module], stride: int) -> tuple[int, int]:
+def _find_cut(stages: list[nn.Module], stride: int, inputs: int) -> tuple[int, int]:
     """Number of stages before the cut and channels there: the last stage whose map is input / stride."""
-    x = torch.zeros(1, 1, 128, 128)
+    x = torch.zeros(1, inputs, 128, 128)
     found: tuple[int, int] | None = None
     seen: list[int] = []
     for count, stage in enumerate(stages[:-1], 1):

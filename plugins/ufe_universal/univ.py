@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ufe_core.errors import ConfigError
-from ufe_core.interfaces.calibrator import Calibrator
+from ufe_core.errors import ConfigError, ContractError
+from ufe_core.interfaces.calibrator import Calibrator, CalibratorFactory
 from ufe_core.interfaces.encoder import Encoder, EncoderNeeds, TrainingStatistics
 from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBatch
 from ufe_universal.backbone import split_backbone
 from ufe_universal.plugin import UnivConfig
 
 REGIONS = ("upper", "lower")
-CalibratorFactory = Callable[[int, int], Calibrator[Any]]  # (channels, anchors) -> one region's calibrator
 
 
 class UnivEncoder(Encoder[UnivConfig]):
@@ -25,6 +23,7 @@ class UnivEncoder(Encoder[UnivConfig]):
 
     Cameras come as left eye, right eye, left mouth, right mouth. Right images are mirrored into the left
     ones' orientation and share a network with them (P§2.3); the order of concatenation tells the sides apart.
+    With a calibrator that takes images phi_exp is nothing, and phi_cal the whole network.
     """
 
     learns = "weights"
@@ -41,16 +40,23 @@ class UnivEncoder(Encoder[UnivConfig]):
         super().__init__(config, needs=needs, code_space=code_space)
         if len(needs.cameras) != 4:
             raise ConfigError(f"'ufe/univ' needs 4 tracking cameras, this source has {len(needs.cameras)}.")
-        split = {
-            region: split_backbone(
-                config.backbone, stride=config.stride, cells=config.cells, options=config.backbone_options
-            )
-            for region in REGIONS
-        }
-        self.extract = nn.ModuleDict({region: part.head for region, part in split.items()})
-        self.calibrate = nn.ModuleDict({r: calibrator(p.channels, len(needs.anchors)) for r, p in split.items()})
-        self.reduce = nn.ModuleDict({region: part.tail for region, part in split.items()})
-        features = split["upper"].features
+        self.extract, self.calibrate, self.reduce = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
+        count = len(needs.anchors)
+        for region in REGIONS:
+            of_images = calibrator(1, count) if calibrator.stage == "images" else None
+            split = split_backbone(
+                config.backbone, stride=config.stride, inputs=of_images.outputs if of_images is not None else 1,
+                cells=config.cells, options=config.backbone_options,
+            )  # fmt: skip
+            features = split.features
+            if of_images is not None:
+                self.extract[region], self.calibrate[region] = nn.Identity(), of_images
+                self.reduce[region] = nn.Sequential(split.head, split.tail)
+            else:
+                self.extract[region], self.reduce[region] = split.head, split.tail
+                self.calibrate[region] = after = calibrator(split.channels, count)
+                if after.outputs != split.channels:
+                    raise ContractError(f"{type(after).__name__} makes {after.outputs} channels of {split.channels}.")
         self.fuse = _mlp(4 * features, config.fuse_width, code_space.size)
         self.gaze = _mlp(2 * features, config.gaze_width, 6)
         self.register_buffer("image_mean", torch.full((2,), 0.5))

@@ -7,7 +7,14 @@ import torch
 from ufe_core.budgets import TrainingConfig
 from ufe_core.config import ComponentConfig
 from ufe_core.interfaces.decoder import Decoder
-from ufe_core.training.losses import DecoderLoss, gaze_angles, gaze_loss, geometry_loss, photometric_loss
+from ufe_core.training.losses import (
+    DecoderLoss,
+    code_loss,
+    gaze_angles,
+    gaze_loss,
+    geometry_loss,
+    photometric_loss,
+)
 from ufe_core.types import Avatar, CameraSpec, CodeSpace, Encoding, Identity, Labels, MeshTopology
 
 RNG = np.random.default_rng(7)
@@ -116,32 +123,43 @@ def scene():
     return make
 
 
+def test_code_loss_is_the_distance_of_codes():
+    truth, predicted = RNG.normal(size=(2, 4, 7)).astype(np.float32)
+    by_hand = np.mean([np.sqrt(np.square(t - p).sum()) for t, p in zip(truth, predicted, strict=True)])
+    assert float(code_loss(*map(torch.from_numpy, (predicted, truth)))) == pytest.approx(by_hand, rel=1e-6)
+    same = torch.from_numpy(truth).requires_grad_()
+    code_loss(same, torch.from_numpy(truth)).backward()
+    assert bool(same.grad.isfinite().all()), "at the truth too"
+
+
+TERMS = ("photometric", "geometry", "gaze", "code")
+
+
 def test_the_total_weighs_the_terms(scene):
-    _, loss, labels, identity = scene(photometric=0.5, geometry=2.0, gaze=7.0)
+    weights = {"photometric": 0.5, "geometry": 2.0, "gaze": 7.0, "code": 0.3}
+    _, loss, labels, identity = scene(**weights)
     terms = loss(Encoding(labels.expression + 0.3, unit(*[[0, 0, 1, 0, 0.2, 1]] * 3)), labels, identity)
-    assert min(float(terms.photometric), float(terms.geometry), float(terms.gaze)) > 0
-    weighed = 0.5 * terms.photometric + 2 * terms.geometry + 7 * terms.gaze
-    assert float(terms.total) == pytest.approx(float(weighed), rel=1e-6)
-    assert terms.values() == {
-        name: float(getattr(terms, name)) for name in ("photometric", "geometry", "gaze", "total")
-    }
+    assert set(terms) == {*TERMS, "total"} and all(float(terms[name]) > 0 for name in TERMS)
+    weighed = sum(weights[name] * float(terms[name]) for name in TERMS)
+    assert float(terms["total"]) == pytest.approx(weighed, rel=1e-6)
 
 
 def test_nothing_is_lost_at_the_truth(scene):
-    _, loss, labels, identity = scene()
-    assert float(loss(Encoding(labels.expression, labels.gaze), labels, identity).total) == 0.0
+    _, loss, labels, identity = scene(code=1.0)
+    assert float(loss(Encoding(labels.expression, labels.gaze), labels, identity)["total"]) == 0.0
 
 
-@pytest.mark.parametrize("only", ["photometric", "geometry", "gaze"])
-def test_each_term_reaches_what_it_should(scene, only):
-    off = {name: 0.0 for name in ("photometric", "geometry", "gaze")}
-    _, loss, labels, identity = scene(**{**off, only: 1.0})
+@pytest.mark.parametrize("only", TERMS)
+def test_each_term_reaches_what_it_should_and_is_alone(scene, only):
+    decoder, loss, labels, identity = scene(**{name: float(name == only) for name in TERMS})
     expression = (labels.expression + 0.3).requires_grad_()
     gaze = unit(*[[0.3, 0, 1, 0, 0.2, 1]] * 3).requires_grad_()
-    loss(Encoding(expression, gaze), labels, identity).total.backward()
-    assert bool(gaze.grad.abs().sum(1).min() > 0)
+    terms = loss(Encoding(expression, gaze), labels, identity)
+    assert set(terms) == {"gaze", only, "total"} and bool(decoder.rendered) == (only == "photometric")
+    terms["total"].backward()
     reached = expression.grad is not None and bool(expression.grad.abs().min() > 0)
     assert reached == (only != "gaze")
+    assert bool(gaze.grad.abs().sum(1).min() > 0) == (only != "code")
 
 
 @pytest.mark.parametrize(("options", "rendered"), [({"render_frames": 2}, [2, 2]), ({"render_frames": 9}, [3, 3]),

@@ -24,6 +24,7 @@ from .told import Told
 
 SPLIT = load_registry().splits["synthetic"]
 CPU = torch.device("cpu")
+TERMS = ["adversarial", "critic", "gaze", "geometry", "photometric"]
 QUICK = {"frames": 4, "frames_per_user": 2, "steps": 10, "render_frames": 2}
 
 CHILD = """
@@ -80,7 +81,7 @@ def test_progress_tells_captures_then_steps(straight):
     assert [(p.stage, p.done, p.total) for p in told] == [
         *(("data", n, 4) for n in range(1, 5)), *(("train", n, 10) for n in range(1, 11))
     ]  # fmt: skip
-    assert set(told.of("train")[-1].losses) == {"total", "photometric", "geometry", "gaze"}
+    assert set(told.of("train")[-1].losses) == {"total", *TERMS}
     assert all(p.resumed_at == 0 for p in told)
 
 
@@ -92,7 +93,7 @@ def test_the_weights_say_how_they_were_made(straight, store):
     assert done.encoder.training is False and done.encoder.fingerprint == done.sha256
     assert not list((store.root / "training").glob("*/checkpoint*")), "a finished training leaves no checkpoint"
     log = done.path.with_name("log.csv").read_text().splitlines()
-    assert log[0] == "step,learning_rate,total,gaze,geometry,photometric" and len(log) == 11
+    assert log[0] == ",".join(["step", "learning_rate", "total", *TERMS]) and len(log) == 11
 
 
 def test_trained_once_is_trained(straight, store):

@@ -23,6 +23,7 @@ from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
 from ufe_core.registry import load_registry
 from ufe_core.store import Store, write_atomic
+from ufe_core.training.critic import CodeCritic
 from ufe_core.training.data import Batch, TrainingData
 from ufe_core.training.losses import DecoderLoss
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
@@ -228,10 +229,16 @@ class _Run:
         self.store, self.key, self.device = store, key, device
         self.config = recipe.training
         self.tell = tell
+        adversarial = self.config.adversarial > 0
+        self.critic = CodeCritic(decoder.code_space.size, self.config).to(device) if adversarial else None
         self.optimisation = Optimisation(
-            encoder, encoder.parameter_groups(self.config.weight_decay), self.config,
-            store.path("training", key) / "checkpoint.safetensors", component=recipe.encoder.spec.id,
-            listener=self.tell,
+            encoder,
+            [
+                *encoder.parameter_groups(self.config.weight_decay),
+                *(self.critic.groups() if self.critic is not None else ()),
+            ],
+            self.config, store.path("training", key) / "checkpoint.safetensors", component=recipe.encoder.spec.id,
+            listener=self.tell, beside=self.critic,
         )  # fmt: skip
 
     def train(self, source: HMCSource[Any], subjects: Sequence[str], checkpoint_every_s: float) -> None:
@@ -242,7 +249,10 @@ class _Run:
         identities = self.decoder.identity(texture.to(device), geometry.to(device))
         loss = DecoderLoss(self.decoder, self.config, device)
         if not optimisation.restore():
-            self.encoder.fit_statistics(data.statistics())
+            statistics = data.statistics()
+            self.encoder.fit_statistics(statistics)
+            if self.critic is not None:
+                self.critic.fit_statistics(statistics.labels)
         bfloat16 = uses_bfloat16(self.config, device)
         self.encoder.train()
 
@@ -250,7 +260,11 @@ class _Run:
             batch = cpu_batch.to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 encoding: Encoding = self.encoder(batch.frames, batch.anchors)
-            return vars(loss(encoding, batch.labels, identities.rows(batch.subjects[batch.frames.users])))
+            terms = loss(encoding, batch.labels, identities.rows(batch.subjects[batch.frames.users]))
+            if self.critic is not None:
+                terms |= self.critic.losses(encoding.expression, batch.labels.expression)
+                terms["total"] = terms["total"] + self.config.adversarial * terms["adversarial"] + terms["critic"]
+            return terms
 
         batches = data.batches(optimisation.step, self.config.steps)
         optimisation.run(batches, losses, checkpoint_every_s=checkpoint_every_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -36,22 +35,13 @@ def photometric_loss(predicted: Tensor, truth: Tensor, mask: Tensor) -> Tensor:
     return 255 * difference.sum((1, 2)).div(mask.sum()).mean()
 
 
-@dataclass(frozen=True)
-class LossTerms:
-    """The terms of eq. 16 before weighting, and their weighted sum."""
-
-    photometric: Tensor
-    geometry: Tensor
-    gaze: Tensor
-    total: Tensor
-
-    def values(self) -> dict[str, float]:
-        """Each term as a number."""
-        return {name: float(value.detach()) for name, value in vars(self).items()}
+def code_loss(predicted: Tensor, truth: Tensor) -> Tensor:
+    """The loss that Table 2 puts in the place of L_photo and L_geo: the distance of codes [B, D], mean over frames."""
+    return torch.linalg.vector_norm(predicted - truth, dim=1).mean()
 
 
 class DecoderLoss:
-    """Compares encodings through a frozen decoder, seen from the front.
+    """Compares encodings through a frozen decoder, seen from the front; what has no weight is not computed.
 
     Only `render_frames` frames of a batch are rendered, the first ones: a batch is a random draw already.
     """
@@ -63,20 +53,26 @@ class DecoderLoss:
         self.mask = decoder.face_mask(config.render_size).to(device).float()
         self.weights = torch.from_numpy(decoder.topology.weights).to(device)
 
-    def __call__(self, encoding: Encoding, labels: Labels, identity: Identity) -> LossTerms:
-        """Loss of B encodings against their labels; `identity` has a row for each frame."""
+    def __call__(self, encoding: Encoding, labels: Labels, identity: Identity) -> dict[str, Tensor]:
+        """The terms of eq. 16 but for L_disc, and their weighted sum, `total`.
+
+        `identity` has a row for each of the B frames.
+        """
         config = self.config
-        predicted = self.decoder.decode(encoding.expression, encoding.gaze, identity)
-        with torch.no_grad():
-            truth = self.decoder.decode(labels.expression, labels.gaze, identity)
-        geometry = geometry_loss(predicted.geometry, truth.geometry, self.weights)
-        gaze = gaze_loss(encoding.gaze, labels.gaze)
-        photometric = geometry.new_zeros(())
-        count = min(config.render_frames, len(labels.gaze))
-        if config.photometric > 0 and count:
+        terms = {"gaze": gaze_loss(encoding.gaze, labels.gaze)}
+        if config.code > 0:
+            terms["code"] = code_loss(encoding.expression, labels.expression)
+        rendered = min(config.render_frames, len(labels.gaze)) if config.photometric > 0 else 0
+        if config.geometry > 0 or rendered:
+            predicted = self.decoder.decode(encoding.expression, encoding.gaze, identity)
             with torch.no_grad():
-                target = self.decoder.render(truth.first(count), self.camera, mask=self.mask > 0)
-            image = self.decoder.render(predicted.first(count), self.camera, mask=self.mask > 0)
-            photometric = photometric_loss(image, target, self.mask)
-        total = config.photometric * photometric + config.geometry * geometry + config.gaze * gaze
-        return LossTerms(photometric, geometry, gaze, total)
+                truth = self.decoder.decode(labels.expression, labels.gaze, identity)
+            if config.geometry > 0:
+                terms["geometry"] = geometry_loss(predicted.geometry, truth.geometry, self.weights)
+            if rendered:
+                with torch.no_grad():
+                    target = self.decoder.render(truth.first(rendered), self.camera, mask=self.mask > 0)
+                image = self.decoder.render(predicted.first(rendered), self.camera, mask=self.mask > 0)
+                terms["photometric"] = photometric_loss(image, target, self.mask)
+        weighted = [getattr(config, name) * value for name, value in terms.items()]
+        return {**terms, "total": torch.stack(weighted).sum()}

@@ -33,8 +33,9 @@ class Optimisation:
     """AdamW on a module; everything that it keeps goes through its checkpoint.
 
     Args:
-        module: what is trained; its state is what checkpoints hold.
-        groups: its parameters, as `torch.optim.AdamW` takes them.
+        module: what is trained.
+        beside: what helps to train it and is trained with it, such as a discriminator; its gradients are clipped apart.
+        groups: parameters of both, as `torch.optim.AdamW` takes them.
         schedule: steps and rates.
         checkpoint: the file.
         component: whose checkpoint it is.
@@ -43,9 +44,10 @@ class Optimisation:
 
     def __init__(
         self, module: nn.Module, groups: Iterable[dict[str, Any]], schedule: ScheduleConfig, checkpoint: Path, *,
-        component: str, listener: Listener | None = None,
+        component: str, listener: Listener | None = None, beside: nn.Module | None = None,
     ) -> None:  # fmt: skip
         self.module, self.schedule, self.checkpoint, self.component = module, schedule, checkpoint, component
+        self._parts = {"model": module} if beside is None else {"model": module, "beside": beside}
         self.tell: Listener = (lambda progress: None) if listener is None else listener
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
         self.step, self.seconds = 0, 0.0
@@ -61,8 +63,9 @@ class Optimisation:
         except ArtifactError as error:
             logging.getLogger("ufe").warning("%s Training starts from the beginning.", error)
             return False
-        model = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        self.module.load_state_dict(model)
+        for part, module in self._parts.items():
+            prefix = f"{part}."
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
@@ -105,8 +108,11 @@ class Optimisation:
                 terms = losses(batch)
                 self.optimizer.zero_grad()
                 terms["total"].backward()
-                norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), schedule.clip_norm)
-                if not bool(torch.isfinite(norm)):
+                norms = [
+                    torch.nn.utils.clip_grad_norm_(part.parameters(), schedule.clip_norm)
+                    for part in self._parts.values()
+                ]
+                if not all(bool(torch.isfinite(norm)) for norm in norms):
                     raise UfeError(
                         f"Training diverged at step {step}: the gradient is not finite. "
                         "Try --set training.learning_rate= with a smaller value."
@@ -143,7 +149,9 @@ class Optimisation:
             self.log.append([self.step, rate, *(running[name] for name in self._columns())])
 
     def _save_checkpoint(self) -> None:
-        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.module.state_dict().items()}
+        tensors: dict[str, Tensor] = {
+            f"{part}.{k}": v for part, module in self._parts.items() for k, v in module.state_dict().items()
+        }
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         spec = {

@@ -89,6 +89,13 @@ class Suite(_Table):
     file: PackagedFile
 
 
+class NamedAnchors(_Table):
+    """A published set of anchor expressions, in the order in which they help."""
+
+    summary: str
+    anchors: tuple[str, ...]
+
+
 class ListedComponent(_Table):
     """A component that a known plugin provides."""
 
@@ -111,6 +118,7 @@ class Registry(_Table):
     splits: dict[str, Split] = Field(default_factory=dict)
     weights: tuple[ReleasedWeights, ...] = ()
     suites: tuple[Suite, ...] = ()
+    anchor_sets: dict[str, NamedAnchors] = Field(default_factory=dict)
     plugins: tuple[KnownPlugin, ...] = ()
 
     def split(self, name: str, part: str) -> tuple[str, ...]:

@@ -117,6 +117,53 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> PairedD
     return PairedDifference(float(values.mean()), bootstrap_interval(values), len(values))
 
 
+@dataclass(frozen=True)
+class RankAgreement:
+    """Kendall's tau-b between two orders of the same rows, with its 95 % bootstrap interval over subjects."""
+
+    tau: float
+    ci95: tuple[float, float]
+    rows: int
+
+
+def rank_agreement(ours: Mapping[str, Mapping[str, float]], theirs: Mapping[str, float]) -> RankAgreement | None:
+    """How far rows that subjects' values order are in the order that other numbers give.
+
+    Args:
+        ours: row to subject to value; all rows of the same subjects.
+        theirs: row to value; rows that only one side has do not count.
+
+    Returns:
+        None where fewer than two rows are on both sides, or `theirs` are all equal.
+
+    Raises:
+        DataError: rows stand on different subjects.
+    """
+    rows = [row for row in ours if row in theirs]
+    wanted = np.array([theirs[row] for row in rows], dtype=np.float64)
+    if len(rows) < 2 or np.ptp(wanted) == 0:
+        return None
+    subjects = set(ours[rows[0]])
+    odd = [row for row in rows if set(ours[row]) != subjects]
+    if odd:
+        raise DataError(f"Rows {rows[0]!r} and {odd[0]!r} stand on different subjects: their order has no interval.")
+    values = np.stack([_sorted_values(ours[row])[1] for row in rows])  # [R, N]
+    means = values[:, _resampled_indices(values.shape[1])].mean(axis=2)  # [R, RESAMPLES]
+    drawn = kendall_tau(means, wanted[:, None])
+    tail = 50.0 * (1.0 - CONFIDENCE)
+    low, high = np.percentile(drawn, [tail, 100.0 - tail])
+    return RankAgreement(float(kendall_tau(values.mean(1), wanted)), (float(low), float(high)), len(rows))
+
+
+def kendall_tau(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Kendall's tau-b of `a` [R, ...] and `b` [R, ...] along the first axis; 0 where one side is all equal."""
+    first, second = np.triu_indices(len(a), 1)
+    x, y = np.sign(a[first] - a[second]), np.sign(b[first] - b[second])
+    both = np.sqrt(np.square(x).sum(0) * np.square(y).sum(0))
+    tau: FloatArray = (x * y).sum(0) / np.where(both > 0, both, 1.0)
+    return tau
+
+
 def ratio(value: Summary, floor: Summary) -> float | None:
     """Ratio of two means; None where the floor is zero or they stand on different numbers of subjects."""
     if floor.mean == 0.0 or value.subjects != floor.subjects:

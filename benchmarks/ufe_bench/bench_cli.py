@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
+
+if TYPE_CHECKING:
+    from ufe_bench.harness import Outcome
+    from ufe_bench.schema import Result
+    from ufe_bench.study import Study
+    from ufe_bench.suite import Suite
 
 
 @click.command()
 @click.option("--encoder", default="univ", show_default=True, help="Encoder, e.g. univ, mean, neutral.")
-@click.option("--calibrator", help="How anchors are used: late_fusion, none. [default: late_fusion]")
+@click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
 @click.option("--decoder", default="upm", show_default=True, help="Avatar that is driven and measured.")
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
-@click.option("--suite", default="main", show_default=True, help="What is measured, and on whom.")
+@click.option("--suite", default="main", show_default=True,
+              help="What is measured, and on whom: main for any method; table2, table3 and fig8 are studies that name "
+              "their methods themselves, one a row.")  # fmt: skip
+@click.option("--row", "rows", multiple=True, metavar="NAME", help="Only this row of a study; may be given again.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip
-@click.option(
-    "--anchors",
-    help="Calibration expressions by name, comma-separated. [default: neutral, jaw_open and four more]",
-)
+@click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
+              "search', or none. [default: the six of the paper]")  # fmt: skip
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Override an option, e.g. --set encoder.backbone=resnet18 or --set training.steps=500.")  # fmt: skip
 @click.option("--train", is_flag=True, help="Train from nothing, even where released weights exist.")
@@ -30,13 +37,17 @@ import click
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of result files. [default: UFE_HOME/results]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result file's JSON instead of a table.")
-def bench(as_json: bool, assignments: tuple[str, ...], anchors: str | None, device: str, out: Path | None,
-          floors: bool, suite: str, **asked: Any) -> None:  # fmt: skip
+@click.pass_context
+def bench(context: click.Context, /, as_json: bool, assignments: tuple[str, ...], anchors: str | None, device: str,
+          out: Path | None, floors: bool, suite: str, rows: tuple[str, ...], **asked: Any) -> None:  # fmt: skip
     """Measure a method on people that no training has seen, and put it on the leaderboard.
 
     Finds or renders the captures, takes released weights or trains them, encodes every frame of the 32 held-out
     people, drives their avatars and compares with the truth. Writes a result file with everything needed to make
     it again, and rebuilds the leaderboard. Interrupted work continues where it stopped.
+
+    A study trains and measures each of its rows, keeps each by itself, and puts them side by side with the paper's:
+    study.md, study.png and study.json beside the result files.
 
     \b
     Examples:
@@ -44,41 +55,94 @@ def bench(as_json: bool, assignments: tuple[str, ...], anchors: str | None, devi
       ufe bench --encoder univ --calibrator none --train    the same without calibration, trained here
       ufe bench --encoder mean                              a floor
       ufe bench --train --set training.steps=500            a shorter training, kept apart on the leaderboard
+      ufe bench --suite table3                              every calibrator, trained alike
+      ufe bench --suite table3 --row pooling                one of them
     """
-    from rich.console import Console
-
     from ufe_bench.harness import Harness, Request
     from ufe_bench.leaderboard import build_leaderboard, default_results
     from ufe_bench.suite import load_suite
-    from ufe_bench.table import print_run
+    from ufe_core.anchor_sets import anchors_of
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.config import parse_overrides
     from ufe_core.plugins import catalogue
-    from ufe_core.recipe import DEFAULT_ANCHORS
     from ufe_core.store import Store
     from ufe_core.training.loop import pick_device
 
-    console = Console()
     store = Store()
     results = out or store.root / "results"
-    names = tuple(name.strip() for name in anchors.split(",") if name.strip()) if anchors else DEFAULT_ANCHORS
     overrides = parse_overrides(assignments, owners=("source", "decoder", "encoder", "calibrator", "training"))
-    request = Request(suite=load_suite(suite), anchors=names, overrides=overrides or None, **asked)
+    loaded = load_suite(suite)
+    _refuse_what_rows_say(context, loaded, rows)
+    study, outcome = None, None
     with TrainingDisplay() as listener:
         harness = Harness(
             catalogue(), store, results, device=pick_device(device), listener=listener,
             note=lambda text: click.echo(text, err=True),
         )  # fmt: skip
-        outcome = harness.run(request, floors=floors)
+        if loaded.rows:
+            from ufe_bench.study import run_study
+
+            kept = {name: asked[name] for name in ("decoder", "source", "budget", "fresh")}
+            study = run_study(
+                harness, loaded, rows=rows, overrides=overrides, floors=floors,
+                say=lambda text: click.echo(text, err=True), **kept,
+            )  # fmt: skip
+        else:
+            request = Request(suite=loaded, anchors=anchors_of(anchors), overrides=overrides or None, **asked)
+            outcome = harness.run(request, floors=floors)
     folders = list(dict.fromkeys([results, *default_results()]))
     built = build_leaderboard(folders, store.root / "leaderboard")
+    sound = _tell_study(study, results, as_json) if study is not None else _tell(cast("Outcome", outcome), as_json)
+    if not as_json:
+        click.echo(f"leaderboard  {built.html}")
+    if not sound:
+        raise SystemExit(1)
+
+
+def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str, ...]) -> None:
+    from ufe_core.errors import ConfigError
+
+    if rows and not suite.rows:
+        raise ConfigError(f"Suite '{suite.id}' has no rows; --row is for studies such as table3.")
+    for name in ("encoder", "calibrator", "anchors", "train") if suite.rows else ():
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise ConfigError(f"The rows of study '{suite.id}' say what is trained: leave --{name} out.")
+
+
+def _tell(outcome: Outcome, as_json: bool) -> bool:
+    """Print one method's numbers; whether nothing is missing."""
+    from rich.console import Console
+
+    from ufe_bench.table import print_run
+
     if as_json:
         click.echo(json.dumps(outcome.result.model_dump(mode="json", by_alias=True), indent=1))
     else:
-        print_run(console, outcome.result, floors=outcome.floors)
-        console.print(f"result       {outcome.path}", soft_wrap=True, highlight=False)
-        console.print(f"leaderboard  {built.html}", soft_wrap=True, highlight=False)
-    if not outcome.result.complete:
-        for item in outcome.result.missing:
-            click.echo(f"ufe: subject {item.subject!r} failed: {item.reason}", err=True)
-        raise SystemExit(1)
+        print_run(Console(), outcome.result, floors=outcome.floors)
+        click.echo(f"result       {outcome.path}")
+    _tell_missing(outcome.result)
+    return outcome.result.complete
+
+
+def _tell_study(study: Study, results: Path, as_json: bool) -> bool:
+    """Write the report, print it; whether nothing is missing."""
+    from ufe_bench.study import as_json as study_json
+    from ufe_bench.study import markdown, write_report
+
+    report = write_report(study, results)
+    if as_json:
+        click.echo(json.dumps(study_json(study), indent=1))
+    else:
+        click.echo(markdown(study))
+        click.echo(f"study        {report}")
+    for cell in study.cells:
+        if cell.result is None:
+            click.echo(f"ufe: row {cell.row.name!r} failed: {cell.error}", err=True)
+        else:
+            _tell_missing(cell.result)
+    return all(cell.result is not None and cell.result.complete for cell in study.cells)
+
+
+def _tell_missing(result: Result) -> None:
+    for item in result.missing:
+        click.echo(f"ufe: subject {item.subject!r} failed: {item.reason}", err=True)

@@ -29,6 +29,7 @@ from ufe_bench.schema import (
     write_result,
 )
 from ufe_bench.suite import Suite
+from ufe_core.config import did_you_mean
 from ufe_core.errors import ArtifactError, DataError
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.metric import Metric
@@ -81,7 +82,7 @@ class Request:
             if getattr(self, name) != default:
                 words += [f"--{name}", getattr(self, name)]
         if self.anchors != DEFAULT_ANCHORS:
-            words += ["--anchors", ",".join(self.anchors)]
+            words += ["--anchors", ",".join(self.anchors) or "none"]
         for kind, fields in sorted((self.overrides or {}).items()):
             for name, value in sorted(fields.items()):
                 words += ["--set", f"{kind}.{name}={value}"]
@@ -140,8 +141,8 @@ class Harness:
         self._packed: dict[tuple[PackRequest, str], list[PackedCapture]] = {}
         self._stages: dict[str, Stage] = {}
 
-    def run(self, request: Request, *, floors: bool = True) -> Outcome:
-        """Run a method and, unless told not to, its suite's floors.
+    def run(self, request: Request, *, floors: bool = True, reuse: bool = False) -> Outcome:
+        """Run a method and, unless told not to, its suite's floors; `reuse` takes a result that is there already.
 
         Raises:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
@@ -150,7 +151,7 @@ class Harness:
         setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
         beside = [self._floor(request, name) for name in request.suite.floors] if floors else []
         same = [floor for floor in beside if floor.key.components.encoder.id == setup.recipe.encoder.spec.id]
-        result = same[0] if same else self._measure(request, setup)
+        result = same[0] if same else self._measure(request, setup, reuse=reuse and not request.fresh)
         path = result_path(result, self.results) if same else write_result(result, self.results)
         return Outcome(result, path, beside)
 
@@ -180,7 +181,8 @@ class Harness:
         known = source.captures([people[0]])[0].anchors
         for anchor in recipe.anchors:
             if anchor not in known:
-                raise DataError(f"There is no anchor {anchor!r}; '{home}' has {', '.join(known)}.")
+                hint = did_you_mean(anchor, [*known, *registry.anchor_sets])
+                raise DataError(f"There is no anchor {anchor!r}.{hint} '{home}' has {', '.join(known)}.")
         metrics = tuple(choose(self.catalogue, "metric", name, request.budget, {}) for name in suite.metrics)
         decoder = recipe.make_decoder().to(self.device)
         return _Setup(recipe, source, decoder, people, tracking_cameras(source, people[0]), metrics)

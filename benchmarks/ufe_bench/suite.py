@@ -1,10 +1,11 @@
-"""A suite: which people, how many frames, which metrics. Data, validated, never edited once results exist."""
+"""A suite: which people, frames and metrics; in a study, which methods too. Data, never edited once results exist."""
 
 from __future__ import annotations
 
 import sys
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from ufe_core.config import ComponentConfig, did_you_mean
 from ufe_core.errors import RegistryError
@@ -14,6 +15,18 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+
+class SuiteRow(ComponentConfig):
+    """One method of a study: a cell that is trained, measured and kept by itself."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_]*$", description="What --row takes")
+    title: str = Field(description="As a reader should see it")
+    encoder: str = "univ"
+    calibrator: str | None = None
+    anchors: tuple[str, ...] | int | None = Field(None, description="Names, or how many of the default ones, in order")
+    set: dict[str, dict[str, Any]] = Field({}, description="Options by kind, as --set gives them")
+    paper: str | None = Field(None, description="Row of the paper's table that stands beside it")
 
 
 class Suite(ComponentConfig):
@@ -29,6 +42,20 @@ class Suite(ComponentConfig):
     render_size: int = Field(128, ge=32, le=1024, description="Side of the frontal rendering, pixels")
     metrics: tuple[str, ...] = Field(min_length=1)
     floors: tuple[str, ...] = ()
+    rows: tuple[SuiteRow, ...] = Field((), description="The methods of a study; none in a suite for any method")
+    paper: str | None = Field(None, description="Table of the paper whose numbers stand beside the rows'")
+    base: str | None = Field(None, description="Row that the others are compared with")
+    along: str | None = Field(None, description="What the rows differ in where that is a number, such as 'anchors'")
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Suite:
+        names = [row.name for row in self.rows]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"row {twice[0]!r} appears twice")
+        if self.base is not None and self.base not in names:
+            raise ValueError(f"base {self.base!r} is no row")
+        return self
 
     @property
     def id(self) -> str:

@@ -5,7 +5,15 @@ import pytest
 from scipy import stats
 
 from ufe_bench import aggregate
-from ufe_bench.aggregate import bootstrap_interval, paired_difference, ratio, subject_mean, summarise
+from ufe_bench.aggregate import (
+    bootstrap_interval,
+    kendall_tau,
+    paired_difference,
+    rank_agreement,
+    ratio,
+    subject_mean,
+    summarise,
+)
 from ufe_core.errors import DataError
 
 
@@ -105,3 +113,39 @@ def test_ratio_is_of_means_and_unknown_where_it_has_no_meaning():
     assert ratio(summarise({"a": 1.0, "b": 2.0}), floor) == 0.5
     assert ratio(summarise({"a": 1.0}), floor) is None
     assert ratio(floor, summarise({"a": 0.0, "b": 0.0})) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tau_is_scipys_ties_included(seed):
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 4, 9).astype(float), rng.normal(size=9)
+    assert float(kendall_tau(a, b)) == pytest.approx(stats.kendalltau(a, b).statistic)
+    many = rng.normal(size=(9, 3))
+    expected = [stats.kendalltau(many[:, k], b).statistic for k in range(3)]
+    assert kendall_tau(many, b[:, None]) == pytest.approx(expected)
+
+
+def test_agreement_counts_rows_of_both_sides_and_its_interval_knows_how_sure_the_order_is():
+    rng = np.random.default_rng(3)
+    people = [f"S{i}" for i in range(20)]
+    theirs = {"a": 1.0, "b": 2.0, "c": 3.0, "elsewhere": 9.0}
+
+    def rows(apart):
+        noise = rng.normal(size=(4, 20))
+        means = {"a": 1.0, "b": 1 + apart, "c": 1 + 2 * apart, "alone": 0.0}
+        return {name: dict(zip(people, mean + noise[k], strict=True)) for k, (name, mean) in enumerate(means.items())}
+
+    sure = rank_agreement(rows(50.0), theirs)
+    assert (sure.tau, sure.ci95, sure.rows) == (1.0, (1.0, 1.0), 3)
+    backwards = rank_agreement(rows(-50.0), theirs)
+    assert backwards.tau == -1.0
+    unsure = rank_agreement(rows(0.0), theirs)
+    assert unsure.ci95[1] - unsure.ci95[0] >= 2 / 3
+
+
+def test_agreement_of_nothing_to_compare_is_none_and_of_other_people_an_error():
+    row = {"S0": 1.0, "S1": 2.0}
+    assert rank_agreement({"a": row}, {"a": 1.0}) is None
+    assert rank_agreement({"a": row, "b": row}, {"a": 1.0, "b": 1.0}) is None
+    with pytest.raises(DataError, match="'a' and 'b' stand on different subjects"):
+        rank_agreement({"a": row, "b": {"S0": 1.0}}, {"a": 1.0, "b": 2.0})

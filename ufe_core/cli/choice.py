@@ -132,19 +132,21 @@ def _known_subjects(spec: "ComponentSpec", opened: "HMCSource[Any]", named: "Seq
 
 
 def choose_anchors(capture: "Capture", text: str | None) -> list[str]:
-    """Anchors by an option: names, `all`, `none`, or the default ones that the capture has.
+    """Anchors by an option: as `anchors_of` takes them, or `all`; without one the default ones that the capture has.
 
     Raises:
         ConfigError: the capture has none of that name.
     """
-    from ufe_core.recipe import DEFAULT_ANCHORS
+    from ufe_core.anchor_sets import anchors_of
 
     known = list(capture.anchors)
     if text == "all":
         return known
-    if text == "none":
+    wanted = list(anchors_of(text))
+    if not wanted:
         return []
-    wanted = names_of(text) if text is not None else [name for name in DEFAULT_ANCHORS if name in known] or known
+    if text is None:
+        return [name for name in wanted if name in known] or known
     return all_known(f"Capture {capture.id!r}", "anchor", wanted, known)
 
 

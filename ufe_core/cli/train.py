@@ -35,12 +35,13 @@ class _TrainCommand(click.Command):
 
 @click.command(cls=_TrainCommand)
 @click.option("--encoder", help="What is trained; 'ufe plugins' lists encoders. [default: univ]")
-@click.option("--calibrator", help="How anchors are used: late_fusion, none. [default: late_fusion]")
+@click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
 @click.option("--decoder", help="Avatar that the encoder's losses see through [default: upm]; without --encoder or "
               "--calibrator, the avatar that is trained itself.")  # fmt: skip
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS), help="Sizes and steps; below.")
-@click.option("--anchors", help="Calibration expressions by name, comma-separated. [default: the six of the paper]")
+@click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
+              "search', or none. [default: the six of the paper]")  # fmt: skip
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Override an option, e.g. --set encoder.backbone=resnet18 or --set training.steps=500.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -81,11 +82,12 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, assi
       training/   the checkpoint of a training that is not done
       weights/    weights.safetensors, log.csv, curve.png and, of avatars, pictures of each that is
     """
+    from ufe_core.anchor_sets import anchors_of
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
-    from ufe_core.recipe import DEFAULT_ANCHORS, DEFAULT_DECODER, DEFAULT_ENCODER, resolve_recipe
+    from ufe_core.recipe import DEFAULT_DECODER, DEFAULT_ENCODER, resolve_recipe
     from ufe_core.store import Store
     from ufe_core.training.loop import pick_device, trained
 
@@ -93,10 +95,9 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, assi
     if decoder is not None and encoder is None and calibrator is None and anchors is None:
         _train_avatar(decoder, overrides, place, fresh, out, as_json, **names)
         return
-    chosen = tuple(name.strip() for name in anchors.split(",") if name.strip()) if anchors else DEFAULT_ANCHORS
     recipe = resolve_recipe(
         catalogue(), encoder=encoder or DEFAULT_ENCODER, calibrator=calibrator, decoder=decoder or DEFAULT_DECODER,
-        anchors=chosen, overrides=overrides, **names,
+        anchors=anchors_of(anchors), overrides=overrides, **names,
     )  # fmt: skip
     learns = recipe.encoder.spec.load().learns
     if learns == "nothing":

@@ -12,7 +12,8 @@ from ufe_core.store import write_atomic
 _TITLES = {
     "total": "all, weighted", "photometric": "photometric, of 255", "coverage": "opacity, of 255",
     "texture": "texture, of 255", "geometry": "geometry, mm²", "gaze": "gaze, rad²", "kl": "KL divergence",
-    "volume": "primitives' volume",
+    "volume": "primitives' volume", "code": "distance of codes", "adversarial": "adversarial",
+    "critic": "discriminator's own",
 }  # fmt: skip
 _COLOURS = ("#222222", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _NO_LOSS = ("step", "learning_rate")
@@ -35,7 +36,7 @@ def draw_curve(log: Path, picture: Path) -> bool:
         lines = {name: [float(row[name]) for row in rows] for name in names}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"Training log '{log}' cannot be read ({type(error).__name__}: {error}).") from error
-    lines = {name: values for name, values in lines.items() if any(value > 0 for value in values)}
+    lines = {name: values for name, values in lines.items() if any(value != 0 for value in values)}
     if len(steps) < 2 or not lines:
         return False
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -57,7 +58,7 @@ def draw_curve(log: Path, picture: Path) -> bool:
                 axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(ScalarFormatter())
         else:
-            axes.set_ylim(0, None)
+            axes.set_ylim(min(0, *values), None)
         axes.set_title(title, fontsize=9, loc="left")
         axes.set_xlabel("step", fontsize=8)
         axes.set_xlim(0, steps[-1])

@@ -1,0 +1,343 @@
+"""A study: the rows of a suite, each trained, measured and kept by itself, then put side by side with the paper's."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ufe_bench import formats
+from ufe_bench.aggregate import PairedDifference, RankAgreement, paired_difference, rank_agreement
+from ufe_bench.harness import Harness, Request
+from ufe_bench.paper import PaperTable, load_paper
+from ufe_bench.schema import MetricInfo, Result
+from ufe_bench.suite import Suite, SuiteRow
+from ufe_bench.table import markdown_table
+from ufe_core.config import did_you_mean
+from ufe_core.errors import ConfigError, UfeError
+from ufe_core.recipe import DEFAULT_ANCHORS
+from ufe_core.store import write_atomic
+
+_OURS, _PAPER = "#0072b2", "#d55e00"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A row and what became of it: its result, or why there is none."""
+
+    row: SuiteRow
+    result: Result | None
+    path: Path | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows of a suite that were run, and its floors."""
+
+    suite: Suite
+    cells: tuple[Cell, ...]
+    floors: tuple[Result, ...]
+
+    @property
+    def metrics(self) -> dict[str, MetricInfo]:
+        """Of the first row that has a result."""
+        return next((dict(cell.result.metrics) for cell in self.cells if cell.result is not None), {})
+
+    def values(self, metric: str) -> dict[str, dict[str, float]]:
+        """Row to subject to value."""
+        return {c.row.name: c.result.values(metric) for c in self.cells if c.result is not None}
+
+    def paper(self) -> tuple[PaperTable | None, dict[str, Mapping[str, float | None]]]:
+        """The paper's table, and its numbers by row and metric."""
+        table = load_paper().tables.get(self.suite.paper or "")
+        if table is None:
+            return None, {}
+        rows = {row.id: row.values for row in table.rows}
+        return table, {c.row.name: rows[c.row.paper] for c in self.cells if c.row.paper in rows}
+
+    def agreement(self, metric: str) -> RankAgreement | None:
+        """How far our order of the rows is the paper's."""
+        _, numbers = self.paper()
+        theirs = {name: value for name, row in numbers.items() if (value := row.get(metric)) is not None}
+        return rank_agreement(self.values(metric), theirs)
+
+    def against_base(self, cell: Cell, metric: str) -> PairedDifference | None:
+        """The row less the base row, over subjects; None for the base itself or where either has no result."""
+        values = self.values(metric)
+        base = self.suite.base
+        if base is None or cell.row.name == base or base not in values or cell.row.name not in values:
+            return None
+        return paired_difference(values[cell.row.name], values[base])
+
+
+def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> Request:
+    """What a row asks of the harness; a row's own options go before the user's."""
+    merged = {kind: dict(fields) for kind, fields in overrides.items()}
+    for kind, fields in row.set.items():
+        merged.setdefault(kind, {}).update(fields)
+    anchors = row.anchors
+    if anchors is None:
+        anchors = asked.pop("anchors", DEFAULT_ANCHORS)
+    elif isinstance(anchors, int):
+        anchors = DEFAULT_ANCHORS[:anchors]
+    asked = {name: value for name, value in asked.items() if name != "anchors"}
+    return Request(
+        suite=suite, encoder=row.encoder, calibrator=row.calibrator, anchors=tuple(anchors), overrides=merged or None,
+        train=True, **asked,
+    )  # fmt: skip
+
+
+def chosen_rows(suite: Suite, names: Sequence[str]) -> tuple[SuiteRow, ...]:
+    """The rows of these names, or all.
+
+    Raises:
+        ConfigError: there is no such row.
+    """
+    by_name = {row.name: row for row in suite.rows}
+    for name in names:
+        if name not in by_name:
+            raise ConfigError(
+                f"Suite '{suite.id}' has no row {name!r}.{did_you_mean(name, list(by_name))} Rows: "
+                f"{', '.join(by_name)}."
+            )
+    return tuple(by_name[name] for name in dict.fromkeys(names)) if names else suite.rows
+
+
+def run_study(
+    harness: Harness, suite: Suite, *, rows: Sequence[str] = (),
+    overrides: Mapping[str, Mapping[str, Any]] | None = None, floors: bool = True,
+    say: Callable[[str], None] | None = None, **asked: Any,
+) -> Study:  # fmt: skip
+    """Run a suite's rows, one after another; a row that fails is recorded and the others go on.
+
+    Args:
+        harness: which runs them; what it has measured before is taken from its file.
+        suite: with rows.
+        rows: names of the rows to run; none means all.
+        overrides: options for every row, as `--set` gives them.
+        floors: whether the suite's floors are measured too.
+        say: told which row is begun.
+        asked: other fields of `Request`.
+    """
+    cells: list[Cell] = []
+    beside: list[Result] = []
+    chosen = chosen_rows(suite, rows)
+    for number, row in enumerate(chosen, 1):
+        if say is not None:
+            say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
+        try:
+            outcome = harness.run(
+                request_of(suite, row, overrides or {}, **asked), floors=floors and not beside, reuse=True
+            )
+        except UfeError as error:
+            cells.append(Cell(row, None, error=str(error)))
+            continue
+        beside = beside or outcome.floors
+        cells.append(Cell(row, outcome.result, outcome.path))
+    return Study(suite, tuple(cells), tuple(beside))
+
+
+def write_report(study: Study, folder: Path) -> Path:
+    """Write `study.md`, `study.json` and `study.png` under the suite's folder; returns the first."""
+    folder = folder / study.suite.id
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "study.json", (json.dumps(as_json(study), indent=1) + "\n").encode())
+    picture = draw(study)
+    if picture is not None:
+        write_atomic(folder / "study.png", picture)
+    path = folder / "study.md"
+    write_atomic(path, markdown(study, picture="study.png" if picture is not None else None).encode())
+    return path
+
+
+def markdown(study: Study, *, picture: str | None = None) -> str:
+    """The study as a page: a table with the paper's numbers below ours, differences to the base row, agreement."""
+    suite, metrics = study.suite, study.metrics
+    table, numbers = study.paper()
+    heads = ["Row", *(_heading(info) for info in metrics.values()), "Latency (ms)", "Parameters", "Trained (s)", "Run"]
+    rows: list[list[str]] = []
+    for cell in study.cells:
+        rows.append([cell.row.title, *_cells(study, cell)])
+        if cell.row.name in numbers:
+            printed = [formats.number(numbers[cell.row.name].get(name), info.unit) for name, info in metrics.items()]
+            rows.append(["- the paper", *printed, *[""] * 4])
+    for floor in study.floors:
+        rows.append([f"{formats.method_name(floor)} (floor)", *_measured(floor, metrics)])
+    parts = [f"# {suite.id}: {suite.summary}\n", f"{_conditions(study)}\n"]
+    if picture is not None:
+        parts.append(f"![Every row of the study, ours and the paper's]({picture})\n")
+    parts.append(markdown_table(heads, rows, left=1))
+    parts.append("Means over people, 95 % intervals over people. The paper's numbers were measured on other data.\n")
+    if suite.base is not None:
+        parts.append(_differences(study))
+    if table is not None:
+        parts.append(_agreements(study))
+    failed = [f"- {cell.row.title}: {cell.error}" for cell in study.cells if cell.error is not None]
+    if failed:
+        parts.append("Rows without a result:\n\n" + "\n".join(failed) + "\n")
+    return "\n".join(parts)
+
+
+def as_json(study: Study) -> dict[str, Any]:
+    """The same for scripts."""
+    table, numbers = study.paper()
+    rows = []
+    for cell in study.cells:
+        result = cell.result
+        row: dict[str, Any] = {"name": cell.row.name, "title": cell.row.title, "error": cell.error}
+        if result is not None:
+            row |= {
+                "run_id": result.run_id, "command": result.command, "parameters": result.cost.parameters,
+                "metrics": {name: summary.model_dump(mode="json") for name, summary in result.summary.items()},
+                "paper": dict(numbers[cell.row.name]) if cell.row.name in numbers else None,
+                "against_base": {
+                    name: vars(difference) for name in result.metrics
+                    if (difference := study.against_base(cell, name)) is not None
+                },
+            }  # fmt: skip
+        rows.append(row)
+    agreement = {name: vars(found) for name in study.metrics if (found := study.agreement(name)) is not None}
+    return {
+        "suite": study.suite.id, "base": study.suite.base, "paper": table.id if table is not None else None,
+        "rows": rows, "rank_agreement": agreement, "floors": [floor.run_id for floor in study.floors],
+    }  # fmt: skip
+
+
+def draw(study: Study) -> bytes | None:
+    """A PNG with a panel for each metric: ours with intervals, the paper's beside; None where nothing was measured."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    done = [cell for cell in study.cells if cell.result is not None]
+    metrics = study.metrics
+    if not done:
+        return None
+    _, numbers = study.paper()
+    along = study.suite.along is not None
+    shape = (2.6 * len(metrics) + 0.6, 2.6) if along else (2.3 * len(metrics) + 1.6, 0.42 * len(done) + 1.3)
+    figure = Figure(figsize=shape, dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    for k, (axes, (name, info)) in enumerate(
+        zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True)
+    ):
+        found = [cell.result.summary.get(name) for cell in done if cell.result is not None]
+        kept = [(i, summary) for i, summary in enumerate(found) if summary is not None]
+        places = [_number_of(done[i].row) if along else len(done) - 1 - i for i, _ in kept]
+        means = [summary.mean for _, summary in kept]
+        sides = [[m - s.ci95[0] for m, (_, s) in zip(means, kept, strict=True)],
+                 [s.ci95[1] - m for m, (_, s) in zip(means, kept, strict=True)]]  # fmt: skip
+        style: dict[str, Any] = {"color": _OURS, "markersize": 5, "capsize": 2.5, "linewidth": 1.2, "label": "ours"}
+        if along:
+            axes.errorbar(places, means, yerr=sides, marker="o", **style)
+            axes.set_xlabel(study.suite.along, fontsize=8)
+            axes.set_xticks(places)
+        else:
+            axes.errorbar(means, places, xerr=sides, fmt="o", **style)
+            theirs = [(len(done) - 1 - i, value) for i, cell in enumerate(done)
+                      if (value := numbers.get(cell.row.name, {}).get(name)) is not None]  # fmt: skip
+            if theirs:
+                axes.plot([v for _, v in theirs], [p for p, _ in theirs], "D", color=_PAPER, markersize=4.5,
+                          markerfacecolor="none", label="the paper, other data")  # fmt: skip
+            axes.set_yticks(range(len(done)), [cell.row.title for cell in reversed(done)] if k == 0 else [])
+            axes.set_ylim(-0.6, len(done) - 0.4)
+        axes.set_title(formats.with_unit(info.label, info.unit), fontsize=9, loc="left")
+        axes.tick_params(labelsize=7.5)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+def _number_of(row: SuiteRow) -> int:
+    """Where a row stands along the axis: how many anchors it has."""
+    if isinstance(row.anchors, int):
+        return row.anchors
+    return len(row.anchors if row.anchors is not None else DEFAULT_ANCHORS)
+
+
+def _heading(info: MetricInfo) -> str:
+    return formats.with_unit(info.label, info.unit) + (" ↑" if info.higher_is_better else "")
+
+
+def _cells(study: Study, cell: Cell) -> list[str]:
+    if cell.result is None:
+        return [formats.UNKNOWN] * (len(study.metrics) + 4)
+    return _measured(cell.result, study.metrics)
+
+
+def _measured(result: Result, metrics: Mapping[str, MetricInfo]) -> list[str]:
+    cells = []
+    for name, info in metrics.items():
+        summary = result.summary.get(name)
+        if summary is None:
+            cells.append(formats.UNKNOWN)
+            continue
+        spread = formats.interval(summary.ci95, info.unit, subjects=summary.subjects)
+        cells.append(f"{formats.number(summary.mean, info.unit)} [{spread}]")
+    latency, training = result.cost.encode_ms, result.training
+    return [
+        *cells, formats.milliseconds(latency.p50 if latency else None), formats.count(result.cost.parameters),
+        f"{training.seconds:.0f}" if training is not None and training.seconds else "", result.run_id,
+    ]  # fmt: skip
+
+
+def _conditions(study: Study) -> str:
+    result = next((cell.result for cell in study.cells if cell.result is not None), None)
+    if result is None:
+        return "No row has a result."
+    key = result.key
+    budget = key.budget
+    return (
+        f"{key.split.subjects} people that no training saw, {key.data.frames} frames each at {key.data.size} px; every "
+        f"row trained alike: {budget.people} people × {budget.frames} frames, {budget.steps:,} steps (budget "
+        f"{budget.name}). Avatar {formats.short(key.components.decoder.id)}."
+    )
+
+
+def _differences(study: Study) -> str:
+    metrics = study.metrics
+    base = next(row.title for row in study.suite.rows if row.name == study.suite.base)
+    rows = []
+    for cell in study.cells:
+        differences = [study.against_base(cell, name) for name in metrics]
+        if all(difference is None for difference in differences):
+            continue
+        rows.append([cell.row.title, *(
+            formats.UNKNOWN if d is None else _signed(d, info) for d, info in zip(differences, metrics.values(),
+                                                                                   strict=True)
+        )])  # fmt: skip
+    if not rows:
+        return ""
+    heads = ["Row", *(_heading(info) for info in metrics.values())]
+    note = f"Difference to '{base}', paired over people, with 95 % interval; **bold** where it leaves out zero.\n\n"
+    return note + markdown_table(heads, rows, left=1)
+
+
+def _signed(difference: PairedDifference, info: MetricInfo) -> str:
+    decimals = 2 if info.unit == "deg" else 3
+    low, high = difference.ci95
+    text = f"{difference.mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+    return f"**{text}**" if difference.is_clear else text
+
+
+def _agreements(study: Study) -> str:
+    lines = []
+    for name, info in study.metrics.items():
+        found = study.agreement(name)
+        if found is not None:
+            lines.append(
+                f"- {info.label}: tau {found.tau:.2f} [{found.ci95[0]:.2f}, {found.ci95[1]:.2f}] over {found.rows} rows"
+            )
+    if not lines:
+        return ""
+    return (
+        "Agreement of the rows' order with the paper's (Kendall's tau, 95 % over people):\n\n" + "\n".join(lines) + "\n"
+    )

@@ -1,0 +1,127 @@
+"""Studies: rows as requests, their numbers side by side with the paper's, and what fails alone."""
+
+import numpy as np
+import pytest
+
+from ufe_bench.harness import Outcome
+from ufe_bench.paper import load_paper
+from ufe_bench.study import Cell, Study, as_json, chosen_rows, draw, markdown, request_of, run_study, write_report
+from ufe_bench.suite import SuiteRow, load_suite
+from ufe_core.errors import ConfigError, DataError
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
+
+STUDIES = ("table2", "table3", "fig8")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_row_is_a_recipe_and_stands_beside_a_row_of_the_paper(name):
+    suite = load_suite(name)
+    table = load_paper().tables.get(suite.paper or "")
+    recipes = {}
+    for row in suite.rows:
+        request = request_of(suite, row, {})
+        recipes[row.name] = resolve_recipe(
+            catalogue(), encoder=request.encoder, calibrator=request.calibrator, anchors=request.anchors,
+            overrides=request.overrides,
+        ).describe()  # fmt: skip
+        assert request.train and (row.paper is None or row.paper in {each.id for each in table.rows})
+    assert len({str(sorted(recipe.items(), key=str)) for recipe in recipes.values()}) == len(suite.rows), "all differ"
+    if table is not None:
+        assert {row.paper for row in suite.rows} >= {each.id for each in table.rows}, "no row of the paper is left out"
+
+
+def test_a_rows_options_go_before_the_users():
+    suite = load_suite("table2")
+    row = next(row for row in suite.rows if row.name == "code_loss")
+    request = request_of(suite, row, {"training": {"steps": 7, "code": 3.0}}, budget="smoke")
+    assert request.overrides == {"training": {"steps": 7, "code": 1.0, "photometric": 0.0, "geometry": 0.0}}
+    assert request.budget == "smoke" and request.anchors == DEFAULT_ANCHORS
+    three = next(row for row in load_suite("fig8").rows if row.name == "anchors_3")
+    assert request_of(suite, three, {}).anchors == DEFAULT_ANCHORS[:3]
+
+
+def test_an_unknown_row_is_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match=r"'table3@1' has no row 'poolin'. Did you mean 'pooling'\?"):
+        chosen_rows(load_suite("table3"), ["poolin"])
+
+
+MESH = {"none": 1.3, "self_attention": 1.0, "cross_attention": 0.95, "early_fusion": 1.2, "pooling": 1.1,
+        "late_fusion": 0.9}  # fmt: skip
+
+
+@pytest.fixture
+def table3(build_result):
+    """A study whose rows have these means, a little different on each of eight people."""
+    suite = load_suite("table3")
+    rng = np.random.default_rng(0)
+    people = 0.05 * rng.normal(size=8)
+
+    def result(row):
+        values = MESH[row.name] + people + 0.01 * rng.normal(size=8)
+        return build_result(calibrator=f"ufe/{row.calibrator}", mesh=values.tolist(), suite=suite.id)
+
+    cells = tuple(Cell(row, result(row)) for row in suite.rows)
+    return Study(suite, cells, ())
+
+
+def test_the_page_has_ours_the_papers_differences_and_agreement(table3):
+    page = markdown(table3)
+    lines = page.splitlines()
+    late = next(i for i, line in enumerate(lines) if line.startswith("| Late fusion"))
+    assert "0.9" in lines[late] and lines[late + 1].startswith("| - the paper") and "1.071" in lines[late + 1]
+    plain = next(i for i, line in enumerate(lines) if line.startswith("| No calibration"))
+    assert not lines[plain + 1].startswith("| - the paper"), "the paper prints no such row"
+    difference = next(line for line in lines[late + 2 :] if line.startswith("| No calibration"))
+    assert difference.count("**") >= 2 and "+0.389" in difference
+    # Ours: late < cross < self < pooling < early; the paper's: late < pooling < cross < early < self.
+    agreement = table3.agreement("mesh_l2")
+    assert agreement.tau == pytest.approx((7 - 3) / 10) and agreement.rows == 5
+    assert f"tau {agreement.tau:.2f}" in page
+
+
+def test_a_row_without_a_result_is_named_and_the_others_stay(table3):
+    cells = (Cell(table3.cells[0].row, None, error="the disk is full"), *table3.cells[1:])
+    page = markdown(Study(table3.suite, cells, ()))
+    assert "- No calibration: the disk is full" in page and "| Late fusion" in page
+    assert as_json(Study(table3.suite, cells, ()))["rows"][0]["error"] == "the disk is full"
+
+
+def test_the_picture_and_the_files(table3, tmp_path):
+    path = write_report(table3, tmp_path)
+    assert path == tmp_path / "table3@1" / "study.md"
+    assert (path.parent / "study.png").read_bytes().startswith(b"\x89PNG")
+    assert "![" in path.read_text() and (path.parent / "study.json").is_file()
+    assert draw(Study(table3.suite, (), ())) is None
+    along = load_suite("fig8")
+    rows = tuple(Cell(row, table3.cells[0].result) for row in along.rows)
+    assert draw(Study(along, rows, ())).startswith(b"\x89PNG")
+
+
+def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_result, tmp_path):
+    suite = load_suite("table3")
+    asked = []
+
+    class Fake:
+        def run(self, request, *, floors, reuse):
+            asked.append((request.calibrator, floors, reuse))
+            if request.calibrator == "pooling":
+                raise DataError("no such captures")
+            result = build_result(calibrator=f"ufe/{request.calibrator}")
+            return Outcome(result, tmp_path / "result.json", [build_result(encoder="ufe/mean")] if floors else [])
+
+    said = []
+    study = run_study(Fake(), suite, rows=("pooling", "none", "late_fusion"), say=said.append)
+    assert asked == [("pooling", True, True), ("none", True, True), ("late_fusion", False, True)]
+    assert [cell.error for cell in study.cells] == ["no such captures", None, None]
+    assert len(study.floors) == 1 and said[0] == "Row 1 of 3: Pooling aggregation (pooling)"
+
+
+def test_a_suite_with_contradicting_rows_is_refused():
+    rows = [{"name": "a", "title": "A"}, {"name": "a", "title": "B"}]
+    base = load_suite("table3").model_dump() | {"rows": rows}
+    with pytest.raises(ValueError, match="row 'a' appears twice"):
+        type(load_suite("table3")).model_validate(base)
+    with pytest.raises(ValueError, match="base 'b' is no row"):
+        type(load_suite("table3")).model_validate(base | {"rows": rows[:1], "base": "b"})
+    assert SuiteRow(name="a", title="A").encoder == "univ"

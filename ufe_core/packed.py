@@ -90,8 +90,8 @@ class PackedCapture:
     `images` uint8 [N, C, size, size], memory-mapped, the requested frames and then the anchors; `expression`
     float32 [N, D] and `gaze` float32 [N, 6] (empty where the source has no labels); `geometry` float32 [V, 3] and
     `texture` uint8 [3, T, T] of the neutral face, and `resting_texture` uint8 [3, T', T'] made like the extra
-    `texture`, empty without that. `frame_rows` and `anchor_rows` index N; `segments` names the segment of each row,
-    `frames` its index in the capture.
+    `texture`, empty without that. `frame_rows` index N, `anchor_rows` tells each anchor's row there; `segments` names
+    the segment of each row, `frames` its index in the capture.
 
     `extras`, mapped and as far as they were asked for: `geometry` float32 [N, V, 3]; `keypoints` float32
     [N, C, K, 2] and `visible` bool [N, C, K]; `segmentation` uint8 [N, C, size, size]; `camera_rotation` float64
@@ -107,7 +107,7 @@ class PackedCapture:
     texture: np.ndarray
     resting_texture: np.ndarray
     frame_rows: np.ndarray
-    anchor_rows: np.ndarray
+    anchor_rows: Mapping[str, int]
     segments: tuple[str, ...]
     conditions: dict[str, Any]
     traits: dict[str, Any]
@@ -116,6 +116,17 @@ class PackedCapture:
     cameras: tuple[CameraSpec, ...] = ()
     frames: tuple[int, ...] = ()
     path: Path = Path()
+
+    def rows_of(self, anchors: Sequence[str]) -> np.ndarray:
+        """Rows int64 [M] of anchors by name.
+
+        Raises:
+            DataError: it was packed without one of them.
+        """
+        missing = [name for name in anchors if name not in self.anchor_rows]
+        if missing:
+            raise DataError(f"Capture {self.capture!r} was packed without anchor {', '.join(map(repr, missing))}.")
+        return np.array([self.anchor_rows[name] for name in anchors], np.int64)
 
     def cameras_at(self, row: int) -> tuple[CameraSpec, ...]:
         """The cameras as they really sat on the head in a row's frame; needs the extra `cameras`."""
@@ -385,12 +396,12 @@ def open_packed(path: Path) -> PackedCapture:
     """
     meta = read_meta(path)
     tensors = mapped_tensors(path, meta, [*meta["frames"], *meta["anchors"]], _NEUTRAL)
-    rows, anchors = len(meta["frames"]), len(meta["anchors"])
+    rows = len(meta["frames"])
+    anchors = {name: rows + k for k, name in enumerate(meta["request"]["anchors"])}
     labels = {name: tensors[name][:] for name in _LABELS}
     return PackedCapture(
         meta["subject"], meta["capture"], tensors["images"], np.array(labels["expression"]), np.array(labels["gaze"]),
-        tensors["geometry"][0], tensors["texture"][0], tensors["resting_texture"][0],
-        np.arange(rows), np.arange(rows, rows + anchors),
+        tensors["geometry"][0], tensors["texture"][0], tensors["resting_texture"][0], np.arange(rows), anchors,
         tuple(meta["segments"]), meta["conditions"], meta["traits"], meta["sha256"],
         {name.removeprefix(EXTRA_PREFIX): value for name, value in tensors.items() if name.startswith(EXTRA_PREFIX)},
         tuple(camera_of_json(entry) for entry in meta["cameras"]), (*meta["frames"], *meta["anchors"]), path,

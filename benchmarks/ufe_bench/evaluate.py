@@ -114,7 +114,7 @@ def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture) -> dic
 def enroll(encoder: Encoder[Any], capture: PackedCapture, device: torch.device) -> Calibration:
     """Enrol the wearer of a capture with its anchors."""
     wanted = encoder.needs.anchors
-    images = torch.from_numpy(capture.images[capture.anchor_rows[: len(wanted)]])[None]
+    images = torch.from_numpy(capture.images[capture.rows_of(wanted)])[None]
     return encoder.enroll(AnchorSet.complete(images, wanted, encoder.needs.cameras).to(device))
 
 

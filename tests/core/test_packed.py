@@ -42,7 +42,12 @@ def test_what_is_packed_comes_back(store):
     np.testing.assert_array_equal(packed.geometry, capture.neutral().geometry)
     np.testing.assert_array_equal(packed.texture, capture.neutral().texture)
     assert packed.resting_texture.size == 0
-    assert packed.frame_rows.tolist() == [0, 1, 2, 3, 4, 5] and packed.anchor_rows.tolist() == [6, 7]
+    assert packed.frame_rows.tolist() == [0, 1, 2, 3, 4, 5] and packed.anchor_rows == dict(
+        zip(REQUEST.anchors, (6, 7), strict=True)
+    )
+    assert packed.rows_of(REQUEST.anchors[::-1]).tolist() == [7, 6]
+    with pytest.raises(DataError, match="packed without anchor 'lip_pucker'"):
+        packed.rows_of(["lip_pucker"])
     names = ["rest" if i < 10 else "talk" if i < 14 else "free" for i in rows]
     assert list(packed.segments) == names
     assert (packed.subject, packed.capture) == ("A", "A/0")

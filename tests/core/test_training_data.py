@@ -25,7 +25,7 @@ def capture(person, *, labelled=True, images=None):
     return PackedCapture(
         f"S{person:03d}", f"S{person:03d}/0", images, expression if labelled else none, gaze if labelled else none,
         np.full((7, 3), person, np.float32), np.full((3, 4, 4), person, np.uint8), np.zeros((0, 0, 0), np.uint8),
-        np.arange(FRAMES), np.arange(FRAMES, rows), ("talk",) * rows, {}, {}, "",
+        np.arange(FRAMES), {name: FRAMES + k for k, name in enumerate(ANCHORS)}, ("talk",) * rows, {}, {}, "",
     )  # fmt: skip
 
 

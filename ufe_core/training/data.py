@@ -92,7 +92,7 @@ class TrainingData:
             capture = self.captures[row]
             chosen = rng.choice(capture.frame_rows, self.frames_per_user, replace=False)
             frames.append(capture.images[chosen])
-            anchors.append(capture.images[capture.anchor_rows[: len(self.anchor_names)]])
+            anchors.append(capture.images[capture.rows_of(self.anchor_names)])
             expression.append(capture.expression[chosen])
             gaze.append(capture.gaze[chosen])
         augment = Augmentation.draw(config, self.users, len(self.cameras), rng)

@@ -82,6 +82,7 @@ def _cpu_flags() -> str:
 def trained(
     recipe: Recipe, subjects: Sequence[str], *, store: Store, device: torch.device, fresh: bool = False,
     listener: Listener | None = None, checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    packed_anchors: Sequence[str] = DEFAULT_ANCHORS,
 ) -> TrainedEncoder:  # fmt: skip
     """The encoder of a recipe: from the store if it was trained before, else trained now or trained on.
 
@@ -96,6 +97,8 @@ def trained(
         fresh: train again from the first step, even if weights or a checkpoint are there.
         listener: told of progress.
         checkpoint_every_s: seconds between checkpoints.
+        packed_anchors: what captures are packed with besides the recipe's anchors, so that other recipes read the
+            same files; those that a source does not have are left out.
 
     Raises:
         ArtifactError: the weights in the store are damaged, or it cannot be written.
@@ -119,10 +122,11 @@ def trained(
         if fresh or not file.is_file():
             store.remove("weights", key)  # a folder without its file would keep the new one out
             if encoder.learns == "statistics":
-                encoder.fit_statistics(label_statistics(recipe, source, subjects, decoder, store, tell))
+                statistics = label_statistics(recipe, source, subjects, decoder, store, tell, packed_anchors)
+                encoder.fit_statistics(statistics)
                 _save(recipe, encoder, subjects, store, key, seconds=0.0, device=device, log=b"")
             else:
-                run = _Run(recipe, encoder, decoder, store, key, device, tell)
+                run = _Run(recipe, encoder, decoder, store, key, device, tell, packed_anchors)
                 run.train(source, subjects, checkpoint_every_s)
     return load_trained(recipe, file, cameras, decoder.code_space, device)
 
@@ -202,12 +206,12 @@ def refuse_held_out(source_id: str, subjects: Sequence[str]) -> None:
 
 def label_statistics(
     recipe: Recipe, source: HMCSource[Any], subjects: Sequence[str], decoder: Decoder[Any], store: Store,
-    tell: Listener,
+    tell: Listener, packed_anchors: Sequence[str] = DEFAULT_ANCHORS,
 ) -> TrainingStatistics:  # fmt: skip
     """Labels of the frames that training would use; no pixel is read unless the decoder reads faces."""
     expression, gaze = [], []
     if decoder.reads_texture:
-        for packed in training_captures(recipe, source, subjects, decoder, store, tell):
+        for packed in training_captures(recipe, source, subjects, decoder, store, tell, packed_anchors):
             expression.append(torch.from_numpy(packed.expression[packed.frame_rows]))
             gaze.append(torch.from_numpy(np.array(packed.gaze[packed.frame_rows])))
     else:
@@ -224,11 +228,11 @@ class _Run:
     """One training run of an encoder."""
 
     def __init__(self, recipe: Recipe, encoder: Encoder[Any], decoder: Any, store: Store, key: str,
-                 device: torch.device, tell: Listener) -> None:  # fmt: skip
+                 device: torch.device, tell: Listener, packed_anchors: Sequence[str]) -> None:  # fmt: skip
         self.recipe, self.encoder, self.decoder = recipe, encoder, decoder
         self.store, self.key, self.device = store, key, device
         self.config = recipe.training
-        self.tell = tell
+        self.tell, self._packed_anchors = tell, packed_anchors
         adversarial = self.config.adversarial > 0
         self.critic = CodeCritic(decoder.code_space.size, self.config).to(device) if adversarial else None
         self.optimisation = Optimisation(
@@ -276,24 +280,27 @@ class _Run:
 
     def _data(self, source: HMCSource[Any], subjects: Sequence[str]) -> TrainingData:
         cameras, anchors = self.encoder.needs.cameras, self.encoder.needs.anchors
-        captures = training_captures(self.recipe, source, subjects, self.decoder, self.store, self.tell)
+        captures = training_captures(
+            self.recipe, source, subjects, self.decoder, self.store, self.tell, self._packed_anchors
+        )
         return TrainingData(captures, cameras, anchors, self.config)
 
 
 def training_captures(
     recipe: Recipe, source: HMCSource[Any], subjects: Sequence[str], decoder: Decoder[Any], store: Store,
-    tell: Listener,
+    tell: Listener, packed_anchors: Sequence[str] = DEFAULT_ANCHORS,
 ) -> list[PackedCapture]:  # fmt: skip
     """Packed captures of the training subjects, labelled by the decoder.
 
-    The default anchors are always packed, so that methods with and without calibration read the same files.
+    Some anchors are always packed, by default the default ones, so that methods with and without calibration read the
+    same files.
     """
     config = recipe.training
     known = source.captures(subjects[:1])[0].anchors
-    usual = (name for name in DEFAULT_ANCHORS if name in known)
+    usual = (name for name in packed_anchors if name in known)
     request = PackRequest(
         config.frames, config.size, tracking_cameras(source, subjects[0]),
-        tuple(dict.fromkeys((*recipe.anchors, *usual))), texture=decoder.reads_texture,
+        tuple(dict.fromkeys((*usual, *recipe.anchors))), texture=decoder.reads_texture,
     )  # fmt: skip
     count = Counter(lambda done: tell(Progress("data", done, len(subjects), {})))
     captures = pack(source, subjects, request, store=store, progress=count)

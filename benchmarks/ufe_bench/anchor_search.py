@@ -1,0 +1,296 @@
+"""Which anchor expressions help most: Algorithm 1 of P§4, on people held out of the training ones."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ufe_bench.aggregate import Summary, summarise
+from ufe_core.errors import ConfigError, DataError
+from ufe_core.store import Store, fingerprint, write_atomic
+
+Anchors = tuple[str, ...]
+#: Errors of some sets, each as it becomes known.
+Errors = Callable[[Sequence[Anchors]], Iterator[tuple[Anchors, float]]]
+METRIC = "photometric_l1"
+
+
+@dataclass(frozen=True)
+class Level:
+    """One round of the search: how many sets were measured, and the beam after it, best first."""
+
+    number: int
+    measured: int
+    beam: tuple[tuple[float, Anchors], ...]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A finished search: every set that was measured, best first, and why it ended."""
+
+    results: tuple[tuple[float, Anchors], ...]
+    levels: tuple[Level, ...]
+    ended: str
+
+    @property
+    def best(self) -> Anchors:
+        """The set of least error."""
+        return self.results[0][1]
+
+    def curve(self) -> list[tuple[int, float, Anchors]]:
+        """For each number of anchors the best set of that many."""
+        best: dict[int, tuple[float, Anchors]] = {}
+        for error, anchors in self.results:
+            best.setdefault(len(anchors), (error, anchors))
+        return [(count, *best[count]) for count in sorted(best)]
+
+
+def search(
+    candidates: Sequence[str], errors: Errors, *, beam: int = 3, most: int = 6,
+    on_level: Callable[[Level], None] | None = None,
+) -> Search:  # fmt: skip
+    """Grow sets one anchor at a time, keeping the `beam` best of all sets measured so far (Algorithm 1).
+
+    It ends when a set of `most` anchors is in the beam, or when no larger set enters it. Sets are told apart whatever
+    the order of their anchors; each is written in the order in which they were added. The empty set is measured too,
+    for the curve, and is never in the beam once there are others.
+
+    Args:
+        candidates: anchors to choose among.
+        errors: measures sets.
+        beam: sets that are grown, k.
+        most: anchors of the largest set, n_max.
+        on_level: told of each round.
+
+    Raises:
+        ConfigError: there is nothing to search.
+    """
+    if not candidates or beam < 1 or most < 1:
+        raise ConfigError("An anchor search needs candidates, a beam of 1 or more and at least 1 anchor.")
+    most = min(most, len(candidates))
+    order = {name: k for k, name in enumerate(candidates)}
+    known: dict[frozenset[str], tuple[float, Anchors]] = {}
+    levels: list[Level] = []
+    held: list[tuple[float, Anchors]] = [(float("inf"), ())]
+    ended = ""
+    while not ended:
+        wanted: dict[frozenset[str], Anchors] = {} if levels else {frozenset(): ()}
+        for _, anchors in held:
+            for name in candidates:
+                grown = frozenset((*anchors, name))
+                if name not in anchors and grown not in known:
+                    wanted.setdefault(grown, (*anchors, name))
+        for anchors, error in errors(list(wanted.values())):
+            known[frozenset(anchors)] = (error, anchors)
+        # Equal errors: smaller sets first, then in the candidates' order, so that no run depends on timing.
+        ranked = sorted(known.values(), key=lambda one: (one[0], len(one[1]), sorted(order[n] for n in one[1])))
+        kept = [one for one in ranked if one[1]][:beam]
+        levels.append(Level(len(levels) + 1, len(wanted), tuple(kept)))
+        if on_level is not None:
+            on_level(levels[-1])
+        if any(len(anchors) >= most for _, anchors in kept):
+            ended = f"a set of {most} anchors is among the best"
+        elif kept == held:
+            ended = "no larger set is better"
+        held = kept
+    return Search(tuple(ranked), tuple(levels), ended)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What measuring a set takes, small enough to hand to another process.
+
+    Attributes:
+        names: of components and budget, as `resolve_recipe` takes them.
+        overrides: options, as `--set` gives them.
+        packed: anchors that captures are packed with, the same for every set.
+        validation: how many of the last training people are measured on and not trained on.
+        frames: frames of each of these.
+        render_size: side of the frontal rendering, pixels.
+        home: the store's folder.
+        device: where to compute.
+    """
+
+    names: Mapping[str, Any]
+    overrides: Mapping[str, Mapping[str, Any]]
+    packed: Anchors
+    validation: int
+    frames: int
+    render_size: int
+    home: str
+    device: str = "cpu"
+    split: str = "synthetic"
+
+
+@dataclass
+class Measured:
+    """Photometric error of each validation person with a set, and the weights it was measured with."""
+
+    anchors: Anchors
+    subjects: dict[str, float]
+    weights: str
+    summary: Summary = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.summary = summarise(self.subjects)
+
+
+def measure(candidate: Candidate, anchors: Anchors, listener: Any = None) -> Measured:
+    """Train an encoder with a set and measure it on the validation people; from the store if it was done before."""
+    import torch
+
+    from ufe_bench.evaluate import Stage, evaluate
+    from ufe_core.labels import labelled
+    from ufe_core.packed import PackRequest, pack
+    from ufe_core.plugins import catalogue
+    from ufe_core.recipe import choose, resolve_recipe
+    from ufe_core.registry import load_registry
+    from ufe_core.training.loop import trained
+
+    store, device = Store(candidate.home), torch.device(candidate.device)
+    recipe = resolve_recipe(catalogue(), anchors=anchors, overrides=candidate.overrides, **candidate.names)
+    people = load_registry().split(candidate.split, "train")
+    known, unseen = people[: -candidate.validation], people[-candidate.validation :]
+    source, decoder = recipe.make_source(), recipe.make_decoder().to(device)
+    metric = choose(catalogue(), "metric", METRIC, recipe.budget, {})
+    key = fingerprint([
+        recipe.key(source, known[: recipe.training.people]), list(unseen), candidate.frames, candidate.render_size,
+        metric.describe(),
+    ])  # fmt: skip
+    file = store.path("anchors", key) / "measured.json"
+    if file.is_file():
+        found = json.loads(file.read_text())
+        return Measured(anchors, found["subjects"], found["weights"])
+    made = trained(recipe, known, store=store, device=device, listener=listener, packed_anchors=candidate.packed)
+    needs = made.encoder.needs
+    request = PackRequest(candidate.frames, needs.size, needs.cameras, candidate.packed, texture=decoder.reads_texture)
+    captures = labelled(pack(source, unseen, request, store=store), source, decoder, store=store)
+    mask = decoder.face_mask(candidate.render_size).to(device)
+    error = metric.spec.load()(metric.config, topology=decoder.topology, face_mask=mask)
+    stage = Stage(decoder, {METRIC: error}, decoder.frontal_camera(candidate.render_size), mask, device)
+    evaluation = evaluate(made.encoder, stage, captures)
+    if evaluation.missing:
+        first = evaluation.missing[0]
+        raise DataError(f"Subject {first.subject!r} cannot be measured: {first.reason}")
+    subjects = {subject.id: subject.metrics[METRIC] for subject in evaluation.subjects}
+    with store.lock("anchors", key):
+        if not store.has("anchors", key):
+            with store.building("anchors", key) as folder:
+                content = {"anchors": list(anchors), "subjects": subjects, "weights": made.sha256}
+                write_atomic(folder / "measured.json", json.dumps(content, indent=1).encode())
+    return Measured(anchors, subjects, made.sha256 or "")
+
+
+class Workers:
+    """Measures sets in several processes at a time, each with its share of the cores.
+
+    Args:
+        candidate: what measuring takes.
+        count: processes.
+        on_done: told of each set that is measured.
+    """
+
+    def __init__(self, candidate: Candidate, count: int, on_done: Callable[[Measured], None] | None = None) -> None:
+        self.candidate, self.count, self.measured = candidate, count, dict[frozenset[str], Measured]()
+        self._on_done = on_done or (lambda measured: None)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Workers:
+        threads = max(1, (os.cpu_count() or 1) // self.count)
+        self._pool = self._stack.enter_context(
+            ProcessPoolExecutor(self.count, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,))
+        )
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._stack.close()
+
+    def errors(self, sets: Sequence[Anchors]) -> Iterator[tuple[Anchors, float]]:
+        """Mean errors over people, in the order in which sets get done."""
+        futures: dict[Future[Measured], Anchors] = {
+            self._pool.submit(measure, self.candidate, anchors): anchors for anchors in sets
+        }
+        for future in as_completed(futures):
+            found = future.result()
+            self.measured[frozenset(found.anchors)] = found
+            self._on_done(found)
+            yield futures[future], found.summary.mean
+
+
+def _begin(threads: int) -> None:
+    """A worker's first act. Ctrl-C is the parent's to handle: it waits for what is under way, which is kept."""
+    import signal
+
+    import torch
+
+    from ufe_core.memory import ask_for_large_pages
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ask_for_large_pages()
+    torch.set_num_threads(threads)
+
+
+def as_json(found: Search, measured: Mapping[frozenset[str], Measured], candidate: Candidate) -> dict[str, Any]:
+    """A file that `--anchors` takes, with the curve of error against the number of anchors and every set."""
+
+    def entry(error: float, anchors: Anchors) -> dict[str, Any]:
+        one = measured.get(frozenset(anchors))
+        interval = list(one.summary.ci95) if one is not None else None
+        return {"anchors": list(anchors), "error": error, "ci95": interval}
+
+    return {
+        "anchors": list(found.best), "metric": METRIC, "ended": found.ended,
+        "curve": [{"count": count, **entry(error, anchors)} for count, error, anchors in found.curve()],
+        "levels": [
+            {"level": level.number, "measured": level.measured, "beam": [entry(*one) for one in level.beam]}
+            for level in found.levels
+        ],
+        "sets": [entry(*one) for one in found.results],
+        "how": {
+            **{name: value for name, value in candidate.names.items() if value is not None},
+            "overrides": {kind: dict(fields) for kind, fields in candidate.overrides.items()},
+            "validation_people": candidate.validation, "frames": candidate.frames,
+            "render_size": candidate.render_size,
+        },
+    }  # fmt: skip
+
+
+def draw(found: Search, measured: Mapping[frozenset[str], Measured], path: Path) -> None:
+    """A PNG: every set as a dot, and the curve of the best ones with intervals."""
+    import io
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.4), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot([len(a) for _, a in found.results], [e for e, _ in found.results], "o", color="#b0b0b0", markersize=3,
+              label="every set measured")  # fmt: skip
+    curve = found.curve()
+    low, high = [], []
+    for _, error, anchors in curve:
+        one = measured.get(frozenset(anchors))
+        interval = one.summary.ci95 if one is not None else (error, error)
+        low.append(error - interval[0])
+        high.append(interval[1] - error)
+    counts = [count for count, _, _ in curve]
+    axes.errorbar(counts, [error for _, error, _ in curve], yerr=[low, high], color="#0072b2", marker="o",
+                  markersize=5, capsize=2.5, label="best, 95 % over people")  # fmt: skip
+    axes.set_xticks(counts)
+    axes.set_xlabel("anchors")
+    axes.set_ylabel("photometric L1, validation")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    write_atomic(path, data.getvalue())

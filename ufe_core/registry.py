@@ -181,6 +181,13 @@ def released_decoder(component: str) -> ReleasedWeights:
     raise RegistryError(f"No weights of '{component}' are released. Train your own: ufe train --decoder {component}")
 
 
+def released_encoder(component: str, calibrator: str | None, decoder: str, budget: str) -> ReleasedWeights | None:
+    """The released weights of an encoder with a calibrator and for a decoder, by ids; None where there are none."""
+    wanted = (component, calibrator, decoder, budget)
+    offered = (one for one in load_registry().weights if one.kind == "encoder")
+    return next((w for w in offered if (w.component, w.calibrator, w.decoder, w.budget) == wanted), None)
+
+
 def packaged_file(reference: str) -> Path:
     """Return where `package/path` lies on disk, without importing the package. The file need not exist.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from ufe_core.recipe import (
     subjects_digest,
     tracking_cameras,
 )
-from ufe_core.registry import ReleasedWeights, load_registry, packaged_file
+from ufe_core.registry import ReleasedWeights, load_registry, packaged_file, released_encoder
 from ufe_core.store import Store, fingerprint
 from ufe_core.training.loop import TrainedEncoder, load_trained, trained
 from ufe_core.training.progress import Counter, Listener, Progress
@@ -309,6 +309,4 @@ def released_weights(recipe: Recipe, request: Request) -> ReleasedWeights | None
     if changed or request.train or request.fresh:
         return None
     calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
-    wanted = (recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget)
-    offered: Sequence[ReleasedWeights] = load_registry().weights
-    return next((w for w in offered if (w.component, w.calibrator, w.decoder, w.budget) == wanted), None)
+    return released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget)

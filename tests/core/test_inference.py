@@ -1,0 +1,120 @@
+"""Folded networks are the same networks; a live encoder says what its encoder says."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ufe_core.errors import ContractError
+from ufe_core.inference.fold import folded
+from ufe_core.inference.live import LiveEncoder, for_inference
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import resolve_recipe
+from ufe_core.types import AnchorSet, CodeSpace, FrameBatch
+
+CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
+SIZE = 64
+
+
+def unsettled(module):
+    """Normalisations that have left their starting values."""
+    generator = torch.Generator().manual_seed(3)
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(part.bias, std=0.2, generator=generator)
+            part.running_mean.normal_(0, 0.1, generator=generator)
+            part.running_var.uniform_(0.5, 1.5, generator=generator)
+    return module.eval()
+
+
+def norms(module):
+    return sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050", "efficientnet_b0"])
+def test_a_folded_backbone_has_no_normalisation_and_the_same_output(name):
+    torch.manual_seed(0)
+    network = unsettled(timm.create_model(name, in_chans=1, num_classes=0)).double()
+    images = torch.randn(2, 1, 64, 64, dtype=torch.float64)
+    made = folded(network)
+    assert norms(network) > 10 and norms(made) == 0
+    torch.testing.assert_close(made(images), network(images), atol=1e-9, rtol=1e-9)
+
+
+def test_what_cannot_be_folded_stays():
+    """A normalisation before its convolution, one that shares its input, one whose module decides by values."""
+
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.conv, self.shared = nn.BatchNorm2d(3), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+            self.inner = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+
+        def forward(self, x):
+            if x.sum() > 1e9:
+                return x
+            y = self.conv(self.first(x))
+            return self.inner(y + self.shared(y))
+
+    torch.manual_seed(0)
+    network, images = unsettled(Odd()), torch.randn(2, 3, 5, 5)
+    made = folded(network)
+    assert norms(network) == 3 and norms(made) == 2
+    torch.testing.assert_close(made(images), network(images))
+
+
+def encoder_of(calibrator, size=SIZE):
+    recipe = resolve_recipe(catalogue(), calibrator=calibrator, budget="smoke", overrides={"training": {"size": size}})
+    encoder = unsettled(recipe.make_encoder(CAMERAS, CodeSpace("test", 9)))
+    nn.init.normal_(encoder.fuse[-1].weight, std=0.3)
+    encoder.fingerprint = "this"
+    images = torch.randint(0, 256, (1, len(recipe.anchors), 4, size, size), dtype=torch.uint8)
+    return encoder, encoder.enroll(AnchorSet.complete(images, recipe.anchors, CAMERAS))
+
+
+def frames(count, seed=0, size=SIZE):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, 4, size, size), dtype=torch.uint8, generator=generator)
+
+
+CALIBRATORS = ["none", "late_fusion", "early_fusion", "pooling", "cross_attention", "self_attention"]
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_a_live_encoder_says_what_its_encoder_says(calibrator):
+    encoder, calibration = encoder_of(calibrator)
+    expected = encoder.encode(FrameBatch.single_user(frames(2), CAMERAS), calibration)
+    live = LiveEncoder(encoder, calibration, batch=2)
+    found = live(frames(2))
+    torch.testing.assert_close(found.expression, expected.expression, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.gaze, expected.gaze, atol=1e-4, rtol=0)
+    assert expected.expression.std() > 0.05 and norms(live.encoder) == 0 < norms(encoder)
+
+
+def test_the_copy_for_inference_takes_the_same_calibrations_and_leaves_the_original_alone():
+    encoder, calibration = encoder_of("late_fusion")
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    made = for_inference(encoder)
+    images = FrameBatch.single_user(frames(3), CAMERAS)
+    torch.testing.assert_close(
+        made.encode(images, calibration).expression, encoder.encode(images, calibration).expression, atol=1e-4, rtol=0
+    )
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_what_a_live_encoder_refuses():
+    encoder, calibration = encoder_of("late_fusion")
+    live = LiveEncoder(encoder, calibration)
+    for images in (frames(2), frames(1, size=32), frames(1).float()):
+        with pytest.raises(ContractError, match=r"takes uint8 images \[1, 4, 64, 64\]"):
+            live(images)
+    other, _ = encoder_of("late_fusion")
+    other.fingerprint = "that"
+    with pytest.raises(ContractError, match="another encoder"):
+        LiveEncoder(other, calibration)
+    both = type(calibration)(
+        "this", {name: value.repeat_interleave(2, 0) for name, value in calibration.tensors.items()}
+    )
+    with pytest.raises(ContractError, match="one wearer"):
+        LiveEncoder(encoder, both)

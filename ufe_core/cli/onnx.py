@@ -1,0 +1,126 @@
+"""`ufe export`: encoders for other runtimes. Light at import: click and nothing heavy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ufe_core.recipe import Recipe
+    from ufe_core.training.loop import TrainedEncoder
+
+_MOST = 1e-4  # by which codes may differ
+_FRAMES = 16
+
+
+@click.group()
+def export() -> None:
+    """Write an encoder for another runtime."""
+
+
+@export.command("onnx")
+@click.option("--encoder", default="univ", show_default=True, help="Encoder; 'ufe plugins' lists them.")
+@click.option("--calibrator", help="How it uses anchors. [default: late_fusion]")
+@click.option("--decoder", default="upm", show_default=True, help="Whose codes it was trained for.")
+@click.option("--source", default="synthetic", show_default=True, help="Where its captures come from.")
+@click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
+              help="Whose weights; see 'ufe train --help'.")  # fmt: skip
+@click.option("--anchors", help="Calibration expressions, as for 'ufe train'. [default: the six of the paper]")
+@click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
+              help="Option of a training of your own, as it was given to 'ufe train'.")  # fmt: skip
+@click.option(
+    "--subject", help="Who is enrolled, for a calibration to try the model with. [default: a training subject]"
+)
+@click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Instants that come at a time.")
+@click.option("--out", default=Path("encoder"), show_default=True, type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of the model and of the calibration.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts; progress goes to standard error.")
+def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None, batch: int, out: Path,
+         as_json: bool, **names: Any) -> None:  # fmt: skip
+    """Write encoder and calibrator as an ONNX model, and check it in ONNX Runtime against torch.
+
+    The model takes the images of an instant and, as further inputs, the tensors of the wearer's calibration, which is
+    computed once from the anchors (`calibration.safetensors`). Released weights are used where there are some, else
+    those that 'ufe train' made with the same options; if it has not made them yet, they are trained first. Needs
+    pip install 'ufe[onnx]'.
+
+    \b
+    Example:
+      ufe export onnx --out live      live/encoder.onnx, live/calibration.safetensors
+    """
+    from ufe_core.anchor_sets import anchors_of
+    from ufe_core.cli.choice import choose_subjects
+    from ufe_core.cli.progress import TrainingDisplay
+    from ufe_core.config import parse_overrides
+    from ufe_core.errors import ArtifactError
+    from ufe_core.inference.onnx import difference, export_onnx
+    from ufe_core.plugins import catalogue
+    from ufe_core.recipe import resolve_recipe
+
+    overrides = parse_overrides(assignments, owners=("source", "decoder", "encoder", "calibrator", "training"))
+    recipe = resolve_recipe(catalogue(), anchors=anchors_of(anchors), overrides=overrides, **names)
+    with TrainingDisplay() as listener:
+        ready = _ready(recipe, usual=not overrides and anchors_of(anchors) == anchors_of(None), listener=listener)
+    source = recipe.make_source()
+    (who,) = choose_subjects(recipe.source.spec, source, [subject] if subject else [], 1, None)
+    calibration, frames = _enrolled(ready.encoder, source, who)
+    out.mkdir(parents=True, exist_ok=True)
+    model = out / "encoder.onnx"
+    export_onnx(ready.encoder, calibration, model, batch=batch)
+    calibration.save(out / "calibration.safetensors")
+    apart = difference(model, ready.encoder, calibration, frames) if batch == 1 else None
+    if apart is not None and apart > _MOST:
+        raise ArtifactError(f"{model} differs from its encoder by {apart:.2g} in a code's number: do not use it.")
+    report = {
+        "model": str(model), "calibration": str(out / "calibration.safetensors"), "subject": who, "batch": batch,
+        "bytes": model.stat().st_size, "largest_difference": apart, "frames": len(frames),
+        "inputs": {name: list(value.shape) for name, value in calibration.tensors.items()},
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+        return
+    checked = (
+        f"codes differ from torch's by {apart:.1g} at most, over {len(frames)} frames"
+        if apart is not None
+        else ("not checked: only models of batch 1 are")
+    )
+    click.echo(f"model        {model} ({model.stat().st_size / 1e6:.1f} MB); {checked}")
+    click.echo(f"calibration  {out / 'calibration.safetensors'}, of {who}")
+
+
+def _ready(recipe: Recipe, *, usual: bool, listener: Any) -> TrainedEncoder:
+    """Released weights where nothing but the usual is asked for and there are some, else trained ones."""
+    import torch
+
+    from ufe_core.registry import load_registry, packaged_file, released_encoder
+    from ufe_core.store import Store
+    from ufe_core.training.loop import load_trained, trained
+
+    device = torch.device("cpu")
+    subjects = next(s.part("train") for s in load_registry().splits.values() if s.source == recipe.source.spec.id)
+    calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
+    released = released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget)
+    if usual and released is not None:
+        from ufe_core.recipe import tracking_cameras
+
+        cameras = tracking_cameras(recipe.make_source(), subjects[0])
+        code_space = recipe.make_decoder().code_space
+        return load_trained(recipe, packaged_file(released.file), cameras, code_space, device, sha256=released.sha256)
+    return trained(recipe, subjects, store=Store(), device=device, listener=listener)
+
+
+def _enrolled(encoder: Any, source: Any, subject: str) -> tuple[Any, Any]:
+    """A subject's calibration, and some of their frames uint8 [N, C, H, W]."""
+    import torch
+
+    from ufe_core.types import AnchorSet
+
+    capture, needs = source.captures([subject])[0], encoder.needs
+    rows = [capture.anchors[name] for name in needs.anchors]
+    spread = capture.spread(_FRAMES, seed=0)
+    images = torch.from_numpy(capture.frames([*rows, *spread], cameras=needs.cameras, size=needs.size))
+    anchors = AnchorSet.complete(images[None, : len(rows)], needs.anchors, needs.cameras)
+    return encoder.enroll(anchors), images[len(rows) :]

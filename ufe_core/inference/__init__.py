@@ -1,0 +1,1 @@
+"""Encoders at run time: without what training needed, one frame at a time."""

@@ -1,0 +1,125 @@
+"""An encoder and its calibrator as an ONNX model, the wearer's calibration among its inputs."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ufe_core.errors import ArtifactError, UfeError
+from ufe_core.inference.live import EncoderStep, for_inference
+from ufe_core.interfaces.encoder import Encoder
+from ufe_core.store import write_atomic
+from ufe_core.types import Calibration
+
+IMAGES, OUTPUTS = "images", ("expression", "gaze")
+_METADATA = "ufe"
+
+
+def export_onnx(encoder: Encoder[Any], calibration: Calibration, path: Path, *, batch: int = 1) -> None:
+    """Write a model that takes `images` uint8 [B, C, H, W] and the calibration's tensors by name.
+
+    It gives `expression` [B, D] and `gaze` [B, 6]. What a caller must know of it (cameras and anchors in order, code
+    space, whose calibrations it takes) is in its metadata, under `ufe`.
+
+    Args:
+        encoder: on the CPU.
+        calibration: of any wearer; its shapes count.
+        path: the file to write.
+        batch: B.
+
+    Raises:
+        UfeError: the packages for it are not installed.
+        ArtifactError: the file cannot be written, or the encoder has an operation that ONNX lacks.
+    """
+    onnx = _needed("onnx")
+    _needed("onnxscript")
+    names = list(calibration.tensors)
+    step = EncoderStep(for_inference(encoder), names).eval()
+    size = encoder.needs.size
+    images = torch.zeros(batch, len(encoder.needs.cameras), size, size, dtype=torch.uint8)
+    kept = tuple(value.cpu() for value in calibration.tensors.values())
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            made = torch.onnx.export(
+                step, (images, *kept), input_names=[IMAGES, *names], output_names=list(OUTPUTS), dynamo=True,
+                verbose=False,
+            )  # fmt: skip
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ArtifactError(
+            f"{type(encoder).__name__} cannot be exported to ONNX: {str(error).strip().splitlines()[0]}"
+        ) from error
+    assert made is not None
+    model = made.model_proto
+    entry = model.metadata_props.add()
+    entry.key, entry.value = _METADATA, json.dumps(describe(encoder))
+    onnx.checker.check_model(model)
+    write_atomic(path, model.SerializeToString())
+
+
+def describe(encoder: Encoder[Any]) -> dict[str, Any]:
+    """What the metadata says."""
+    return {
+        "encoder": encoder.fingerprint, "cameras": list(encoder.needs.cameras), "size": encoder.needs.size,
+        "anchors": list(encoder.needs.anchors),
+        "code_space": {"name": encoder.code_space.name, "size": encoder.code_space.size},
+    }  # fmt: skip
+
+
+class OnnxEncoder:
+    """A model that `export_onnx` wrote, in ONNX Runtime on the CPU.
+
+    Raises:
+        UfeError: ONNX Runtime is not installed.
+        ArtifactError: the file is missing, or no such model.
+    """
+
+    def __init__(self, path: Path) -> None:
+        runtime = _needed("onnxruntime")
+        if not path.is_file():
+            raise ArtifactError(f"Model '{path}' does not exist. 'ufe export onnx' writes one.")
+        try:
+            self._session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            self.about: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map[_METADATA])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise ArtifactError(f"'{path}' is no encoder that ufe exported: {str(error).splitlines()[0]}") from error
+
+    def __call__(self, images: np.ndarray, calibration: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Expression and gaze of images uint8 [B, C, H, W] of one wearer."""
+        given = {entry.name for entry in self._session.get_inputs()}
+        found = self._session.run(
+            list(OUTPUTS),
+            {IMAGES: images, **{name: value for name, value in calibration.items() if name in given}},
+        )
+        return found[0], found[1]
+
+
+def difference(path: Path, encoder: Encoder[Any], calibration: Calibration, images: Tensor) -> float:
+    """The largest difference of codes between a model in ONNX Runtime and its encoder in torch, over frames."""
+    model = OnnxEncoder(path)
+    kept = {name: value.cpu().numpy() for name, value in calibration.tensors.items()}
+    step = EncoderStep(encoder, list(calibration.tensors))
+    largest = 0.0
+    for k in range(len(images)):
+        found = model(images[k : k + 1].numpy(), kept)
+        with torch.inference_mode():
+            expected = step(images[k : k + 1], *calibration.tensors.values())
+        for mine, theirs in zip(found, expected, strict=True):
+            largest = max(largest, float(np.abs(mine - theirs.numpy()).max()))
+    return largest
+
+
+def _needed(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise UfeError(f"Package '{name}' is not installed: pip install 'ufe[onnx]'") from error

@@ -28,7 +28,7 @@ DEFAULT_ENCODER, DEFAULT_DECODER = "univ", "upm"
 
 _TRAINING_CODE = (
     "ufe_core.labels", "ufe_core.training.augment", "ufe_core.training.critic", "ufe_core.training.data",
-    "ufe_core.training.loop", "ufe_core.training.losses", "ufe_core.training.optimise",
+    "ufe_core.training.loop", "ufe_core.training.losses", "ufe_core.training.optimise", "ufe_core.training.processes",
 )  # fmt: skip
 
 

@@ -416,8 +416,11 @@ class AvatarCode:
 
     def part(self, start: int, stop: int) -> AvatarCode:
         """Those from `start` to `stop`, exclusive."""
-        rows = torch.arange(start, stop, device=self.gaze.device)
-        return AvatarCode(self.expression[start:stop], self.gaze[start:stop], self.identity.rows(rows))
+        return self.rows(torch.arange(start, stop, device=self.gaze.device))
+
+    def rows(self, index: Tensor) -> AvatarCode:
+        """Those of these numbers, int64 [N]."""
+        return AvatarCode(self.expression[index], self.gaze[index], self.identity.rows(index))
 
 
 @dataclass(frozen=True)
@@ -434,8 +437,12 @@ class Avatar:
 
     def first(self, count: int) -> Avatar:
         """The first few of the B."""
-        texture = None if self.texture is None else self.texture[:count]
-        return Avatar(self.geometry[:count], texture, None if self.code is None else self.code.part(0, count))
+        return self.rows(torch.arange(count, device=self.geometry.device))
+
+    def rows(self, index: Tensor) -> Avatar:
+        """Those of these numbers, int64 [N]."""
+        texture = None if self.texture is None else self.texture[index]
+        return Avatar(self.geometry[index], texture, None if self.code is None else self.code.rows(index))
 
     def __post_init__(self) -> None:
         check_tensor("Avatar", "geometry", self.geometry, ("B", "V", 3), torch.float32)

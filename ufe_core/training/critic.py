@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ufe_core.budgets import TrainingConfig
+from ufe_core.training.processes import ALONE, Processes
 from ufe_core.types import Labels
 
 _WIDTH = 256
@@ -40,7 +41,7 @@ class CodeCritic(nn.Module):
         """[B] of codes [B, D]."""
         return self.layers((codes - self.mean) / self.deviation)[:, 0]
 
-    def losses(self, predicted: Tensor, real: Tensor) -> dict[str, Tensor]:
+    def losses(self, predicted: Tensor, real: Tensor, processes: Processes = ALONE) -> dict[str, Tensor]:
         """What each side minimises, of an encoder's codes and E_exp's [B, D]: two terms whose sum trains both.
 
         `critic` is eq. 15, whose gradient reaches this network alone; `adversarial` is -h of the predicted codes, whose
@@ -48,7 +49,8 @@ class CodeCritic(nn.Module):
         """
         made = predicted.detach()
         frozen = {name: value.detach() for name, value in self.named_parameters()}
-        share = torch.rand(len(made), 1, device=made.device)
+        drawn = torch.rand(len(made) * processes.count, 1, device=made.device)
+        share = drawn[processes.share(len(drawn))]
         between = (share * made + (1 - share) * real).requires_grad_()
         (slope,) = torch.autograd.grad(self(between).sum(), between, create_graph=True)
         # In standardised codes, where h is to have a slope of 1.

@@ -34,6 +34,17 @@ class Batch:
     labels: Labels
     subjects: Tensor
 
+    def part(self, users: slice) -> Batch:
+        """What it holds of some of the U people."""
+        each = len(self.frames.users) // len(self.subjects)
+        rows = slice(users.start * each, users.stop * each)
+        frames, anchors, labels = self.frames, self.anchors, self.labels
+        return Batch(
+            FrameBatch(frames.images[rows], frames.cameras, frames.users[rows] - users.start),
+            AnchorSet(anchors.images[users], anchors.names, anchors.cameras, anchors.present[users]),
+            Labels(labels.expression[rows], labels.gaze[rows]), self.subjects[users],
+        )  # fmt: skip
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
         labels = Labels(self.labels.expression.to(device), self.labels.gaze.to(device))

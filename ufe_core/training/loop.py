@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ from ufe_core.training.critic import CodeCritic
 from ufe_core.training.data import Batch, TrainingData
 from ufe_core.training.losses import DecoderLoss
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
+from ufe_core.training.processes import Processes
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.types import Encoding, Labels
 from ufe_core.weights import load_weights, save_weights, sha256_file
@@ -54,11 +57,16 @@ def pick_device(name: str = "auto") -> torch.device:
         UfeError: the device is not there, or there is none of that name.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UfeError("No GPU is usable here (torch.cuda.is_available() is false). Use --device cpu.")
+    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun starts a process for each GPU
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
-        return torch.device(name)
+        device = torch.device(name)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        return device
     except RuntimeError as error:
         raise UfeError(f"There is no device {name!r}. Use auto, cpu, cuda or cuda:N.") from error
 
@@ -87,7 +95,8 @@ def trained(
     """The encoder of a recipe: from the store if it was trained before, else trained now or trained on.
 
     A run that was killed goes on from its last checkpoint and ends with the weights it would have had. Ctrl-C
-    writes a checkpoint after the step that is under way; a second one leaves at once.
+    writes a checkpoint after the step that is under way; a second one leaves at once. Under `torchrun` its processes
+    share every batch and take the steps that one would.
 
     Args:
         recipe: what to train.
@@ -103,8 +112,10 @@ def trained(
     Raises:
         ArtifactError: the weights in the store are damaged, or it cannot be written.
         DataError: a subject is held out by the registry, or a capture cannot train.
+        ConfigError: a batch's people cannot be shared by the processes.
     """
-    tell: Listener = (lambda progress: None) if listener is None else listener
+    processes = Processes.join(device)
+    tell: Listener = listener if listener is not None and processes.first else (lambda progress: None)
     source = recipe.make_source()
     subjects = list(subjects)[: recipe.training.people]
     refuse_held_out(recipe.source.spec.id, subjects)
@@ -116,18 +127,22 @@ def trained(
         return TrainedEncoder(encoder.eval(), None, None, {})
     key = recipe.key(source, subjects)
     file = store.path("weights", key) / "weights.safetensors"
-    with store.lock("weights", key, on_wait=tell_wait):
-        if fresh:
-            store.remove("training", key)
-        if fresh or not file.is_file():
-            store.remove("weights", key)  # a folder without its file would keep the new one out
+    with store.lock("weights", key, on_wait=tell_wait) if processes.first else contextlib.nullcontext():
+        if processes.agree(processes.first and (fresh or not file.is_file())):
+            if processes.first:
+                if fresh:
+                    store.remove("training", key)
+                store.remove("weights", key)  # a folder without its file would keep the new one out
+            processes.wait()
             if encoder.learns == "statistics":
                 statistics = label_statistics(recipe, source, subjects, decoder, store, tell, packed_anchors)
                 encoder.fit_statistics(statistics)
-                _save(recipe, encoder, subjects, store, key, seconds=0.0, device=device, log=b"")
+                if processes.first:
+                    _save(recipe, encoder, subjects, store, key, seconds=0.0, device=device, log=b"")
             else:
-                run = _Run(recipe, encoder, decoder, store, key, device, tell, packed_anchors)
+                run = _Run(recipe, encoder, decoder, store, key, device, tell, packed_anchors, processes)
                 run.train(source, subjects, checkpoint_every_s)
+    processes.wait()
     return load_trained(recipe, file, cameras, decoder.code_space, device)
 
 
@@ -228,11 +243,12 @@ class _Run:
     """One training run of an encoder."""
 
     def __init__(self, recipe: Recipe, encoder: Encoder[Any], decoder: Any, store: Store, key: str,
-                 device: torch.device, tell: Listener, packed_anchors: Sequence[str]) -> None:  # fmt: skip
+                 device: torch.device, tell: Listener, packed_anchors: Sequence[str],
+                 processes: Processes) -> None:  # fmt: skip
         self.recipe, self.encoder, self.decoder = recipe, encoder, decoder
         self.store, self.key, self.device = store, key, device
         self.config = recipe.training
-        self.tell, self._packed_anchors = tell, packed_anchors
+        self.tell, self.processes, self._packed_anchors = tell, processes, packed_anchors
         adversarial = self.config.adversarial > 0
         self.critic = CodeCritic(decoder.code_space.size, self.config).to(device) if adversarial else None
         self.optimisation = Optimisation(
@@ -242,13 +258,14 @@ class _Run:
                 *(self.critic.groups() if self.critic is not None else ()),
             ],
             self.config, store.path("training", key) / "checkpoint.safetensors", component=recipe.encoder.spec.id,
-            listener=self.tell, beside=self.critic,
+            listener=self.tell, beside=self.critic, processes=processes,
         )  # fmt: skip
 
     def train(self, source: HMCSource[Any], subjects: Sequence[str], checkpoint_every_s: float) -> None:
         """Pack the data, restore the checkpoint if there is one, take the remaining steps, save."""
-        device, optimisation = self.device, self.optimisation
-        data = self._data(source, subjects)
+        device, optimisation, processes = self.device, self.optimisation, self.processes
+        data = processes.in_turn(lambda: self._data(source, subjects))
+        own = processes.share(data.users)
         texture, geometry = data.neutrals()
         identities = self.decoder.identity(texture.to(device), geometry.to(device))
         loss = DecoderLoss(self.decoder, self.config, device)
@@ -259,24 +276,27 @@ class _Run:
                 self.critic.fit_statistics(statistics.labels)
         bfloat16 = uses_bfloat16(self.config, device)
         self.encoder.train()
+        processes.share_statistics(self.encoder)
 
-        def losses(cpu_batch: Batch) -> dict[str, Tensor]:
-            batch = cpu_batch.to(device)
+        def losses(whole: Batch) -> dict[str, Tensor]:
+            batch = whole.part(own).to(device)
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 encoding: Encoding = self.encoder(batch.frames, batch.anchors)
-            terms = loss(encoding, batch.labels, identities.rows(batch.subjects[batch.frames.users]))
+            identity = identities.rows(batch.subjects[batch.frames.users])
+            terms = loss(encoding, batch.labels, identity, processes)
             if self.critic is not None:
-                terms |= self.critic.losses(encoding.expression, batch.labels.expression)
+                terms |= self.critic.losses(encoding.expression, batch.labels.expression, processes)
                 terms["total"] = terms["total"] + self.config.adversarial * terms["adversarial"] + terms["critic"]
             return terms
 
         batches = data.batches(optimisation.step, self.config.steps)
         optimisation.run(batches, losses, checkpoint_every_s=checkpoint_every_s)
-        _save(
-            self.recipe, self.encoder, subjects, self.store, self.key, seconds=optimisation.seconds, device=device,
-            log=optimisation.log_csv(),
-        )  # fmt: skip
-        self.store.remove("training", self.key)
+        if processes.first:
+            _save(
+                self.recipe, self.encoder, subjects, self.store, self.key, seconds=optimisation.seconds,
+                device=device, log=optimisation.log_csv(),
+            )  # fmt: skip
+            self.store.remove("training", self.key)
 
     def _data(self, source: HMCSource[Any], subjects: Sequence[str]) -> TrainingData:
         cameras, anchors = self.encoder.needs.cameras, self.encoder.needs.anchors

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ufe_core.budgets import TrainingConfig
 from ufe_core.interfaces.decoder import Decoder
+from ufe_core.training.processes import ALONE, Processes
 from ufe_core.types import Encoding, Identity, Labels
 
 
@@ -43,7 +44,7 @@ def code_loss(predicted: Tensor, truth: Tensor) -> Tensor:
 class DecoderLoss:
     """Compares encodings through a frozen decoder, seen from the front; what has no weight is not computed.
 
-    Only `render_frames` frames of a batch are rendered, the first ones: a batch is a random draw already.
+    Only `render_frames` frames of a batch are rendered, spread over its people.
     """
 
     def __init__(self, decoder: Decoder[Any], config: TrainingConfig, device: torch.device) -> None:
@@ -53,26 +54,48 @@ class DecoderLoss:
         self.mask = decoder.face_mask(config.render_size).to(device).float()
         self.weights = torch.from_numpy(decoder.topology.weights).to(device)
 
-    def __call__(self, encoding: Encoding, labels: Labels, identity: Identity) -> dict[str, Tensor]:
+    def __call__(
+        self, encoding: Encoding, labels: Labels, identity: Identity, processes: Processes = ALONE
+    ) -> dict[str, Tensor]:
         """The terms of eq. 16 but for L_disc, and their weighted sum, `total`.
 
-        `identity` has a row for each of the B frames.
+        Args:
+            encoding: of B frames.
+            labels: theirs.
+            identity: a row for each of them.
+            processes: with which other frames these make a batch; means over them are those of the batch.
         """
         config = self.config
         terms = {"gaze": gaze_loss(encoding.gaze, labels.gaze)}
         if config.code > 0:
             terms["code"] = code_loss(encoding.expression, labels.expression)
-        rendered = min(config.render_frames, len(labels.gaze)) if config.photometric > 0 else 0
-        if config.geometry > 0 or rendered:
+        rendered, share = self._rendered(len(labels.gaze), processes)
+        if config.geometry > 0 or len(rendered):
             predicted = self.decoder.decode(encoding.expression, encoding.gaze, identity)
             with torch.no_grad():
                 truth = self.decoder.decode(labels.expression, labels.gaze, identity)
             if config.geometry > 0:
                 terms["geometry"] = geometry_loss(predicted.geometry, truth.geometry, self.weights)
-            if rendered:
+            if len(rendered):
+                rows = rendered.to(labels.gaze.device)
                 with torch.no_grad():
-                    target = self.decoder.render(truth.first(rendered), self.camera, mask=self.mask > 0)
-                image = self.decoder.render(predicted.first(rendered), self.camera, mask=self.mask > 0)
-                terms["photometric"] = photometric_loss(image, target, self.mask)
+                    target = self.decoder.render(truth.rows(rows), self.camera, mask=self.mask > 0)
+                image = self.decoder.render(predicted.rows(rows), self.camera, mask=self.mask > 0)
+                terms["photometric"] = share * photometric_loss(image, target, self.mask)
+        if share == 0:
+            terms["photometric"] = terms["gaze"].new_zeros(())
         weighted = [getattr(config, name) * value for name, value in terms.items()]
         return {**terms, "total": torch.stack(weighted).sum()}
+
+    def _rendered(self, count: int, processes: Processes) -> tuple[Tensor, float]:
+        """Which of this process' `count` frames are rendered, and their weight in the mean over all processes.
+
+        The weight is 0 where only others render, and 1 where nobody does.
+        """
+        total = count * processes.count
+        wanted = min(self.config.render_frames, total) if self.config.photometric > 0 else 0
+        if not wanted:
+            return torch.zeros(0, dtype=torch.int64), 1.0
+        rows = torch.arange(wanted) * total // wanted - processes.rank * count
+        own = rows[(rows >= 0) & (rows < count)]
+        return own, len(own) * processes.count / wanted

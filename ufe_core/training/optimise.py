@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ufe_core.budgets import ScheduleConfig
 from ufe_core.errors import ArtifactError, UfeError
 from ufe_core.memory import keep_pages
+from ufe_core.training.processes import ALONE, Processes
 from ufe_core.training.progress import Listener, Progress
 from ufe_core.weights import load_weights, save_weights
 
@@ -40,13 +41,16 @@ class Optimisation:
         checkpoint: the file.
         component: whose checkpoint it is.
         listener: told of progress.
+        processes: who trains; the first of them writes checkpoints and tells.
     """
 
     def __init__(
         self, module: nn.Module, groups: Iterable[dict[str, Any]], schedule: ScheduleConfig, checkpoint: Path, *,
         component: str, listener: Listener | None = None, beside: nn.Module | None = None,
+        processes: Processes = ALONE,
     ) -> None:  # fmt: skip
         self.module, self.schedule, self.checkpoint, self.component = module, schedule, checkpoint, component
+        self.processes = processes
         self._parts = {"model": module} if beside is None else {"model": module, "beside": beside}
         self.tell: Listener = (lambda progress: None) if listener is None else listener
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
@@ -108,6 +112,8 @@ class Optimisation:
                 terms = losses(batch)
                 self.optimizer.zero_grad()
                 terms["total"].backward()
+                for part in self._parts.values():
+                    self.processes.average_gradients(part.parameters())
                 norms = [
                     torch.nn.utils.clip_grad_norm_(part.parameters(), schedule.clip_norm)
                     for part in self._parts.values()
@@ -119,16 +125,20 @@ class Optimisation:
                     )
                 self.optimizer.step()
                 self.step = step + 1
-                self._record(rate, {name: float(value.detach()) for name, value in terms.items()})
+                values = self.processes.mean(terms)
+                self._record(rate, {name: float(value.detach()) for name, value in values.items()})
                 self.tell(Progress("train", self.step, schedule.steps, dict(self.running), first))
                 if after is not None:
                     after(self.step)
                 now, last = time.monotonic(), self.step == schedule.steps
-                if (interrupt.asked or now - saved >= checkpoint_every_s) and not last:
+                asked = self.processes.agree(interrupt.asked)
+                if (asked or now - saved >= checkpoint_every_s) and not last:
                     self.seconds = before + now - started
-                    self._save_checkpoint()
+                    if self.processes.first:
+                        self._save_checkpoint()
                     saved = now
-                if interrupt.asked and not last:
+                if asked and not last:
+                    self.processes.wait()
                     raise KeyboardInterrupt
         self.seconds = before + time.monotonic() - started
 

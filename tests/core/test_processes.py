@@ -1,0 +1,111 @@
+"""Two processes take the steps that one takes."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from ufe_core.errors import ConfigError
+from ufe_core.training.processes import ALONE, Processes
+
+CHILD = """
+import sys
+import torch
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import resolve_recipe
+from ufe_core.registry import load_registry
+from ufe_core.store import Store
+from ufe_core.training.loop import trained
+
+torch.set_num_threads(1)
+overrides = {"training": {"frames": 4, "frames_per_user": 2, "users": 4, "steps": 8, "render_frames": 3, "warmup": 2}}
+recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
+done = trained(recipe, load_registry().splits["synthetic"].train, store=Store(sys.argv[1]), device=torch.device("cpu"),
+               fresh=True)
+print(done.path)
+"""
+
+STATISTICS = """
+import sys
+import timm
+import torch
+import torch.distributed as dist
+from ufe_core.training.processes import Processes
+
+processes = Processes.join(torch.device("cpu"))
+torch.manual_seed(0)
+network = timm.create_model("resnet10t", in_chans=1, num_classes=3).double().train()
+processes.share_statistics(network)
+images = torch.randn(8, 1, 32, 32, dtype=torch.float64)[processes.share(8)]
+network(images).square().mean().backward()
+processes.average_gradients(network.parameters())
+if processes.first:
+    torch.save({"grads": [p.grad for p in network.parameters()], "state": network.state_dict()}, sys.argv[1])
+processes.wait()
+"""
+
+
+def two_processes(script, *arguments):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    pipes = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    started = [
+        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}, **pipes)
+        for rank in range(2)
+    ]
+    ended = [process.communicate(timeout=300) for process in started]
+    assert [process.returncode for process in started] == [0, 0], ended
+    return ended
+
+
+def test_shared_statistics_and_gradients_are_those_of_the_whole_batch(tmp_path):
+    two_processes(STATISTICS, tmp_path / "made.pt")
+    made = torch.load(tmp_path / "made.pt", weights_only=True)
+    torch.manual_seed(0)
+    network = timm.create_model("resnet10t", in_chans=1, num_classes=3).double().train()
+    network(torch.randn(8, 1, 32, 32, dtype=torch.float64)).square().mean().backward()
+    for mine, theirs in zip(made["grads"], [p.grad for p in network.parameters()], strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(made["state"][name], value, atol=1e-6, rtol=1e-4)
+
+
+def rows_of(log):
+    return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(log.open())]
+
+
+def test_two_processes_have_the_loss_curve_of_one(tmp_path):
+    alone = subprocess.run(
+        [sys.executable, "-c", CHILD, str(tmp_path / "one")], capture_output=True, text=True, timeout=300, check=True
+    )
+    (out, _), _ = two_processes(CHILD, tmp_path / "two")
+    one, two = (rows_of(type(tmp_path)(text.split()[-1]).with_name("log.csv")) for text in (alone.stdout, out))
+    assert len(one) == len(two) == 8
+    for mine, theirs in zip(one, two, strict=True):
+        assert mine.keys() == theirs.keys()
+        for name, value in mine.items():
+            assert theirs[name] == pytest.approx(value, rel=2e-3, abs=2e-4), (name, mine["step"])
+
+
+def test_what_one_process_does_alone():
+    values = {"total": torch.ones(())}
+    assert ALONE.first and ALONE.agree(True) and not ALONE.agree(False) and ALONE.mean(values) is values
+    assert ALONE.share(6) == slice(0, 6) and ALONE.in_turn(lambda: 5) == 5
+    norm = nn.BatchNorm2d(3)
+    ALONE.share_statistics(norm)
+    assert type(norm) is nn.BatchNorm2d
+
+
+def test_people_are_shared_evenly_or_not_at_all():
+    assert [Processes(rank, 3).share(6) for rank in range(3)] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    with pytest.raises(ConfigError, match="5 people cannot be shared by 2 processes"):
+        Processes(1, 2).share(5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, assi
       ufe train --anchors neutral,jaw_open --out two-anchors.safetensors
       ufe train --decoder upm --out avatar.safetensors a codec avatar of your own
       ufe bench --train                                train, then measure on people never seen
+      torchrun --nproc-per-node 4 --no-python ufe train --budget gpu
 
     \b
     Where things are kept (UFE_HOME, default the user's cache folder):
@@ -103,22 +105,28 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, assi
     if learns == "nothing":
         raise ConfigError(f"Encoder '{recipe.encoder.spec.id}' learns nothing: there is nothing to train.")
     watch = _Watch(recipe.training.steps)
-    click.echo(_plan(recipe, place), err=True)
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, this one tells
+    if first:
+        click.echo(_plan(recipe, place), err=True)
     with TrainingDisplay() as watch.show:
         done = trained(
             recipe, _training_subjects(recipe.source), store=Store(), device=place, fresh=fresh, listener=watch
         )  # fmt: skip
     assert done.path is not None, "only an encoder that learns nothing has no file"
-    _report(done.path, done.sha256, done.record, watch, out, as_json, steps=learns == "weights")
+    if first:
+        _report(done.path, done.sha256, done.record, watch, out, as_json, steps=learns == "weights")
 
 
 def _train_avatar(decoder: str, overrides: dict[str, dict[str, Any]], device: torch.device, fresh: bool,
                   out: Path | None, as_json: bool, *, source: str, budget: str) -> None:  # fmt: skip
     from ufe_core.cli.progress import TrainingDisplay
+    from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
     from ufe_core.store import Store
     from ufe_core.training.avatars import resolve_decoder_recipe, trained_decoder
 
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("An avatar is trained in one process: run the same command without torchrun.")
     recipe = resolve_decoder_recipe(catalogue(), decoder, source=source, budget=budget, overrides=overrides)
     size = recipe.training
     click.echo(

@@ -1,0 +1,74 @@
+"""Exported encoders in ONNX Runtime against torch, and what a broken or foreign file says."""
+
+import importlib
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from ufe_core.cli.onnx import export
+from ufe_core.errors import ArtifactError, UfeError
+from ufe_core.inference.onnx import OnnxEncoder, difference, export_onnx
+from ufe_core.types import Calibration
+
+from .test_inference import CALIBRATORS, encoder_of, frames
+
+
+@pytest.mark.parametrize("calibrator", CALIBRATORS)
+def test_every_calibrator_is_exported_with_its_calibration_as_an_input(calibrator, tmp_path):
+    encoder, calibration = encoder_of(calibrator)
+    path = tmp_path / "encoder.onnx"
+    export_onnx(encoder, calibration, path)
+    assert difference(path, encoder, calibration, frames(3)) < 1e-4
+    model = OnnxEncoder(path)
+    assert model.about["cameras"] == list(encoder.needs.cameras) and model.about["encoder"] == "this"
+    assert model.about["anchors"] == list(encoder.needs.anchors) and model.about["code_space"]["size"] == 9
+    expression, gaze = model(frames(1).numpy(), {n: v.numpy() for n, v in calibration.tensors.items()})
+    assert expression.shape == (1, 9) and np.linalg.norm(gaze.reshape(2, 3), axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_another_wearers_calibration_gives_other_codes(tmp_path):
+    encoder, calibration = encoder_of("late_fusion")
+    path = tmp_path / "encoder.onnx"
+    export_onnx(encoder, calibration, path)
+    other = Calibration("this", {name: value + 0.5 for name, value in calibration.tensors.items()})
+    assert difference(path, encoder, other, frames(2)) < 1e-4
+    model, images = OnnxEncoder(path), frames(1).numpy()
+    one, two = (model(images, {n: v.numpy() for n, v in c.tensors.items()})[0] for c in (calibration, other))
+    assert np.abs(one - two).max() > 1e-3
+
+
+def test_files_that_are_no_such_model_are_named(tmp_path):
+    with pytest.raises(ArtifactError, match="does not exist. 'ufe export onnx' writes one"):
+        OnnxEncoder(tmp_path / "no.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(ArtifactError, match=r"bad.onnx' is no encoder that ufe exported"):
+        OnnxEncoder(tmp_path / "bad.onnx")
+
+
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
+    encoder, calibration = encoder_of("none")
+    real = importlib.import_module
+
+    def without(name, *rest):
+        if name == "onnx":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    with pytest.raises(UfeError, match=r"Package 'onnx' is not installed: pip install 'ufe\[onnx\]'"):
+        export_onnx(encoder, calibration, tmp_path / "encoder.onnx")
+
+
+def test_the_command_writes_a_model_and_a_calibration_and_says_how_far_apart(tmp_path, monkeypatch, one_thread):
+    monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
+    quick = {"people": 3, "frames": 4, "frames_per_user": 2, "users": 2, "steps": 2, "render_frames": 0}
+    asked = ["onnx", "--decoder", "blendshape", "--budget", "smoke", "--out", str(tmp_path / "live"), "--json",
+             *(f"--set=training.{name}={value}" for name, value in quick.items())]  # fmt: skip
+    done = CliRunner().invoke(export, asked, catch_exceptions=False)
+    report = json.loads(done.stdout)
+    assert done.exit_code == 0 and report["largest_difference"] < 1e-4 and report["frames"] == 16
+    model = OnnxEncoder(tmp_path / "live" / "encoder.onnx")
+    kept = Calibration.load(tmp_path / "live" / "calibration.safetensors")
+    assert kept.encoder == model.about["encoder"] and set(report["inputs"]) == set(kept.tensors)

@@ -85,7 +85,7 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     checked = (
         f"codes differ from torch's by {apart:.1g} at most, over {len(frames)} frames"
         if apart is not None
-        else ("not checked: only models of batch 1 are")
+        else "not checked: only models of batch 1 are"
     )
     click.echo(f"model        {model} ({model.stat().st_size / 1e6:.1f} MB); {checked}")
     click.echo(f"calibration  {out / 'calibration.safetensors'}, of {who}")

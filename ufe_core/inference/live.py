@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ufe_core.errors import ContractError
+from ufe_core.errors import ContractError, UfeError
 from ufe_core.inference.fold import folded
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.types import Calibration, Encoding, FrameBatch
+
+Runtime = Literal["auto", "torch", "onnx"]
 
 _WARM_UP = 3
 
@@ -49,35 +52,47 @@ def for_inference(encoder: Encoder[Any]) -> Encoder[Any]:
 class LiveEncoder:
     """Encodes the frames of one wearer with a calibration that is given once.
 
-    On a GPU the whole step is one CUDA graph, which is launched at once; on a CPU it runs as it is: what compilers
-    gained there was within the noise of measuring (`benchmarks/perf/inference.py`).
+    On a GPU the whole step is one CUDA graph, which is launched at once. On a CPU it runs in ONNX Runtime where that is
+    installed, several times as fast as torch (`benchmarks/perf/inference.py`); making it ready takes seconds.
 
     Args:
         encoder: on the device where frames will be.
         calibration: of the wearer, made by this encoder.
         batch: how many instants come at a time.
+        runtime: `torch`, `onnx` (on a CPU), or `auto` for the faster of those that are there.
 
     Raises:
         ContractError: the calibration is of several wearers, or of another encoder.
+        UfeError: ONNX Runtime was asked for on a GPU, or is not installed.
 
     Example:
         live = LiveEncoder(encoder, encoder.enroll(anchors))
         encoding = live(images)
     """
 
-    def __init__(self, encoder: Encoder[Any], calibration: Calibration, *, batch: int = 1) -> None:
+    def __init__(
+        self, encoder: Encoder[Any], calibration: Calibration, *, batch: int = 1, runtime: Runtime = "auto"
+    ) -> None:
         if any(value.shape[0] != 1 for value in calibration.tensors.values()):
             raise ContractError("A live encoder has one wearer; this calibration is of several.")
         if calibration.encoder != encoder.fingerprint:
             raise ContractError("This calibration was made by another encoder: enroll the wearer again.")
-        self.encoder = for_inference(encoder)
         self.calibration = calibration
-        self._step = EncoderStep(self.encoder, list(calibration.tensors))
-        self._kept = [value for value in calibration.tensors.values()]
         size = encoder.needs.size
         device = next((value.device for value in encoder.state_dict().values()), torch.device("cpu"))
         self._images = torch.zeros(batch, len(encoder.needs.cameras), size, size, dtype=torch.uint8, device=device)
-        self._graph = _Graph(self._step, self._images, self._kept) if device.type == "cuda" else None
+        self.runtime = _chosen(runtime, device)
+        self._call: Callable[[Tensor], tuple[Tensor, Tensor]]
+        if self.runtime == "onnx":
+            from ufe_core.inference.onnx import live_session
+
+            self._call = live_session(encoder, calibration, batch=batch)
+            return
+        step, kept = EncoderStep(for_inference(encoder), list(calibration.tensors)), list(calibration.tensors.values())
+        if device.type == "cuda":
+            self._call = _Graph(step, self._images, kept)
+        else:
+            self._call = lambda images: step(images, *kept)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Encoding:
@@ -91,19 +106,24 @@ class LiveEncoder:
                 f"This live encoder takes uint8 images {list(self._images.shape)}; it was given "
                 f"{images.dtype} {list(images.shape)}."
             )
-        if self._graph is not None:
-            self._images.copy_(images, non_blocking=True)
-            expression, gaze = self._graph()
-        else:
-            expression, gaze = self._step(images, *self._kept)
-        return Encoding(expression, gaze)
+        return Encoding(*self._call(images))
+
+
+def _chosen(runtime: Runtime, device: torch.device) -> Runtime:
+    """The runtime to use on a device."""
+    if runtime == "onnx" and device.type == "cuda":
+        raise UfeError("ONNX Runtime is for encoders on the CPU; on a GPU use runtime 'torch'.")
+    if runtime != "auto":
+        return runtime
+    installed = all(importlib.util.find_spec(name) is not None for name in ("onnx", "onnxscript", "onnxruntime"))
+    return "onnx" if installed and device.type == "cpu" else "torch"
 
 
 class _Graph:
     """A step captured as one CUDA graph over fixed memory."""
 
     def __init__(self, step: EncoderStep, images: Tensor, kept: Sequence[Tensor]) -> None:
-        self._graph = torch.cuda.CUDAGraph()
+        self._graph, self._images = torch.cuda.CUDAGraph(), images
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.inference_mode(), torch.cuda.stream(aside):
@@ -113,6 +133,7 @@ class _Graph:
         with torch.inference_mode(), torch.cuda.graph(self._graph):
             self._out = step(images, *kept)
 
-    def __call__(self) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        self._images.copy_(images, non_blocking=True)
         self._graph.replay()
         return self._out[0].clone(), self._out[1].clone()

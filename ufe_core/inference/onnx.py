@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ def export_onnx(encoder: Encoder[Any], calibration: Calibration, path: Path, *, 
         UfeError: the packages for it are not installed.
         ArtifactError: the file cannot be written, or the encoder has an operation that ONNX lacks.
     """
+    write_atomic(path, _model(encoder, calibration, batch))
+
+
+def _model(encoder: Encoder[Any], calibration: Calibration, batch: int) -> bytes:
     onnx = _needed("onnx")
     _needed("onnxscript")
     names = list(calibration.tensors)
@@ -61,7 +65,36 @@ def export_onnx(encoder: Encoder[Any], calibration: Calibration, path: Path, *, 
     entry = model.metadata_props.add()
     entry.key, entry.value = _METADATA, json.dumps(describe(encoder))
     onnx.checker.check_model(model)
-    write_atomic(path, model.SerializeToString())
+    written: bytes = model.SerializeToString()
+    return written
+
+
+def live_session(
+    encoder: Encoder[Any], calibration: Calibration, *, batch: int = 1
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """The encoder with one wearer's calibration in ONNX Runtime: images uint8 [B, C, H, W] to expression and gaze.
+
+    Args:
+        encoder: on the CPU.
+        calibration: of the wearer.
+        batch: B.
+
+    Raises:
+        UfeError: the packages for it are not installed.
+        ArtifactError: the encoder has an operation that ONNX lacks.
+    """
+    runtime = _needed("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = runtime.InferenceSession(_model(encoder, calibration, batch), options, providers=["CPUExecutionProvider"])
+    given = {entry.name for entry in session.get_inputs()}
+    kept = {name: value.cpu().numpy() for name, value in calibration.tensors.items() if name in given}
+
+    def call(images: Tensor) -> tuple[Tensor, Tensor]:
+        expression, gaze = session.run(list(OUTPUTS), {IMAGES: images.numpy(), **kept})
+        return torch.from_numpy(expression), torch.from_numpy(gaze)
+
+    return call
 
 
 def describe(encoder: Encoder[Any]) -> dict[str, Any]:

@@ -21,13 +21,20 @@ if TYPE_CHECKING:
 @click.option("--decoder", default="upm", show_default=True, help="Avatar that is driven and measured.")
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--suite", default="main", show_default=True,
-              help="What is measured, and on whom: main for any method; table2, table3 and fig8 are studies that name "
-              "their methods themselves, one a row.")  # fmt: skip
+              help="What is measured, and on whom: main for any method; table2, table3, fig8 and robustness are "
+              "studies that name their methods themselves, one a row.")  # fmt: skip
 @click.option("--row", "rows", multiple=True, metavar="NAME", help="Only this row of a study; may be given again.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
               "search', or none. [default: the six of the paper]")  # fmt: skip
+@click.option(
+    "--enrolment",
+    default="own",
+    show_default=True,
+    type=click.Choice(["own", "another_person", "shuffled", "one_blank", "one_missing", "all_missing"]),
+    help="Whose anchors people are enrolled with, to see what mistakes cost.",
+)
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Override an option, e.g. --set encoder.backbone=resnet18 or --set training.steps=500.")  # fmt: skip
 @click.option("--train", is_flag=True, help="Train from nothing, even where released weights exist.")
@@ -57,6 +64,7 @@ def bench(context: click.Context, /, as_json: bool, assignments: tuple[str, ...]
       ufe bench --train --set training.steps=500            a shorter training, kept apart on the leaderboard
       ufe bench --suite table3                              every calibrator, trained alike
       ufe bench --suite table3 --row pooling                one of them
+      ufe bench --suite robustness                          the released encoder with wrong anchors
     """
     from ufe_bench.harness import Harness, Request
     from ufe_bench.leaderboard import build_leaderboard, default_results
@@ -104,7 +112,7 @@ def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str,
 
     if rows and not suite.rows:
         raise ConfigError(f"Suite '{suite.id}' has no rows; --row is for studies such as table3.")
-    for name in ("encoder", "calibrator", "anchors", "train") if suite.rows else ():
+    for name in ("encoder", "calibrator", "anchors", "enrolment", "train") if suite.rows else ():
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise ConfigError(f"The rows of study '{suite.id}' say what is trained: leave --{name} out.")
 

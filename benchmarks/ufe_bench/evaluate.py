@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ufe_bench.enrolment import Enrolment, enroll
 from ufe_bench.schema import Cost, Latency, MissingFrames, SubjectResult
 from ufe_core.errors import UfeError
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.interfaces.metric import Driven, Metric
 from ufe_core.packed import PackedCapture
-from ufe_core.types import AnchorSet, Calibration, CameraSpec, FrameBatch, Identity
+from ufe_core.types import Calibration, CameraSpec, FrameBatch, Identity
 
 _BATCH = 64
 _WARM_UP, _LATENCY_RUNS = 50, 500
@@ -71,7 +72,7 @@ class Stage:
 
 
 def evaluate(
-    encoder: Encoder[Any], stage: Stage, captures: Sequence[PackedCapture], *,
+    encoder: Encoder[Any], stage: Stage, captures: Sequence[PackedCapture], *, enrolment: Enrolment = "own",
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Measure an encoder on every capture, one person after the other.
@@ -80,10 +81,11 @@ def evaluate(
     """
     subjects: list[SubjectResult] = []
     missing: list[MissingFrames] = []
-    for capture in captures:
+    for number, capture in enumerate(captures):
         count = len(capture.frame_rows)
         try:
-            values = _measure(encoder, stage, capture)
+            calibration = enroll(encoder, captures, number, stage.device, enrolment)
+            values = _measure(encoder, stage, capture, calibration)
             subjects.append(
                 SubjectResult(id=capture.subject, frames=count, failed=0, metrics=values, conditions=capture.conditions)
             )
@@ -94,8 +96,7 @@ def evaluate(
     return Evaluation(subjects, missing)
 
 
-def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture) -> dict[str, float]:
-    calibration = enroll(encoder, capture, stage.device)
+def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture, calibration: Calibration) -> dict[str, float]:
     identity = stage.identity(capture)
     for metric in stage.metrics.values():
         metric.reset()
@@ -111,19 +112,12 @@ def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture) -> dic
     return {name: float(metric.compute()) for name, metric in stage.metrics.items()}
 
 
-def enroll(encoder: Encoder[Any], capture: PackedCapture, device: torch.device) -> Calibration:
-    """Enrol the wearer of a capture with its anchors."""
-    wanted = encoder.needs.anchors
-    images = torch.from_numpy(capture.images[capture.rows_of(wanted)])[None]
-    return encoder.enroll(AnchorSet.complete(images, wanted, encoder.needs.cameras).to(device))
-
-
 def measure_cost(encoder: Encoder[Any], capture: PackedCapture, device: torch.device) -> Cost:
     """Latency of one instant (4 images, batch 1) with cached anchors, and of one enrolment (P§13.6, O55)."""
-    calibration = enroll(encoder, capture, device)
+    calibration = enroll(encoder, [capture], 0, device)
     frames = FrameBatch.single_user(torch.from_numpy(np.array(capture.images[:1])), encoder.needs.cameras).to(device)
     times = _time(lambda: encoder.encode(frames, calibration), _WARM_UP, _LATENCY_RUNS, device)
-    enrolment = _time(lambda: enroll(encoder, capture, device), 3, 11, device)
+    enrolment = _time(lambda: enroll(encoder, [capture], 0, device), 3, 11, device)
     return Cost(
         encode_ms=Latency(p50=float(np.median(times)), p99=float(np.quantile(times, 0.99)), runs=len(times)),
         enroll_ms=float(np.median(enrolment)),

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from ufe_bench.enrolment import Enrolment
 from ufe_bench.evaluate import Stage, evaluate, measure_cost
 from ufe_bench.provenance import budget_record, component_record, environment_record, training_record
 from ufe_bench.schema import (
@@ -70,6 +71,7 @@ class Request:
     budget: str = "cpu"
     anchors: tuple[str, ...] = DEFAULT_ANCHORS
     overrides: Mapping[str, Mapping[str, Any]] | None = None
+    enrolment: Enrolment = "own"
     train: bool = False
     fresh: bool = False
 
@@ -88,6 +90,7 @@ class Request:
                 words += ["--set", f"{kind}.{name}={value}"]
         if verb == "bench":
             words += ["--suite", self.suite.name] if self.suite.name != "main" else []
+            words += ["--enrolment", self.enrolment] if self.enrolment != "own" else []
             words += ["--train"] if self.train else []
         return shlex.join(words)
 
@@ -160,7 +163,7 @@ class Harness:
         training = (request.overrides or {}).get("training", {})
         kept = {option: training[option] for option in _DATA_OPTIONS if option in training}
         floor = replace(
-            request, encoder=name, calibrator=None, anchors=DEFAULT_ANCHORS, train=False, fresh=False,
+            request, encoder=name, calibrator=None, anchors=DEFAULT_ANCHORS, enrolment="own", train=False, fresh=False,
             overrides={"training": kept} if kept else None,
         )  # fmt: skip
         result = self._measure(floor, self._resolve(floor), reuse=True)
@@ -203,7 +206,11 @@ class Harness:
         start = time.monotonic()
         name = f"measuring {setup.recipe.encoder.spec.name}"
         evaluation = evaluate(
-            encoder.encoder, stage, captures, progress=lambda done: self.tell(Progress(name, done, len(captures), {}))
+            encoder.encoder,
+            stage,
+            captures,
+            enrolment=request.enrolment,
+            progress=lambda done: self.tell(Progress(name, done, len(captures), {})),
         )
         return make_result(
             key,
@@ -263,7 +270,9 @@ class Harness:
             ),
             budget=budget_record(recipe, encoder, released=weights.origin == "released"),
             weights=weights,
-            data=Data(fingerprint=instants, frames=suite.frames, size=recipe.training.size),
+            data=Data(
+                fingerprint=instants, frames=suite.frames, size=recipe.training.size, enrolment=request.enrolment
+            ),
         )
 
     def _captures(self, setup: _Setup, wanted: PackRequest) -> list[PackedCapture]:

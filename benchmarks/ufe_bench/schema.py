@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ufe_bench.aggregate import Summary, summarise_all
+from ufe_bench.enrolment import Enrolment
 from ufe_core.errors import DataError
 from ufe_core.store import fingerprint, write_atomic
 
@@ -87,6 +88,7 @@ class Data(Record):
     fingerprint: str = Field(description="Hash of the packed captures")
     frames: Positive = Field(description="Frames of each subject")
     size: Positive = Field(description="Side of an image as read, px")
+    enrolment: Enrolment = Field("own", description="Whose anchors people are enrolled with")
 
 
 class RunKey(Record):
@@ -198,7 +200,10 @@ class Result(Record):
 
 def run_id_of(key: RunKey) -> str:
     """First 12 hex digits of the SHA-256 of the key's canonical JSON."""
-    return str(fingerprint(key.model_dump(mode="json", by_alias=True))[:12])
+    content = key.model_dump(mode="json", by_alias=True)
+    if key.data.enrolment == "own":
+        del content["data"]["enrolment"]  # ids from before there were others stay as they are
+    return str(fingerprint(content)[:12])
 
 
 def make_result(

@@ -87,7 +87,7 @@ def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str,
     asked = {name: value for name, value in asked.items() if name != "anchors"}
     return Request(
         suite=suite, encoder=row.encoder, calibrator=row.calibrator, anchors=tuple(anchors), overrides=merged or None,
-        train=True, **asked,
+        enrolment=row.enrolment, train=suite.train, **asked,
     )  # fmt: skip
 
 
@@ -295,10 +295,11 @@ def _conditions(study: Study) -> str:
         return "No row has a result."
     key = result.key
     budget = key.budget
+    trained = "every row trained alike" if study.suite.train else "weights trained once"
     return (
-        f"{key.split.subjects} people that no training saw, {key.data.frames} frames each at {key.data.size} px; every "
-        f"row trained alike: {budget.people} people × {budget.frames} frames, {budget.steps:,} steps (budget "
-        f"{budget.name}). Avatar {formats.short(key.components.decoder.id)}."
+        f"{key.split.subjects} people that no training saw, {key.data.frames} frames each at {key.data.size} px; "
+        f"{trained}: {budget.people} people × {budget.frames} frames, {budget.steps:,} steps (budget {budget.name}"
+        f"{', released' if budget.released else ''}). Avatar {formats.short(key.components.decoder.id)}."
     )
 
 

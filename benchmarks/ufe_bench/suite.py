@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from ufe_bench.enrolment import Enrolment
 from ufe_core.config import ComponentConfig, did_you_mean
 from ufe_core.errors import RegistryError
 from ufe_core.registry import load_registry, packaged_file
@@ -25,6 +26,7 @@ class SuiteRow(ComponentConfig):
     encoder: str = "univ"
     calibrator: str | None = None
     anchors: tuple[str, ...] | int | None = Field(None, description="Names, or how many of the default ones, in order")
+    enrolment: Enrolment = Field("own", description="Whose anchors people are enrolled with")
     set: dict[str, dict[str, Any]] = Field({}, description="Options by kind, as --set gives them")
     paper: str | None = Field(None, description="Row of the paper's table that stands beside it")
 
@@ -44,6 +46,7 @@ class Suite(ComponentConfig):
     floors: tuple[str, ...] = ()
     rows: tuple[SuiteRow, ...] = Field((), description="The methods of a study; none in a suite for any method")
     paper: str | None = Field(None, description="Table of the paper whose numbers stand beside the rows'")
+    train: bool = Field(True, description="Whether rows are trained alike; else released weights serve")
     base: str | None = Field(None, description="Row that the others are compared with")
     along: str | None = Field(None, description="What the rows differ in where that is a number, such as 'anchors'")
 

@@ -11,7 +11,7 @@ from ufe_core.errors import ConfigError, DataError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
-STUDIES = ("table2", "table3", "fig8")
+STUDIES = ("table2", "table3", "fig8", "robustness")
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -24,8 +24,8 @@ def test_every_row_is_a_recipe_and_stands_beside_a_row_of_the_paper(name):
         recipes[row.name] = resolve_recipe(
             catalogue(), encoder=request.encoder, calibrator=request.calibrator, anchors=request.anchors,
             overrides=request.overrides,
-        ).describe()  # fmt: skip
-        assert request.train and (row.paper is None or row.paper in {each.id for each in table.rows})
+        ).describe() | {"enrolment": request.enrolment}  # fmt: skip
+        assert request.train == suite.train and (row.paper is None or row.paper in {each.id for each in table.rows})
     assert len({str(sorted(recipe.items(), key=str)) for recipe in recipes.values()}) == len(suite.rows), "all differ"
     if table is not None:
         assert {row.paper for row in suite.rows} >= {each.id for each in table.rows}, "no row of the paper is left out"

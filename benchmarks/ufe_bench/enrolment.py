@@ -1,0 +1,55 @@
+"""Whose anchors a person is enrolled with: their own, or what goes wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+
+from ufe_core.interfaces.encoder import Encoder
+from ufe_core.packed import PackedCapture
+from ufe_core.types import AnchorSet, Calibration
+
+#: `another_person`: the anchors of the next person. `shuffled`: each expression in the place of the one before it.
+#: `one_blank`: one anchor is black, and the encoder is not told; `one_missing`: it is told; `all_missing`: so with all.
+Enrolment = Literal["own", "another_person", "shuffled", "one_blank", "one_missing", "all_missing"]
+ENROLMENTS: tuple[Enrolment, ...] = get_args(Enrolment)
+
+
+def enroll(
+    encoder: Encoder[Any], captures: Sequence[PackedCapture], number: int, device: torch.device,
+    enrolment: Enrolment = "own",
+) -> Calibration:  # fmt: skip
+    """Enrol the wearer of a capture.
+
+    Args:
+        encoder: who enrols.
+        captures: of all people.
+        number: of the wearer's among them; which anchor is blank or missing goes by it, so that all have their turn.
+        device: where the encoder is.
+        enrolment: with whose anchors.
+    """
+    return encoder.enroll(anchors_for(encoder, captures, number, enrolment).to(device))
+
+
+def anchors_for(
+    encoder: Encoder[Any], captures: Sequence[PackedCapture], number: int, enrolment: Enrolment
+) -> AnchorSet:
+    """The anchors that a person is enrolled with; `enroll` has the arguments."""
+    wanted = encoder.needs.anchors
+    capture = captures[(number + 1) % len(captures) if enrolment == "another_person" else number]
+    images = torch.from_numpy(capture.images[capture.rows_of(wanted)])[None]
+    anchors = AnchorSet.complete(images, wanted, encoder.needs.cameras)
+    if not wanted or enrolment in ("own", "another_person"):
+        return anchors
+    present, one = anchors.present.clone(), number % len(wanted)
+    if enrolment == "shuffled":
+        images = images.roll(1, 1)
+    elif enrolment == "all_missing":
+        images, present = torch.zeros_like(images), torch.zeros_like(present)
+    else:
+        images = images.clone()
+        images[:, one] = 0
+        present[:, one] = enrolment == "one_blank"
+    return AnchorSet(images, wanted, encoder.needs.cameras, present)

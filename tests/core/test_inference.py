@@ -64,8 +64,11 @@ def test_what_cannot_be_folded_stays():
     torch.testing.assert_close(made(images), network(images))
 
 
-def encoder_of(calibrator, size=SIZE):
-    recipe = resolve_recipe(catalogue(), calibrator=calibrator, budget="smoke", overrides={"training": {"size": size}})
+def encoder_of(calibrator, size=SIZE, backbone="mobilenetv3_small_050"):
+    recipe = resolve_recipe(
+        catalogue(), calibrator=calibrator, budget="smoke",
+        overrides={"training": {"size": size}, "encoder": {"backbone": backbone}},
+    )  # fmt: skip
     encoder = unsettled(recipe.make_encoder(CAMERAS, CodeSpace("test", 9)))
     nn.init.normal_(encoder.fuse[-1].weight, std=0.3)
     encoder.fingerprint = "this"
@@ -85,7 +88,9 @@ CALIBRATORS = ["none", "late_fusion", "early_fusion", "pooling", "cross_attentio
     ("calibrator", "runtime"), [*((name, "torch") for name in CALIBRATORS), ("late_fusion", "onnx")]
 )
 def test_a_live_encoder_says_what_its_encoder_says(calibrator, runtime):
-    encoder, calibration = encoder_of(calibrator)
+    encoder, calibration = encoder_of(
+        calibrator, backbone="resnet10t" if runtime == "onnx" else "mobilenetv3_small_050"
+    )
     expected = encoder.encode(FrameBatch.single_user(frames(2), CAMERAS), calibration)
     live = LiveEncoder(encoder, calibration, batch=2, runtime=runtime)
     assert live.runtime == runtime

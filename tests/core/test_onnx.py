@@ -14,10 +14,12 @@ from ufe_core.types import Calibration
 
 from .test_inference import CALIBRATORS, encoder_of, frames
 
+BACKBONE = "resnet10t"  # few operations: it takes seconds less to export
+
 
 @pytest.mark.parametrize("calibrator", CALIBRATORS)
 def test_every_calibrator_is_exported_with_its_calibration_as_an_input(calibrator, tmp_path):
-    encoder, calibration = encoder_of(calibrator)
+    encoder, calibration = encoder_of(calibrator, backbone=BACKBONE)
     path = tmp_path / "encoder.onnx"
     export_onnx(encoder, calibration, path)
     assert difference(path, encoder, calibration, frames(3)) < 1e-4
@@ -26,17 +28,11 @@ def test_every_calibrator_is_exported_with_its_calibration_as_an_input(calibrato
     assert model.about["anchors"] == list(encoder.needs.anchors) and model.about["code_space"]["size"] == 9
     expression, gaze = model(frames(1).numpy(), {n: v.numpy() for n, v in calibration.tensors.items()})
     assert expression.shape == (1, 9) and np.linalg.norm(gaze.reshape(2, 3), axis=1) == pytest.approx(1, abs=1e-5)
-
-
-def test_another_wearers_calibration_gives_other_codes(tmp_path):
-    encoder, calibration = encoder_of("late_fusion")
-    path = tmp_path / "encoder.onnx"
-    export_onnx(encoder, calibration, path)
-    other = Calibration("this", {name: value + 0.5 for name, value in calibration.tensors.items()})
-    assert difference(path, encoder, other, frames(2)) < 1e-4
-    model, images = OnnxEncoder(path), frames(1).numpy()
-    one, two = (model(images, {n: v.numpy() for n, v in c.tensors.items()})[0] for c in (calibration, other))
-    assert np.abs(one - two).max() > 1e-3
+    if calibrator == "late_fusion":
+        other = Calibration("this", {name: value + 0.5 for name, value in calibration.tensors.items()})
+        assert difference(path, encoder, other, frames(2)) < 1e-4
+        theirs, _ = model(frames(1).numpy(), {n: v.numpy() for n, v in other.tensors.items()})
+        assert np.abs(theirs - expression).max() > 1e-3, "another wearer's calibration gives other codes"
 
 
 def test_files_that_are_no_such_model_are_named(tmp_path):
@@ -65,6 +61,7 @@ def test_the_command_writes_a_model_and_a_calibration_and_says_how_far_apart(tmp
     monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
     quick = {"people": 3, "frames": 4, "frames_per_user": 2, "users": 2, "steps": 2, "render_frames": 0}
     asked = ["onnx", "--decoder", "blendshape", "--budget", "smoke", "--out", str(tmp_path / "live"), "--json",
+             f"--set=encoder.backbone={BACKBONE}",
              *(f"--set=training.{name}={value}" for name, value in quick.items())]  # fmt: skip
     done = CliRunner().invoke(export, asked, catch_exceptions=False)
     report = json.loads(done.stdout)

@@ -121,7 +121,7 @@ class OnnxEncoder:
         try:
             self._session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
             self.about: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map[_METADATA])
-        except (KeyError, ValueError, RuntimeError) as error:
+        except Exception as error:  # the runtime's own errors have no base of theirs
             raise ArtifactError(f"'{path}' is no encoder that ufe exported: {str(error).splitlines()[0]}") from error
 
     def __call__(self, images: np.ndarray, calibration: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

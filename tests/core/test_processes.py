@@ -93,7 +93,8 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path):
     for mine, theirs in zip(one, two, strict=True):
         assert mine.keys() == theirs.keys()
         for name, value in mine.items():
-            assert theirs[name] == pytest.approx(value, rel=2e-3, abs=2e-4), (name, mine["step"])
+            # Adam makes much of gradients near zero, and so of their rounding: the adversarial term is one.
+            assert theirs[name] == pytest.approx(value, rel=2e-3, abs=1e-3), (name, mine["step"])
 
 
 def test_what_one_process_does_alone():

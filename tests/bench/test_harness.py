@@ -71,7 +71,8 @@ def test_the_truth_scores_zero(run, monkeypatch):
     """Drive the avatars with the labels themselves: every error vanishes."""
     from ufe_bench import evaluate
 
-    def perfect(encoder, capture, device):
+    def perfect(encoder, captures, number, device, enrolment):
+        capture = captures[number]
         truth = {"e": torch.from_numpy(capture.expression), "g": torch.from_numpy(capture.gaze)}
         encoder.position = 0
 
@@ -97,10 +98,10 @@ def test_a_person_the_encoder_fails_on_is_recorded_and_the_others_go_on(run, mon
 
     original = evaluate._measure
 
-    def fails_once(encoder, stage, capture):
+    def fails_once(encoder, stage, capture, calibration):
         if capture.subject == load_registry().splits["synthetic"].test[1]:
             raise ContractError("NaN in rows [3].")
-        return original(encoder, stage, capture)
+        return original(encoder, stage, capture, calibration)
 
     monkeypatch.setattr(evaluate, "_measure", fails_once)
     result = run(encoder="neutral").result
@@ -139,6 +140,7 @@ def test_damaged_released_weights_are_named_and_refused(run, few_people, monkeyp
     released = Registry.model_validate({"schema": 1, "weights": [table]}).weights
     few = few_people.model_copy(update={"weights": released})
     monkeypatch.setattr(harness_module, "load_registry", lambda: few)
+    monkeypatch.setattr(harness_module, "released_encoder", lambda *_: released[0])
     monkeypatch.setattr(harness_module, "packaged_file", lambda reference: damaged)
     with pytest.raises(ArtifactError, match=r"ufe/univ\.test.*weights\.safetensors.*--train"):
         run(calibrator="late_fusion")

@@ -154,7 +154,7 @@ class TestPreview:
         [
             (("--subject", "S2660"), "has no subject 'S2660'. Did you mean 'S26"),
             (("--anchors", "jawopen"), "has no anchor 'jawopen'. Did you mean 'jaw_open'? It has neutral, jaw_open,"),
-            (("--anchors", ","), "No anchor is named"),
+            (("--anchors", ","), "names nothing. Say 'none'"),
             (("--cameras", "left_ey"), "has no camera 'left_ey'. Did you mean 'left_eye'? It has left_eye,"),
             (("--count", "235"), "--count 235 is more than the 234 subjects"),
             (("--set", "source.subject=3"), "Did you mean 'subjects'?"),

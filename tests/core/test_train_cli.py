@@ -58,7 +58,9 @@ def test_it_trains_shows_where_the_weights_are_and_keeps_a_curve(ufe_train, tmp_
     plan, *lines = result.stderr.splitlines()
     assert plan.startswith("univ + none through blendshape: 2 people x 2 frames of 64 px, 4 steps of 4; cpu, ")
     assert any(line.startswith("captures: 2/2") for line in lines)
-    assert any(re.match(r"training: 4/4, loss \S+  photo \S+  geo \S+  gaze \S+$", line) for line in lines)
+    assert any(
+        re.match(r"training: 4/4, loss \S+  photo \S+  geo \S+  gaze \S+  adv \S+  critic \S+$", line) for line in lines
+    )
 
     again = ufe_train(*TINY, "--calibrator", "none", "--device", "cpu", "--json")
     found = json.loads(again.stdout)

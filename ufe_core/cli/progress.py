@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from ufe_core.training.progress import Progress
 
 _TITLES = {"data": "captures", "domes": "domes", "labels": "labels", "train": "training"}
-_LOSSES = {"total": "loss", "photometric": "photo", "geometry": "geo", "texture": "tex"}
+#: Terms in the order in which they are shown, before all others.
+_LOSSES = {"total": "loss", "photometric": "photo", "geometry": "geo", "gaze": "gaze", "adversarial": "adv",
+           "texture": "tex"}  # fmt: skip
 
 
 class TrainingDisplay:
@@ -113,8 +115,8 @@ class _RateColumn(ProgressColumn):
 
 
 def _losses_text(losses: Mapping[str, float]) -> str:
-    first = sorted(losses, key=lambda name: name != "total")
-    return "  ".join(f"{_LOSSES.get(name, name)} {losses[name]:.3g}" for name in first)
+    order = [*(name for name in _LOSSES if name in losses), *(name for name in losses if name not in _LOSSES)]
+    return "  ".join(f"{_LOSSES.get(name, name)} {losses[name]:.3g}" for name in order)
 
 
 def _clock(seconds: float) -> str:

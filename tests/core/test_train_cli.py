@@ -185,6 +185,13 @@ def test_a_line_tells_rate_and_time_left_from_where_the_run_went_on(monkeypatch)
     assert lines_of(events, every_s=5) == ["training: 1020/4000, 2.0/s, eta 24:50, loss 12.5  gaze 0.0123"]
 
 
+def test_a_stage_that_comes_again_is_timed_anew(monkeypatch):
+    clock = iter([0.0, 100.0, 1000.0, 1010.0])
+    monkeypatch.setattr("ufe_core.cli.progress.time.monotonic", lambda: next(clock))
+    events = [Progress("measuring", done, 40, {}) for done in (0, 40, 0, 20)]
+    assert lines_of(events, every_s=5) == ["measuring: 40/40", "measuring: 20/40, 2.0/s, eta 0:10"]
+
+
 def test_another_stage_can_be_named():
     assert lines_of([Progress("test", 1, 1, {})], titles={"test": "people"}) == ["people: 1/1"]
 

@@ -54,6 +54,7 @@ class TrainingDisplay:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._plain: dict[str, _PlainStage] = {}
+        self._ended: set[str] = set()
 
     def __enter__(self) -> Callable[[Progress], None]:
         if self._console.is_terminal:
@@ -73,10 +74,16 @@ class TrainingDisplay:
 
     def _show(self, progress: Progress) -> None:
         with self._lock:
+            if progress.stage in self._ended and progress.done < progress.total:  # another one of the same name
+                self._tasks.pop(progress.stage, None)
+                self._plain.pop(progress.stage, None)
+                self._ended.remove(progress.stage)
             if self._bars is not None:
                 self._show_bar(self._bars, progress)
             else:
                 self._show_line(progress)
+            if progress.done >= progress.total:
+                self._ended.add(progress.stage)
 
     def _show_bar(self, bars: Bars, progress: Progress) -> None:
         losses = _losses_text(progress.losses)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from ufe_bench.enrolment import ENROLMENTS
+
 if TYPE_CHECKING:
     from ufe_bench.harness import Outcome
     from ufe_bench.schema import Result
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     "--enrolment",
     default="own",
     show_default=True,
-    type=click.Choice(["own", "another_person", "shuffled", "one_blank", "one_missing", "all_missing"]),
+    type=click.Choice(ENROLMENTS),
     help="Whose anchors people are enrolled with, to see what mistakes cost.",
 )
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",

@@ -1,15 +1,19 @@
-"""Whose anchors a person is enrolled with: their own, or what goes wrong with them."""
+"""Whose anchors a person is enrolled with: their own, or what goes wrong with them.
+
+Light at import: result files and the command line name these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from ufe_core.interfaces.encoder import Encoder
-from ufe_core.packed import PackedCapture
-from ufe_core.types import AnchorSet, Calibration
+    from ufe_core.interfaces.encoder import Encoder
+    from ufe_core.packed import PackedCapture
+    from ufe_core.types import AnchorSet, Calibration
 
 #: `another_person`: the anchors of the next person. `shuffled`: each expression in the place of the one before it.
 #: `one_blank`: one anchor is black, and the encoder is not told; `one_missing`: it is told; `all_missing`: so with all.
@@ -37,6 +41,10 @@ def anchors_for(
     encoder: Encoder[Any], captures: Sequence[PackedCapture], number: int, enrolment: Enrolment
 ) -> AnchorSet:
     """The anchors that a person is enrolled with; `enroll` has the arguments."""
+    import torch
+
+    from ufe_core.types import AnchorSet
+
     wanted = encoder.needs.anchors
     capture = captures[(number + 1) % len(captures) if enrolment == "another_person" else number]
     images = torch.from_numpy(capture.images[capture.rows_of(wanted)])[None]

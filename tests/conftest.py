@@ -1,12 +1,5 @@
-import pytest
+import os
 
-
-@pytest.fixture(scope="module")
-def one_thread():
-    """On two busy cores, two threads that wait for each other are far slower than one."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+# Workers share the cores, one thread each: two threads that wait for each other on busy cores are far slower. It is set
+# before anything imports torch, and processes that tests start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"

@@ -224,7 +224,11 @@ def pack(
     job = _Job(source, request, store, listener or (lambda event: None), lambda: halt.is_set() or stopped())
 
     def one(capture: Capture) -> PackedCapture:
-        packed = _open_or_make(job, capture)
+        try:
+            packed = _open_or_make(job, capture)
+        except BaseException:
+            halt.set()  # here, so that this thread begins no other capture
+            raise
         if progress:
             progress(capture.subject)
         return packed

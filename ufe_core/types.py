@@ -375,6 +375,13 @@ class Encoding:
         check_tensor("Encoding", "gaze", self.gaze, (self.expression.shape[0], 6), torch.float32)
 
 
+def _chosen_rows(value: Tensor, rows: Tensor) -> Tensor:
+    """`value.index_select(0, rows)` that leaves images in the layout that they have."""
+    if value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last):
+        return value.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
+    return value.index_select(0, rows)
+
+
 @dataclass(frozen=True)
 class Identity:
     """The identity bias of U subjects (P§1.3): whatever tensors [U, ...] a decoder keeps of a person."""
@@ -394,7 +401,7 @@ class Identity:
                 "decoder. Make it with the decoder that is driven."
             )
         value = self.tensors[name]
-        return value if self.users is None else value.index_select(0, self.users)
+        return value if self.users is None else _chosen_rows(value, self.users)
 
     def rows(self, users: Tensor) -> Identity:
         """The identity of each of B frames, given its subject's row, int64 [B]; nothing is copied yet."""

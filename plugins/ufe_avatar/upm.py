@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ufe_avatar.codec import CODE_SIZE, CONDITIONS, READ_TEXELS, Codec, Subject
 from ufe_avatar.networks.encoders import Conditioning
+from ufe_avatar.networks.layers import FASTEST
 from ufe_avatar.networks.size import Size
 from ufe_avatar.plugin import UpmConfig
 from ufe_avatar.training import UpmTraining
@@ -155,7 +156,7 @@ def _tensors_of(subject: Subject) -> Iterator[tuple[str, Tensor]]:
     for name in ("b_geo", "b_tex"):
         maps: list[Tensor] = getattr(subject.conditioning, name)
         for level, value in enumerate(maps[:-1]):  # D has no use for the finest
-            yield f"{name}.{level}", value
+            yield f"{name}.{level}", value.contiguous(memory_format=FASTEST)
 
 
 def _subject(identity: Identity, *, geometry_levels: int | None = None) -> Subject:

@@ -117,7 +117,7 @@ def test_anchor_sets_by_name(tmp_path):
 QUICK = {"training": {"people": 3, "frames": 4, "frames_per_user": 2, "users": 2, "steps": 2, "render_frames": 0}}
 
 
-def test_a_set_is_measured_on_people_that_it_was_not_trained_on_and_once(tmp_path, monkeypatch, one_thread):
+def test_a_set_is_measured_on_people_that_it_was_not_trained_on_and_once(tmp_path, monkeypatch):
     names = {"encoder": "univ", "calibrator": None, "decoder": "blendshape", "source": "synthetic", "budget": "smoke"}
     candidate = Candidate(names, QUICK, ("neutral", "jaw_open", "lip_pucker"), 2, 3, 32, str(tmp_path))
     found = measure(candidate, ("lip_pucker", "neutral"))
@@ -132,7 +132,7 @@ def test_a_set_is_measured_on_people_that_it_was_not_trained_on_and_once(tmp_pat
         measure(candidate, ("neutral",))
 
 
-def test_the_command_searches_shows_its_beam_and_goes_on(tmp_path, monkeypatch, one_thread):
+def test_the_command_searches_shows_its_beam_and_goes_on(tmp_path, monkeypatch):
     monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
     options = [f"--set=training.{name}={value}" for name, value in QUICK["training"].items()]
     asked = ["search", "--candidates", "neutral,jaw_open", "--most", "1", "--beam", "1", "--decoder", "blendshape",

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from ufe_bench import evaluate as evaluate_module
 from ufe_bench import harness as harness_module
 from ufe_bench.harness import Harness, Request
 from ufe_bench.schema import load_result
@@ -15,6 +16,16 @@ from ufe_core.registry import Registry, load_registry
 from ufe_core.store import Store
 
 PEOPLE = 3
+
+
+pytestmark = pytest.mark.usefixtures("quick_timing")
+
+
+@pytest.fixture
+def quick_timing(monkeypatch):
+    """Latency of a few runs: tests are not where it is read."""
+    monkeypatch.setattr(evaluate_module, "_WARM_UP", 1)
+    monkeypatch.setattr(evaluate_module, "_LATENCY_RUNS", 5)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +80,6 @@ def test_the_same_command_gives_the_same_numbers(run, tmp_path):
 
 def test_the_truth_scores_zero(run, monkeypatch):
     """Drive the avatars with the labels themselves: every error vanishes."""
-    from ufe_bench import evaluate
 
     def perfect(encoder, captures, number, device, enrolment):
         capture = captures[number]
@@ -85,7 +95,7 @@ def test_the_truth_scores_zero(run, monkeypatch):
 
         object.__setattr__(encoder, "encode", encode)
 
-    monkeypatch.setattr(evaluate, "enroll", perfect)
+    monkeypatch.setattr(evaluate_module, "enroll", perfect)
     monkeypatch.setattr(harness_module, "measure_cost", lambda *a: run_cost)
     run_cost = _cost()
     result = run(encoder="neutral").result
@@ -94,16 +104,14 @@ def test_the_truth_scores_zero(run, monkeypatch):
 
 
 def test_a_person_the_encoder_fails_on_is_recorded_and_the_others_go_on(run, monkeypatch):
-    from ufe_bench import evaluate
-
-    original = evaluate._measure
+    original = evaluate_module._measure
 
     def fails_once(encoder, stage, capture, calibration):
         if capture.subject == load_registry().splits["synthetic"].test[1]:
             raise ContractError("NaN in rows [3].")
         return original(encoder, stage, capture, calibration)
 
-    monkeypatch.setattr(evaluate, "_measure", fails_once)
+    monkeypatch.setattr(evaluate_module, "_measure", fails_once)
     result = run(encoder="neutral").result
     assert not result.complete and len(result.subjects) == PEOPLE - 1
     assert result.missing[0].reason == "NaN in rows [3]."

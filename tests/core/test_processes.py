@@ -2,9 +2,11 @@
 
 import csv
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -12,7 +14,15 @@ import torch
 from torch import nn
 
 from ufe_core.errors import ConfigError
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import resolve_recipe
+from ufe_core.registry import load_registry
+from ufe_core.store import Store
+from ufe_core.training.loop import trained
 from ufe_core.training.processes import ALONE, Processes
+
+TRAIN = load_registry().splits["synthetic"].train
+OVERRIDES = {"training": {"frames": 4, "frames_per_user": 2, "users": 4, "steps": 8, "render_frames": 3, "warmup": 2}}
 
 CHILD = """
 import sys
@@ -24,10 +34,8 @@ from ufe_core.store import Store
 from ufe_core.training.loop import trained
 
 torch.set_num_threads(1)
-overrides = {"training": {"frames": 4, "frames_per_user": 2, "users": 4, "steps": 8, "render_frames": 3, "warmup": 2}}
-recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
-done = trained(recipe, load_registry().splits["synthetic"].train, store=Store(sys.argv[1]), device=torch.device("cpu"),
-               fresh=True)
+recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=eval(sys.argv[2]))
+done = trained(recipe, load_registry().splits["synthetic"].train, store=Store(sys.argv[1]), device=torch.device("cpu"))
 print(done.path)
 """
 
@@ -84,11 +92,11 @@ def rows_of(log):
 
 
 def test_two_processes_have_the_loss_curve_of_one(tmp_path):
-    alone = subprocess.run(
-        [sys.executable, "-c", CHILD, str(tmp_path / "one")], capture_output=True, text=True, timeout=300, check=True
-    )
-    (out, _), _ = two_processes(CHILD, tmp_path / "two")
-    one, two = (rows_of(type(tmp_path)(text.split()[-1]).with_name("log.csv")) for text in (alone.stdout, out))
+    recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=OVERRIDES)
+    alone = trained(recipe, TRAIN, store=Store(tmp_path / "one"), device=torch.device("cpu"))
+    shutil.copytree(tmp_path / "one" / "captures", tmp_path / "two" / "captures")  # packed once
+    (out, _), _ = two_processes(CHILD, tmp_path / "two", repr(OVERRIDES))
+    one, two = (rows_of(path.with_name("log.csv")) for path in (alone.path, Path(out.split()[-1])))
     assert len(one) == len(two) == 8
     for mine, theirs in zip(one, two, strict=True):
         assert mine.keys() == theirs.keys()

@@ -22,7 +22,7 @@ for _option in ("frames=2", "people=2", "frames_per_user=2", "steps=4", "render_
 
 
 @pytest.fixture
-def ufe_train(tmp_path, monkeypatch, one_thread):
+def ufe_train(tmp_path, monkeypatch):
     monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
 
     def run(*arguments):

@@ -51,9 +51,6 @@ trained(recipe, load_registry().splits["synthetic"].train, store=Store(root), de
 """
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return Store(tmp_path_factory.mktemp("home"))
@@ -71,7 +68,7 @@ def run(store, made=None, **options):
 
 
 @pytest.fixture(scope="module")
-def straight(store, one_thread):
+def straight(store):
     """The weights of a training that nothing interrupts."""
     return run(store)
 

@@ -48,9 +48,6 @@ trained_decoder(recipe, load_registry().splits["synthetic"].train, store=Store(r
 """
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return Store(tmp_path_factory.mktemp("home"))
@@ -68,7 +65,7 @@ def run(store, made=None, subjects=SPLIT.train, **options):
 
 
 @pytest.fixture(scope="module")
-def straight(store, one_thread):
+def straight(store):
     """The weights of a training that nothing interrupts, and what lies beside them."""
     done, told = run(store)
     return done, told, beside(done)

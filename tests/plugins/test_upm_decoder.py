@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory, one_thread):
+def weights(tmp_path_factory):
     overrides = {"training": {"people": 2, "frames": 3, "steps": 3, "height": 64, "learning_rate": 0.02}}
     recipe = resolve_decoder_recipe(catalogue(), "upm", budget="smoke", overrides=overrides)
     return trained_decoder(recipe, PEOPLE, store=Store(tmp_path_factory.mktemp("home")), device=CPU)

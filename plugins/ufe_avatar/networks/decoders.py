@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ufe_avatar.networks.atlas import Atlas
-from ufe_avatar.networks.layers import FASTEST, SLOPE, ConvTransposeWN, ConvWN, LinearWN, pointwise
+from ufe_avatar.networks.layers import FASTEST, SLOPE, ConvTransposeWN, ConvWN, LinearWN, leaky_unit, pointwise
 from ufe_avatar.networks.size import CODE_CHANNELS, CODE_SIDE, VIEW_CHANNELS, Z_CHANNELS, Size
 
 _MOTION_SCALE, _OPACITY_SCALE = 0.01, 0.1
@@ -43,7 +43,7 @@ class _Decoder(nn.Module):
         channels = (inputs + CODE_CHANNELS + Z_CHANNELS + size.conditions, *size.level_channels)
         self.layers = nn.ModuleDict()
         for i, (before, after) in enumerate(pairwise(channels)):
-            self.layers[f"t{i}"] = nn.Sequential(ConvTransposeWN(before, after, leaky=True), nn.LeakyReLU(SLOPE))
+            self.layers[f"t{i}"] = nn.Sequential(ConvTransposeWN(before, after, leaky=True), leaky_unit())
         self.layers[f"t{size.levels - 1}"] = nn.Sequential(ConvTransposeWN(channels[-1], outputs))
 
     def _features(
@@ -53,7 +53,7 @@ class _Decoder(nn.Module):
         x = torch.cat([part for part in inputs if part is not None], 1).contiguous(memory_format=FASTEST)
         features = []
         for i in range(len(self.layers) - 1 if levels is None else levels):
-            x = (self.layers[f"t{i}"](x) + bias_maps[i]) / math.sqrt(2)
+            x = (self.layers[f"t{i}"](x) + bias_maps[i]).mul_(1 / math.sqrt(2))
             features.append(x)
         return features
 

@@ -71,7 +71,12 @@ def norm(weight: Tensor) -> Tensor:
 
 def leaky_conv(inputs: int, outputs: int, kernel: int, stride: int, padding: int) -> nn.Sequential:
     """A `ConvWN` and a leaky unit."""
-    return nn.Sequential(ConvWN(inputs, outputs, kernel, stride, padding, leaky=True), nn.LeakyReLU(SLOPE))
+    return nn.Sequential(ConvWN(inputs, outputs, kernel, stride, padding, leaky=True), leaky_unit())
+
+
+def leaky_unit() -> nn.LeakyReLU:
+    """The unit after a convolution, in its memory: no gradient needs what it was given."""
+    return nn.LeakyReLU(SLOPE, inplace=True)
 
 
 def halving(inputs: int, outputs: int) -> nn.Sequential:

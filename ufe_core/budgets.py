@@ -25,7 +25,16 @@ class ScheduleConfig(ComponentConfig):
     seed: int = Field(0, ge=0, description="Fixes initial weights, batches and augmentation")
 
 
-class TrainingConfig(ScheduleConfig):
+class AugmentationConfig(ComponentConfig):
+    """How images are moved before a network in training sees them (P§7.6)."""
+
+    rotation_deg: float = Field(15.0, ge=0, le=90, description="Augmentation: largest image rotation, either way")
+    scale: float = Field(1.1, ge=1, le=2, description="Augmentation: largest scaling, up or down")
+    shift: float = Field(0.0, ge=0, le=0.5, description="Augmentation: largest shift, fraction of the side")
+    gain: float = Field(0.0, ge=0, le=1, description="Augmentation: spread of the brightness gain")
+
+
+class TrainingConfig(ScheduleConfig, AugmentationConfig):
     """How an encoder is trained (P§5, P§7.5-7.6): a budget sets defaults, `--set training.FIELD=` overrides."""
 
     frames: int = Field(36, ge=1, description="Frames of each training subject")
@@ -40,20 +49,20 @@ class TrainingConfig(ScheduleConfig):
     code: float = Field(0.0, ge=0, description="Weight of the distance of codes, Table 2's other loss")
     render_size: int = Field(256, ge=16, le=1024, description="Side of the frontal rendering of L_photo, pixels")
     render_frames: int = Field(16, ge=0, description="Frames of a batch that L_photo renders; 0 leaves it out")
-    rotation_deg: float = Field(15.0, ge=0, le=90, description="Augmentation: largest image rotation, either way")
-    scale: float = Field(1.1, ge=1, le=2, description="Augmentation: largest scaling, up or down")
-    shift: float = Field(0.0, ge=0, le=0.5, description="Augmentation: largest shift, fraction of the side")
-    gain: float = Field(0.0, ge=0, le=1, description="Augmentation: spread of the brightness gain")
     cutmix_patches: int = Field(3, ge=0, le=16, description="Augmentation: patches pasted from another subject")
     anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
 
 
-class DomeTrainingConfig(ScheduleConfig):
-    """How a decoder is trained; each decoder adds its own options."""
+class ComponentTrainingConfig(ScheduleConfig):
+    """How a component that is no encoder is trained; each adds its own options."""
 
-    frames: int = Field(16, ge=1, description="Frames of each training subject's dome capture")
+    frames: int = Field(16, ge=1, description="Frames of each training subject")
     picture_every: int = Field(250, ge=1, description="Steps between the pictures that show how far it is")
+
+
+class DomeTrainingConfig(ComponentTrainingConfig):
+    """How a decoder is trained, on frames of dome captures."""
 
 
 _BUDGETS: dict[str, dict[str, Any]] = {

@@ -40,7 +40,7 @@ from ufe_core.packed_file import (
 )
 from ufe_core.packed_meta import FORMAT, META, REMEDY, camera_of_json, camera_to_json, read_meta, sealed
 from ufe_core.store import Store, explained, fingerprint
-from ufe_core.types import CameraSpec
+from ufe_core.types import CameraSpec, Detections
 from ufe_core.weights import sha256_file
 
 ResultT = TypeVar("ResultT")
@@ -96,6 +96,8 @@ class PackedCapture:
     `extras`, mapped and as far as they were asked for: `geometry` float32 [N, V, 3]; `keypoints` float32
     [N, C, K, 2] and `visible` bool [N, C, K]; `segmentation` uint8 [N, C, size, size]; `camera_rotation` float64
     [N, C, 3, 3] and `camera_translation` float64 [N, C, 3], the true poses of `cameras`; `texture` uint8 [N, 3, T, T].
+
+    `detections` [N, C, K] and `exact_mesh` float32 [N, V, 3] are not in its file: `inputs.prepared` adds them.
     """
 
     subject: str
@@ -116,6 +118,8 @@ class PackedCapture:
     cameras: tuple[CameraSpec, ...] = ()
     frames: tuple[int, ...] = ()
     path: Path = Path()
+    detections: Detections | None = None
+    exact_mesh: np.ndarray | None = None
 
     def rows_of(self, anchors: Sequence[str]) -> np.ndarray:
         """Rows int64 [M] of anchors by name.

@@ -23,12 +23,16 @@ if TYPE_CHECKING:
 #: P§13.2, O13; the order is fixed across subjects.
 DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puff", "brows_lowered")
 
+#: Whose options `--set OWNER.FIELD=VALUE` may change in a recipe.
+OWNERS = ("source", "decoder", "encoder", "calibrator", "detector", "training")
+
 #: What is meant where nothing is said.
-DEFAULT_ENCODER, DEFAULT_DECODER = "univ", "upm"
+DEFAULT_ENCODER, DEFAULT_DECODER, DEFAULT_DETECTOR = "univ", "upm", "heatmap"
 
 _TRAINING_CODE = (
-    "ufe_core.labels", "ufe_core.training.augment", "ufe_core.training.critic", "ufe_core.training.data",
-    "ufe_core.training.loop", "ufe_core.training.losses", "ufe_core.training.optimise", "ufe_core.training.processes",
+    "ufe_core.inputs", "ufe_core.labels", "ufe_core.training.augment", "ufe_core.training.critic",
+    "ufe_core.training.data", "ufe_core.training.loop", "ufe_core.training.losses", "ufe_core.training.optimise",
+    "ufe_core.training.processes",
 )  # fmt: skip
 
 
@@ -52,10 +56,10 @@ class Chosen:
         """What a key and a result file say of the component."""
         return {
             "id": self.spec.id, "dist": self.distribution, "version": self.version,
-            "config": self._options(), "code": self.code,
+            "config": self.options(), "code": self.code,
         }  # fmt: skip
 
-    def _options(self) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """Its options, and which weights they stand for."""
         options = self.config.model_dump(mode="json")
         weights_of = getattr(self.spec.load(), "weights_sha256", None)
@@ -71,6 +75,7 @@ class Recipe:
     decoder: Chosen
     encoder: Chosen
     calibrator: Chosen | None
+    detector: Chosen | None
     anchors: tuple[str, ...]
     budget: str
     training: TrainingConfig
@@ -81,6 +86,7 @@ class Recipe:
         return {
             "decoder": self.decoder.describe(), "encoder": self.encoder.describe(),
             "calibrator": self.calibrator.describe() if self.calibrator else None,
+            "detector": self.detector.describe() if self.detector else None,
             "source": self.source.describe(), "anchors": list(self.anchors),
             "training": self.training.model_dump(mode="json"), "code": code_fingerprint(*_TRAINING_CODE),
         }  # fmt: skip
@@ -116,6 +122,12 @@ class Recipe:
             from ufe_core.interfaces.calibrator import CalibratorFactory
 
             context["calibrator"] = CalibratorFactory(self.calibrator.spec.load(), self.calibrator.config)
+        if factory.uses_rig:
+            source = self.make_source()
+            (capture,) = source.captures(source.subjects()[:1])
+            context["rig"] = tuple(
+                capture.camera(name).resized(self.training.size, self.training.size) for name in cameras
+            )
         encoder: Encoder[Any] = factory(self.encoder.config, **context)
         return encoder
 
@@ -143,20 +155,19 @@ def choose(catalogue: Catalogue, kind: str, name: str, budget: str, overrides: M
 def resolve_recipe(
     catalogue: Catalogue, *, source: str = "synthetic", decoder: str = DEFAULT_DECODER,
     encoder: str = DEFAULT_ENCODER, calibrator: str | None = None, anchors: Sequence[str] = DEFAULT_ANCHORS,
-    budget: str = "cpu",
+    detector: str | None = None, budget: str = "cpu",
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Recipe:  # fmt: skip
-    """Turn names and `--set` overrides into a recipe; `calibrator=None` means the encoder's usual one.
+    """Turn names and `--set` overrides into a recipe; no `calibrator` or `detector` means the usual one, if any.
 
     Raises:
         UnknownComponentError: a name is not registered.
         ConfigError: an option is unknown, its value not allowed, or its component not in the recipe.
     """
     extra = dict(overrides or {})
-    kinds = ("source", "decoder", "encoder", "calibrator")
-    unknown = sorted(set(extra) - {*kinds, "training"})
+    unknown = sorted(set(extra) - set(OWNERS))
     if unknown:
-        raise ConfigError(f"--set knows {', '.join((*kinds, 'training'))}; not {unknown[0]!r}.")
+        raise ConfigError(f"--set knows {', '.join(OWNERS)}; not {unknown[0]!r}.")
     chosen = {
         kind: choose(catalogue, kind, name, budget, extra.get(kind, {}))
         for kind, name in (("source", source), ("decoder", decoder), ("encoder", encoder))
@@ -167,11 +178,18 @@ def resolve_recipe(
         fusion = choose(catalogue, "calibrator", calibrator or "late_fusion", budget, extra.get("calibrator", {}))
     elif calibrator is not None or "calibrator" in extra:
         raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no calibrator: leave --calibrator out.")
+    finder: Chosen | None = None
+    if "keypoints" in factory.inputs:
+        finder = choose(catalogue, "detector", detector or DEFAULT_DETECTOR, budget, extra.get("detector", {}))
+    elif detector is not None or "detector" in extra:
+        raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no keypoints: leave --detector out.")
     uses_anchors = fusion.spec.load().uses_anchors if fusion is not None else factory.uses_anchors
     given = tuple(anchors) if uses_anchors else ()
     changed = dict(extra.get("training", {}))
     training = build_config(TrainingConfig, {**budget_defaults(budget), **changed}, owner="training")
-    return Recipe(chosen["source"], chosen["decoder"], chosen["encoder"], fusion, given, budget, training, changed)
+    return Recipe(
+        chosen["source"], chosen["decoder"], chosen["encoder"], fusion, finder, given, budget, training, changed
+    )
 
 
 def subjects_digest(subjects: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ SCHEMA = 1
 MAX_RELEASED_BYTES = 25_000_000
 FIRST_PARTY = "ufe"
 
-Kind = Literal["source", "encoder", "calibrator", "decoder", "metric"]
+Kind = Literal["source", "detector", "encoder", "calibrator", "decoder", "metric"]
 ComponentId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*$")]
 PackagedFile = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$")]
 
@@ -169,16 +169,16 @@ def load_registry(path: Path | None = None) -> Registry:
         raise RegistryError(f"Registry '{file}' is invalid at '{where}': {first['msg']}{more}.") from error
 
 
-def released_decoder(component: str) -> ReleasedWeights:
-    """The released weights of a decoder, by its id.
+def released_component(kind: Kind, component: str) -> ReleasedWeights:
+    """The released weights of a component that is no encoder, by its id.
 
     Raises:
         RegistryError: there are none.
     """
     for weights in load_registry().weights:
-        if weights.kind == "decoder" and weights.component == component:
+        if weights.kind == kind and weights.component == component:
             return weights
-    raise RegistryError(f"No weights of '{component}' are released. Train your own: ufe train --decoder {component}")
+    raise RegistryError(f"No weights of '{component}' are released. Train your own: ufe train --{kind} {component}")
 
 
 def released_encoder(component: str, calibrator: str | None, decoder: str, budget: str) -> ReleasedWeights | None:

@@ -6,7 +6,7 @@ A wrong shape, dtype or value raises `ContractError` naming the type and the fie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -270,58 +270,112 @@ class Labels:
 
 
 @dataclass(frozen=True)
+class Detections:
+    """What a keypoint detector found in images of C cameras, K points in each; any axes may come before.
+
+    `points` float32 [..., C, K, 2]: pixels (x, y) of the images; `visible` float32 [..., C, K]: how sure it is, 0 to 1,
+    that a point is inside the image and hidden by nothing. Hidden points are where it believes them to be.
+    """
+
+    points: Tensor
+    visible: Tensor
+
+    def __post_init__(self) -> None:
+        check_tensor("Detections", "visible", self.visible, tuple(self.points.shape[:-1]), torch.float32)
+        check_tensor("Detections", "points", self.points, (*self.visible.shape, 2), torch.float32)
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Detections:
+        """Both tensors after the same indexing, reshaping of leading axes, or move to a device."""
+        return Detections(change(self.points), change(self.visible))
+
+
+@dataclass(frozen=True)
 class FrameBatch:
-    """Tracking-camera images of B instants.
+    """Tracking-camera images of B instants, and what else the encoder declares as its `inputs`.
 
     `images` is uint8 [B, C, H, W] in the order of `cameras`; `users` is int64 [B], each frame's row in the
-    calibration it is encoded with (all zero for a single wearer).
+    calibration it is encoded with (all zero for a single wearer). `keypoints` is [B, C, K] of these images;
+    `geometry` float32 [B, V, 3], mm, the exact mesh, which only rows marked as hypothetical are given.
     """
 
     images: Tensor
     cameras: tuple[str, ...]
     users: Tensor
+    keypoints: Detections | None = None
+    geometry: Tensor | None = None
 
     def __post_init__(self) -> None:
-        check_tensor("FrameBatch", "images", self.images, ("B", len(self.cameras), "H", "W"), torch.uint8)
-        check_tensor("FrameBatch", "users", self.users, (self.images.shape[0],), torch.int64)
+        count, cameras = self.images.shape[0], len(self.cameras)
+        check_tensor("FrameBatch", "images", self.images, ("B", cameras, "H", "W"), torch.uint8)
+        check_tensor("FrameBatch", "users", self.users, (count,), torch.int64)
+        if self.keypoints is not None:
+            check_tensor("FrameBatch", "keypoints", self.keypoints.visible, (count, cameras, "K"), torch.float32)
+        if self.geometry is not None:
+            check_tensor("FrameBatch", "geometry", self.geometry, (count, "V", 3), torch.float32)
 
     @classmethod
-    def single_user(cls, images: Tensor, cameras: tuple[str, ...]) -> FrameBatch:
-        """Frames that all belong to one wearer."""
-        return cls(images, cameras, torch.zeros(images.shape[0], dtype=torch.int64, device=images.device))
+    def single_user(cls, images: Tensor, cameras: tuple[str, ...], **inputs: Any) -> FrameBatch:
+        """Frames that all belong to one wearer; `keypoints` and `geometry` by name."""
+        return cls(images, cameras, torch.zeros(images.shape[0], dtype=torch.int64, device=images.device), **inputs)
+
+    def part(self, rows: slice) -> FrameBatch:
+        """Some of the frames."""
+        return self._map(lambda value: value[rows])
 
     def to(self, device: torch.device) -> FrameBatch:
         """The same frames on another device."""
-        return FrameBatch(
-            self.images.to(device, non_blocking=True), self.cameras, self.users.to(device, non_blocking=True)
-        )
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> FrameBatch:
+        keypoints = self.keypoints and self.keypoints.map(change)
+        geometry = None if self.geometry is None else change(self.geometry)
+        return FrameBatch(change(self.images), self.cameras, change(self.users), keypoints, geometry)
 
 
 @dataclass(frozen=True)
 class AnchorSet:
     """Calibration expressions of U users: `images` uint8 [U, M, C, H, W], in the order of `names`.
 
-    `present` is bool [U, M]; a missing anchor is all zero and marked False.
+    `present` is bool [U, M]; a missing anchor is all zero and marked False. As far as the encoder declares them as its
+    `inputs`, `keypoints` is [U, M, C, K] of these images, and `geometry` float32 [U, V, 3], mm, the neutral mesh that
+    the users' avatars are made of.
     """
 
     images: Tensor
     names: tuple[str, ...]
     cameras: tuple[str, ...]
     present: Tensor
+    keypoints: Detections | None = None
+    geometry: Tensor | None = None
 
     def __post_init__(self) -> None:
         shape = ("U", len(self.names), len(self.cameras), "H", "W")
         check_tensor("AnchorSet", "images", self.images, shape, torch.uint8)
         check_tensor("AnchorSet", "present", self.present, tuple(self.images.shape[:2]), torch.bool)
+        if self.keypoints is not None:
+            found = (*self.images.shape[:3], "K")
+            check_tensor("AnchorSet", "keypoints", self.keypoints.visible, found, torch.float32)
+        if self.geometry is not None:
+            check_tensor("AnchorSet", "geometry", self.geometry, (self.images.shape[0], "V", 3), torch.float32)
 
     @classmethod
-    def complete(cls, images: Tensor, names: tuple[str, ...], cameras: tuple[str, ...]) -> AnchorSet:
-        """An anchor set with nothing missing."""
-        return cls(images, names, cameras, torch.ones(images.shape[:2], dtype=torch.bool, device=images.device))
+    def complete(cls, images: Tensor, names: tuple[str, ...], cameras: tuple[str, ...], **inputs: Any) -> AnchorSet:
+        """An anchor set with nothing missing; `keypoints` and `geometry` by name."""
+        present = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
+        return cls(images, names, cameras, present, **inputs)
+
+    def part(self, users: slice) -> AnchorSet:
+        """The anchors of some of the users."""
+        return self._map(lambda value: value[users])
 
     def to(self, device: torch.device) -> AnchorSet:
         """The same anchors on another device."""
-        return AnchorSet(self.images.to(device, non_blocking=True), self.names, self.cameras, self.present.to(device))
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> AnchorSet:
+        keypoints = self.keypoints and self.keypoints.map(change)
+        geometry = None if self.geometry is None else change(self.geometry)
+        return AnchorSet(change(self.images), self.names, self.cameras, change(self.present), keypoints, geometry)
 
 
 @dataclass(frozen=True)

@@ -79,11 +79,11 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
-    from ufe_core.recipe import resolve_recipe
+    from ufe_core.recipe import OWNERS, resolve_recipe
     from ufe_core.registry import load_registry
     from ufe_core.store import Store, write_atomic
 
-    overrides = parse_overrides(assignments, owners=("source", "decoder", "encoder", "calibrator", "training"))
+    overrides = parse_overrides(assignments, owners=OWNERS)
     spec, opened = open_source(names["source"], [a for a in assignments if a.startswith("source.")])
     known = list(opened.captures(opened.subjects()[:1])[0].anchors)
     chosen = known if candidates == "all" else all_known(f"'{spec.id}'", "anchor", names_of(candidates), known)

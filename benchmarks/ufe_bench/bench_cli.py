@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--encoder", default="univ", show_default=True, help="Encoder, e.g. univ, mean, neutral.")
 @click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
+@click.option("--detector", help="Keypoint detector of an encoder that needs keypoints. [default: heatmap]")
 @click.option("--decoder", default="upm", show_default=True, help="Avatar that is driven and measured.")
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--suite", default="main", show_default=True,
@@ -75,12 +76,13 @@ def bench(context: click.Context, /, as_json: bool, assignments: tuple[str, ...]
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.config import parse_overrides
     from ufe_core.plugins import catalogue
+    from ufe_core.recipe import OWNERS
     from ufe_core.store import Store
     from ufe_core.training.loop import pick_device
 
     store = Store()
     results = out or store.root / "results"
-    overrides = parse_overrides(assignments, owners=("source", "decoder", "encoder", "calibrator", "training"))
+    overrides = parse_overrides(assignments, owners=OWNERS)
     loaded = load_suite(suite)
     _refuse_what_rows_say(context, loaded, rows)
     study, outcome = None, None
@@ -114,7 +116,7 @@ def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str,
 
     if rows and not suite.rows:
         raise ConfigError(f"Suite '{suite.id}' has no rows; --row is for studies such as table3.")
-    for name in ("encoder", "calibrator", "anchors", "enrolment", "train") if suite.rows else ():
+    for name in ("encoder", "calibrator", "detector", "anchors", "enrolment", "train") if suite.rows else ():
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise ConfigError(f"The rows of study '{suite.id}' say what is trained: leave --{name} out.")
 

@@ -236,5 +236,7 @@ def _options(result: Result) -> dict[str, Any]:
     options = {f"encoder.{name}": value for name, value in components.encoder.config.items()}
     if components.calibrator is not None:
         options |= {f"calibrator.{name}": value for name, value in components.calibrator.config.items()}
+    if components.detector is not None:
+        options |= {f"detector.{name}": value for name, value in components.detector.config.items()}
     used = {"anchors": result.cost.anchors, "enrolment": result.key.data.enrolment, "seed": result.key.seed}
     return options | used

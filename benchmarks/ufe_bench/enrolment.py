@@ -41,14 +41,18 @@ def anchors_for(
     encoder: Encoder[Any], captures: Sequence[PackedCapture], number: int, enrolment: Enrolment
 ) -> AnchorSet:
     """The anchors that a person is enrolled with; `enroll` has the arguments."""
+    import numpy as np
     import torch
 
-    from ufe_core.types import AnchorSet
+    from ufe_core.types import AnchorSet, Detections
 
     wanted = encoder.needs.anchors
     capture = captures[(number + 1) % len(captures) if enrolment == "another_person" else number]
-    images = torch.from_numpy(capture.images[capture.rows_of(wanted)])[None]
-    anchors = AnchorSet.complete(images, wanted, encoder.needs.cameras)
+    rows = capture.rows_of(wanted)
+    images = torch.from_numpy(capture.images[rows])[None]
+    found = capture.detections and capture.detections.map(lambda value: value[rows][None])
+    mesh = torch.from_numpy(np.array(captures[number].geometry))[None]  # of the wearer's avatar, whoever else enrols
+    anchors = AnchorSet.complete(images, wanted, encoder.needs.cameras, keypoints=found, geometry=mesh)
     if not wanted or enrolment in ("own", "another_person"):
         return anchors
     present, one = anchors.present.clone(), number % len(wanted)
@@ -60,4 +64,8 @@ def anchors_for(
         images = images.clone()
         images[:, one] = 0
         present[:, one] = enrolment == "one_blank"
-    return AnchorSet(images, wanted, encoder.needs.cameras, present)
+    seen = images.flatten(2).any(2)  # nothing is found in a black image
+    if found is not None:
+        found = found.map(lambda value: value.roll(1, 1)) if enrolment == "shuffled" else found
+        found = Detections(found.points, found.visible * seen[..., None, None])
+    return AnchorSet(images, wanted, encoder.needs.cameras, present, found, mesh)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from ufe_core.interfaces.encoder import Encoder
 from ufe_core.interfaces.metric import Driven, Metric
 from ufe_core.packed import PackedCapture
 from ufe_core.types import Calibration, CameraSpec, FrameBatch, Identity
+
+if TYPE_CHECKING:
+    from ufe_core.recipe import Chosen
 
 _BATCH = 64
 _WARM_UP, _LATENCY_RUNS = 50, 500
@@ -103,7 +106,7 @@ def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture, calibr
     rows = capture.frame_rows
     for start in range(0, len(rows), _BATCH):
         block = rows[start : start + _BATCH]
-        frames = FrameBatch.single_user(torch.from_numpy(capture.images[block]), encoder.needs.cameras)
+        frames = frames_of(capture, block, encoder.needs.cameras)
         encoding = encoder.encode(frames.to(stage.device), calibration)
         predicted = stage.drive(identity, encoding.expression, encoding.gaze)
         truth = stage.truth(capture, identity, block)
@@ -112,22 +115,43 @@ def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture, calibr
     return {name: float(metric.compute()) for name, metric in stage.metrics.items()}
 
 
-def measure_cost(encoder: Encoder[Any], capture: PackedCapture, device: torch.device) -> Cost:
-    """Latency of one instant (4 images, batch 1) with cached anchors, and of one enrolment (P§13.6, O55)."""
+def frames_of(capture: PackedCapture, rows: np.ndarray, cameras: tuple[str, ...]) -> FrameBatch:
+    """Some frames of a capture, with whatever it was prepared with."""
+    return FrameBatch.single_user(
+        torch.from_numpy(np.array(capture.images[rows])), cameras,
+        keypoints=capture.detections and capture.detections.map(lambda value: value[rows]),
+        geometry=None if capture.exact_mesh is None else torch.from_numpy(capture.exact_mesh[rows]),
+    )  # fmt: skip
+
+
+def measure_cost(
+    encoder: Encoder[Any], capture: PackedCapture, device: torch.device, *, detector: Chosen | None = None
+) -> Cost:
+    """Latency of one instant (4 images, batch 1) with cached anchors, and of one enrolment (P§13.6, O55).
+
+    Where there is a detector its time is measured by itself, and its parameters count.
+    """
     calibration = enroll(encoder, [capture], 0, device)
-    frames = FrameBatch.single_user(torch.from_numpy(np.array(capture.images[:1])), encoder.needs.cameras).to(device)
+    frames = frames_of(capture, np.array([0]), encoder.needs.cameras).to(device)
     times = _time(lambda: encoder.encode(frames, calibration), _WARM_UP, _LATENCY_RUNS, device)
+    finder = detector.spec.load()(detector.config).to(device) if detector else None
+    found = finder and _time(lambda: finder.detect(frames.images), _WARM_UP, _LATENCY_RUNS, device)
     enrolment = _time(lambda: enroll(encoder, [capture], 0, device), 3, 11, device)
     return Cost(
-        encode_ms=Latency(p50=float(np.median(times)), p99=float(np.quantile(times, 0.99)), runs=len(times)),
+        encode_ms=_latency(times),
+        detect_ms=_latency(found) if found else None,
         enroll_ms=float(np.median(enrolment)),
-        parameters=sum(p.numel() for p in encoder.parameters()),
+        parameters=sum(p.numel() for module in (encoder, finder) if module is not None for p in module.parameters()),
         peak_memory_mb=peak_memory_mb(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         anchors=len(encoder.needs.anchors),
         size=encoder.needs.size,
     )
+
+
+def _latency(times: list[float]) -> Latency:
+    return Latency(p50=float(np.median(times)), p99=float(np.quantile(times, 0.99)), runs=len(times))
 
 
 def _time(call: Callable[[], object], warm_up: int, runs: int, device: torch.device) -> list[float]:

@@ -32,6 +32,7 @@ from ufe_bench.schema import (
 from ufe_bench.suite import Suite
 from ufe_core.config import did_you_mean
 from ufe_core.errors import ArtifactError, DataError
+from ufe_core.inputs import prepared
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.metric import Metric
 from ufe_core.interfaces.source import HMCSource
@@ -66,6 +67,7 @@ class Request:
     suite: Suite
     encoder: str = DEFAULT_ENCODER
     calibrator: str | None = None
+    detector: str | None = None
     decoder: str = DEFAULT_DECODER
     source: str = "synthetic"
     budget: str = "cpu"
@@ -80,6 +82,8 @@ class Request:
         words = ["ufe", verb, "--encoder", self.encoder]
         if self.calibrator:
             words += ["--calibrator", self.calibrator]
+        if self.detector:
+            words += ["--detector", self.detector]
         for name, default in _DEFAULTS.items():
             if getattr(self, name) != default:
                 words += [f"--{name}", getattr(self, name)]
@@ -163,8 +167,8 @@ class Harness:
         training = (request.overrides or {}).get("training", {})
         kept = {option: training[option] for option in _DATA_OPTIONS if option in training}
         floor = replace(
-            request, encoder=name, calibrator=None, anchors=DEFAULT_ANCHORS, enrolment="own", train=False, fresh=False,
-            overrides={"training": kept} if kept else None,
+            request, encoder=name, calibrator=None, detector=None, anchors=DEFAULT_ANCHORS, enrolment="own",
+            train=False, fresh=False, overrides={"training": kept} if kept else None,
         )  # fmt: skip
         result = self._measure(floor, self._resolve(floor), reuse=True)
         write_result(result, self.results)
@@ -174,7 +178,8 @@ class Harness:
         suite, registry = request.suite, load_registry()
         recipe = resolve_recipe(
             self.catalogue, source=request.source, decoder=request.decoder, encoder=request.encoder,
-            calibrator=request.calibrator, anchors=request.anchors, budget=request.budget, overrides=request.overrides,
+            calibrator=request.calibrator, detector=request.detector, anchors=request.anchors, budget=request.budget,
+            overrides=request.overrides,
         )  # fmt: skip
         home = registry.splits[suite.split].source
         if home != recipe.source.spec.id:
@@ -199,9 +204,14 @@ class Harness:
             return found
         suite, decoder = request.suite, setup.decoder
         needs = encoder.encoder.needs
-        captures = self._captures(
+        packed = self._captures(
             setup, PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=decoder.reads_texture)
         )
+        detector = setup.recipe.detector
+        captures = prepared(
+            packed, type(encoder.encoder), setup.source, detector=detector, store=self.store, device=self.device,
+            progress=lambda done: self.tell(Progress("keypoints", done, len(packed), {})),
+        )  # fmt: skip
         stage = self._stage(setup, suite)
         start = time.monotonic()
         name = f"measuring {setup.recipe.encoder.spec.name}"
@@ -219,7 +229,7 @@ class Harness:
                 name: MetricInfo(label=metric.label, unit=metric.unit, higher_is_better=metric.higher_is_better)
                 for name, metric in stage.metrics.items()
             },
-            cost=measure_cost(encoder.encoder, captures[0], self.device),
+            cost=measure_cost(encoder.encoder, captures[0], self.device, detector=detector),
             environment=environment_record(),
             missing=evaluation.missing,
             training=training_record(encoder),
@@ -266,6 +276,7 @@ class Harness:
                 decoder=component_record(recipe.decoder),
                 encoder=component_record(recipe.encoder),
                 calibrator=component_record(recipe.calibrator) if recipe.calibrator else None,
+                detector=component_record(recipe.detector) if recipe.detector else None,
                 metrics=tuple(component_record(chosen) for chosen in setup.metrics),
             ),
             budget=budget_record(recipe, encoder, released=weights.origin == "released"),

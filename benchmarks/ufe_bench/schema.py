@@ -59,6 +59,7 @@ class Components(Record):
     decoder: ComponentRecord
     encoder: ComponentRecord
     calibrator: ComponentRecord | None
+    detector: ComponentRecord | None = None
     metrics: tuple[ComponentRecord, ...]
 
 
@@ -133,7 +134,8 @@ class Latency(Record):
 class Cost(Record):
     """What a run costs. Unknown is None, never 0, and is never ranked."""
 
-    encode_ms: Latency | None = Field(description="Batch of 1, anchors cached, after warm-up")
+    encode_ms: Latency | None = Field(description="Batch of 1, anchors cached, after warm-up; without the detector")
+    detect_ms: Latency | None = Field(None, description="What the keypoint detector adds, where there is one")
     enroll_ms: NonNegative | None = Field(description="Once per user")
     parameters: Count | None
     peak_memory_mb: NonNegative | None
@@ -201,8 +203,11 @@ class Result(Record):
 def run_id_of(key: RunKey) -> str:
     """First 12 hex digits of the SHA-256 of the key's canonical JSON."""
     content = key.model_dump(mode="json", by_alias=True)
+    # Ids from before there were such choices stay as they are.
     if key.data.enrolment == "own":
-        del content["data"]["enrolment"]  # ids from before there were others stay as they are
+        del content["data"]["enrolment"]
+    if key.components.detector is None:
+        del content["components"]["detector"]
     return str(fingerprint(content)[:12])
 
 

@@ -20,7 +20,7 @@ from ufe_avatar.volume_render import march_images
 from ufe_core.errors import ArtifactError, ConfigError, ContractError
 from ufe_core.head import load_head
 from ufe_core.interfaces.decoder import Decoder
-from ufe_core.registry import packaged_file, released_decoder
+from ufe_core.registry import packaged_file, released_component
 from ufe_core.types import Avatar, AvatarCode, CameraSpec, CodeSpace, Identity
 from ufe_core.weights import load_weights, sha256_file
 
@@ -144,7 +144,7 @@ def _weights_of(config: UpmConfig) -> tuple[Path, str | None]:
     """The file to load, and what it must hash to where that is known."""
     if config.weights != "released":
         return Path(config.weights).expanduser(), None
-    released = released_decoder(_ID)
+    released = released_component("decoder", _ID)
     return packaged_file(released.file), released.sha256
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ufe_core.budgets import TrainingConfig
-from ufe_core.training.augment import Augmentation
+from ufe_core.training.augment import Augmentation, cutmix
 
 SIDE = 16
 NONE = {"rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "cutmix_patches": 0}
@@ -12,15 +12,15 @@ def images(users=3, count=2, cameras=4, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (users, count, cameras, SIDE, SIDE), dtype=np.uint8)
 
 
-def single(affine, gain=1.0, patches=0):
-    return Augmentation(np.array(affine, np.float64).reshape(1, 1, 2, 3), np.full((1, 1), gain), patches)
+def single(affine, gain=1.0):
+    return Augmentation(np.array(affine, np.float64).reshape(1, 1, 2, 3), np.full((1, 1), gain))
 
 
 def test_nothing_changes_when_every_option_is_off():
     rng = np.random.default_rng(0)
     augment = Augmentation.draw(TrainingConfig(**NONE), 3, 4, rng)
     before = images()
-    after = augment.mix(augment.apply(before), rng)
+    after = cutmix(augment.apply(before), 0, rng)
     assert np.array_equal(after, before)
 
 
@@ -37,6 +37,19 @@ def test_a_known_transform_moves_a_known_pixel(affine, moved_to):
     image[0, 0, 0, 3, 12] = 200
     out = single(affine).apply(image)[0, 0, 0]
     assert out[moved_to] == 200 and int(out.astype(int).sum()) == 200
+
+
+def test_points_move_with_what_they_are_on():
+    """The middle of a small square is where its point is, before and after."""
+    image = np.zeros((1, 1, 1, 64, 64), np.uint8)
+    image[..., 20:25, 40:45] = 200
+    turn = np.radians(12)
+    augment = single([[1.05 * np.cos(turn), -np.sin(turn), 0.1], [np.sin(turn), 1.05 * np.cos(turn), -0.05]])
+    moved = augment.apply(image)[0, 0, 0].astype(float)
+    rows, columns = np.indices(moved.shape) + 0.5
+    middle = [(columns * moved).sum() / moved.sum(), (rows * moved).sum() / moved.sum()]
+    found = augment.move(np.array([42.5, 22.5]).reshape(1, 1, 1, 2), 64)
+    assert found.flatten() == pytest.approx(middle, abs=0.05)
 
 
 def test_scaling_keeps_the_centre_and_spreads_from_it():
@@ -74,7 +87,7 @@ def test_each_subject_and_camera_has_its_own_transform_and_frames_share_it():
 def test_cutmix_changes_at_most_a_quarter_and_takes_it_from_another_subject(patches):
     level = np.array([10, 20, 30], np.uint8)
     before = np.broadcast_to(level[:, None, None, None, None], (3, 5, 4, 32, 32)).copy()
-    out = single([[1, 0, 0], [0, 1, 0]], patches=patches).mix(before, np.random.default_rng(0))
+    out = cutmix(before, patches, np.random.default_rng(0))
     changed = out != before
     share = changed.mean((3, 4))
     assert share.min() > 0 and share.max() <= 0.25
@@ -84,14 +97,13 @@ def test_cutmix_changes_at_most_a_quarter_and_takes_it_from_another_subject(patc
 
 def test_one_subject_alone_has_nobody_to_mix_with():
     before = images(users=1)
-    assert np.array_equal(single([[1, 0, 0], [0, 1, 0]], patches=3).mix(before, np.random.default_rng(0)), before)
+    assert np.array_equal(cutmix(before, 3, np.random.default_rng(0)), before)
 
 
 def test_equal_generators_draw_equally():
     def make(step):
         rng = np.random.default_rng([0, 1, step])
-        augment = Augmentation.draw(TrainingConfig(), 3, 4, rng)
-        return augment.mix(augment.apply(images()), rng)
+        return cutmix(Augmentation.draw(TrainingConfig(), 3, 4, rng).apply(images()), 3, rng)
 
     assert np.array_equal(make(5), make(5))
     assert not np.array_equal(make(5), make(6))

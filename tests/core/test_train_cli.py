@@ -80,20 +80,20 @@ def test_the_people_it_trains_on_are_the_training_people(ufe_train, monkeypatch)
 @pytest.fixture
 def avatars(monkeypatch, tmp_path):
     """Stands in for the training of a decoder; tells which recipes and people it was given."""
-    from ufe_core.training import avatars
+    from ufe_core.training import components
 
     seen, folder = [], tmp_path / "weights"
 
-    def trained_decoder(recipe, subjects, *, listener, **_):
+    def trained_component(recipe, subjects, *, listener, **_):
         seen.append((recipe, subjects))
         (folder / "pictures").mkdir(parents=True)
         (folder / "log.csv").write_text("step,learning_rate,total,geometry\n1,0.1,5,3\n2,0.1,4,2\n")
         (folder / "weights.safetensors").write_bytes(b"weights")
         listener(Progress("domes", 1, 1, {}))
         listener(Progress("train", 2, 2, {"total": 4.0, "texture": 2.0}, resumed_at=1))
-        return avatars.TrainedDecoder(folder / "weights.safetensors", "abc", {"seconds": 12.5, "subjects": 2})
+        return components.TrainedComponent(folder / "weights.safetensors", "abc", {"seconds": 12.5, "subjects": 2})
 
-    monkeypatch.setattr(avatars, "trained_decoder", trained_decoder)
+    monkeypatch.setattr(components, "trained_component", trained_component)
     return seen
 
 
@@ -102,7 +102,7 @@ def test_a_decoder_alone_is_what_is_trained(ufe_train, avatars, tmp_path):
     result = ufe_train("--decoder", "upm", "--budget", "smoke", "--set", "training.uv=128", "--out", str(out))
     assert result.exit_code == 0, result.output
     ((recipe, people),) = avatars
-    assert recipe.training.uv == 128 and recipe.decoder.spec.id == "ufe/upm"
+    assert recipe.training.uv == 128 and recipe.component.spec.id == "ufe/upm"
     assert people == load_registry().splits["synthetic"].train
     facts = dict(line.split(maxsplit=1) for line in result.stdout.splitlines())
     assert list(facts) == ["weights", "sha256", "seconds", "curve", "pictures", "out"]

@@ -13,7 +13,7 @@ from ufe_core.errors import ArtifactError, ContractError, UfeError
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
-from ufe_core.training.avatars import resolve_decoder_recipe, trained_decoder
+from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.types import Avatar
 from ufe_core.weights import load_weights, save_weights
 
@@ -26,8 +26,8 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     overrides = {"training": {"people": 2, "frames": 3, "steps": 3, "height": 64, "learning_rate": 0.02}}
-    recipe = resolve_decoder_recipe(catalogue(), "upm", budget="smoke", overrides=overrides)
-    return trained_decoder(recipe, PEOPLE, store=Store(tmp_path_factory.mktemp("home")), device=CPU)
+    recipe = resolve_component_recipe(catalogue(), "decoder", "upm", budget="smoke", overrides=overrides)
+    return trained_component(recipe, PEOPLE, store=Store(tmp_path_factory.mktemp("home")), device=CPU)
 
 
 @pytest.fixture(scope="module")

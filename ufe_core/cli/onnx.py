@@ -58,9 +58,9 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     from ufe_core.errors import ArtifactError
     from ufe_core.inference.onnx import difference, export_onnx
     from ufe_core.plugins import catalogue
-    from ufe_core.recipe import resolve_recipe
+    from ufe_core.recipe import OWNERS, resolve_recipe
 
-    overrides = parse_overrides(assignments, owners=("source", "decoder", "encoder", "calibrator", "training"))
+    overrides = parse_overrides(assignments, owners=OWNERS)
     recipe = resolve_recipe(catalogue(), anchors=anchors_of(anchors), overrides=overrides, **names)
     with TrainingDisplay() as listener:
         ready = _ready(recipe, usual=not overrides and anchors_of(anchors) == anchors_of(None), listener=listener)

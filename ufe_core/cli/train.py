@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from ufe_core.training.progress import Progress
 
 _BUDGETS = ("smoke", "cpu", "gpu", "paper")
-_KINDS = ("source", "decoder", "encoder", "calibrator", "training")
 
 
 class _TrainCommand(click.Command):
@@ -39,6 +38,8 @@ class _TrainCommand(click.Command):
 @click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
 @click.option("--decoder", help="Avatar that the encoder's losses see through [default: upm]; without --encoder or "
               "--calibrator, the avatar that is trained itself.")  # fmt: skip
+@click.option("--detector", help="Keypoint detector of an encoder that needs keypoints [default: heatmap]; without "
+              "--encoder, the detector that is trained itself.")  # fmt: skip
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS), help="Sizes and steps; below.")
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
@@ -50,8 +51,8 @@ class _TrainCommand(click.Command):
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
               help="Also copy the weights to this file, a safetensors file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts; progress goes to standard error.")
-def train(encoder: str | None, calibrator: str | None, decoder: str | None, assignments: tuple[str, ...],
-          anchors: str | None, device: str, fresh: bool, out: Path | None, as_json: bool,
+def train(encoder: str | None, calibrator: str | None, decoder: str | None, detector: str | None,
+          assignments: tuple[str, ...], anchors: str | None, device: str, fresh: bool, out: Path | None, as_json: bool,
           **names: str) -> None:  # fmt: skip
     """Train an encoder, or an avatar, on the training people of a source, or find the one that was trained before.
 
@@ -60,7 +61,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, assi
     out for testing are never read. Options and seed decide the weights; the same ones give the same file.
 
     With --decoder alone it is the avatar that is trained, on dome captures of the same people; pictures show how far
-    it is. Use it with --set decoder.weights=FILE.
+    it is. Use it with --set decoder.weights=FILE. With --detector it is a keypoint detector, on headset captures.
 
     Kill it at any time and run the same command again: it goes on from the last checkpoint (one every 30
     seconds, and one on Ctrl-C) and ends with the weights it would have had. Once done, the same command only
@@ -74,6 +75,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, assi
       ufe train --set training.steps=500 --set encoder.backbone=resnet18
       ufe train --anchors neutral,jaw_open --out two-anchors.safetensors
       ufe train --decoder upm --out avatar.safetensors a codec avatar of your own
+      ufe train --detector heatmap                     the keypoint detector
       ufe bench --train                                train, then measure on people never seen
       torchrun --nproc-per-node 4 --no-python ufe train --budget gpu
 
@@ -89,17 +91,21 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, assi
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
-    from ufe_core.recipe import DEFAULT_DECODER, DEFAULT_ENCODER, resolve_recipe
+    from ufe_core.recipe import DEFAULT_DECODER, DEFAULT_ENCODER, OWNERS, resolve_recipe
     from ufe_core.store import Store
     from ufe_core.training.loop import pick_device, trained
 
-    place, overrides = pick_device(device), parse_overrides(assignments, owners=_KINDS)
-    if decoder is not None and encoder is None and calibrator is None and anchors is None:
-        _train_avatar(decoder, overrides, place, fresh, out, as_json, **names)
-        return
+    place, overrides = pick_device(device), parse_overrides(assignments, owners=OWNERS)
+    if encoder is None and calibrator is None and anchors is None:
+        if detector is not None:
+            _train_component("detector", detector, overrides, place, fresh, out, as_json, **names)
+            return
+        if decoder is not None:
+            _train_component("decoder", decoder, overrides, place, fresh, out, as_json, **names)
+            return
     recipe = resolve_recipe(
         catalogue(), encoder=encoder or DEFAULT_ENCODER, calibrator=calibrator, decoder=decoder or DEFAULT_DECODER,
-        anchors=anchors_of(anchors), overrides=overrides, **names,
+        detector=detector, anchors=anchors_of(anchors), overrides=overrides, **names,
     )  # fmt: skip
     learns = recipe.encoder.spec.load().learns
     if learns == "nothing":
@@ -117,25 +123,31 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, assi
         _report(done.path, done.sha256, done.record, watch, out, as_json, steps=learns == "weights")
 
 
-def _train_avatar(decoder: str, overrides: dict[str, dict[str, Any]], device: torch.device, fresh: bool,
-                  out: Path | None, as_json: bool, *, source: str, budget: str) -> None:  # fmt: skip
+#: What a component that is trained by itself looks at, for the line that says what is done.
+_LOOKS_AT = {"decoder": "dome captures", "detector": "headset captures"}
+
+
+def _train_component(
+    kind: str, name: str, overrides: dict[str, dict[str, Any]], device: torch.device, fresh: bool, out: Path | None,
+    as_json: bool, *, source: str, budget: str,
+) -> None:  # fmt: skip
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
     from ufe_core.store import Store
-    from ufe_core.training.avatars import resolve_decoder_recipe, trained_decoder
+    from ufe_core.training.components import resolve_component_recipe, trained_component
 
     if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise ConfigError("An avatar is trained in one process: run the same command without torchrun.")
-    recipe = resolve_decoder_recipe(catalogue(), decoder, source=source, budget=budget, overrides=overrides)
+        raise ConfigError(f"A {kind} is trained in one process: run the same command without torchrun.")
+    recipe = resolve_component_recipe(catalogue(), kind, name, source=source, budget=budget, overrides=overrides)
     size = recipe.training
     click.echo(
-        f"{recipe.decoder.spec.name}: dome captures of {size.people} people x {size.frames} frames, {size.steps:,} "
-        f"steps; {device}", err=True,
+        f"{recipe.component.spec.name}: {_LOOKS_AT[kind]} of {size.people} people x {size.frames} frames, "
+        f"{size.steps:,} steps; {device}", err=True,
     )  # fmt: skip
     watch = _Watch(size.steps)
     with TrainingDisplay() as watch.show:
-        done = trained_decoder(
+        done = trained_component(
             recipe, _training_subjects(recipe.source), store=Store(), device=device, fresh=fresh, listener=watch
         )  # fmt: skip
     _report(done.path, done.sha256, done.record, watch, out, as_json, steps=True)

@@ -3,57 +3,62 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ufe_core.config import ComponentConfig
-from ufe_core.errors import ContractError
+from ufe_core.errors import ContractError, DataError
+from ufe_core.interfaces.source import HMCSource
+from ufe_core.interfaces.training import ComponentTraining
 from ufe_core.types import Avatar, CameraSpec, CodeSpace, Identity, MeshTopology, check_tensor
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from ufe_core.budgets import DomeTrainingConfig
     from ufe_core.packed_dome import DomeRequest, PackedDome
+    from ufe_core.store import Store
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
 OptionsT = TypeVar("OptionsT", bound="DomeTrainingConfig")
 
 
-class DecoderTraining(nn.Module, ABC, Generic[OptionsT]):
-    """How a decoder learns from dome captures (P§1.2): its parameters are what is optimised, its buffers are kept.
+class DecoderTraining(ComponentTraining[OptionsT, "PackedDome"]):
+    """How a decoder learns from dome captures (P§1.2)."""
 
-    Subclasses set `options`, the model of their options, and `presets`, which budgets set otherwise.
-    """
-
-    options: ClassVar[type[Any]]
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    stage: ClassVar[str] = "domes"
 
     def __init__(self, config: OptionsT, topology: MeshTopology) -> None:
         super().__init__()
         self.config, self.topology = config, topology
 
+    @classmethod
+    def begin(cls, config: OptionsT, source: HMCSource[Any], subjects: Sequence[str]) -> Self:
+        """A training on the mesh of the source's domes."""
+        topology = source.dome(subjects[:1])[0].topology()
+        if topology is None:
+            raise DataError("The dome captures of this source bring no mesh topology: no decoder can train.")
+        return cls(config, topology)
+
+    @classmethod
+    def fingerprint(cls, source: HMCSource[Any]) -> str:
+        """Of the source's domes."""
+        return source.dome_fingerprint
+
     @abstractmethod
     def request(self) -> DomeRequest:
         """What to take of each training subject's dome capture."""
 
-    @abstractmethod
-    def fit_statistics(self, domes: Sequence[PackedDome]) -> None:
-        """Set buffers from the training subjects, before the first step."""
+    def collect(
+        self, source: HMCSource[Any], subjects: Sequence[str], store: Store, progress: Callable[[str], None]
+    ) -> Sequence[PackedDome]:
+        """Pack what `request` asks for."""
+        from ufe_core.packed_dome import pack_domes
 
-    @abstractmethod
-    def losses(self, domes: Sequence[PackedDome], step: int) -> dict[str, Tensor]:
-        """The terms of a step's loss by name, and `total`; frames and rays are drawn by the seed and the step alone."""
-
-    @abstractmethod
-    def picture(self, domes: Sequence[PackedDome]) -> np.ndarray:
-        """How far it is, sRGB uint8 [H, W, 3]: truth, avatar and error side by side."""
-
-    @abstractmethod
-    def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What the decoder loads: tensors, which are stored in half precision, and facts as JSON values."""
+        return pack_domes(source, subjects, self.request(), store=store, progress=progress)
 
 
 class Decoder(nn.Module, ABC, Generic[ConfigT]):

@@ -16,6 +16,8 @@ from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBat
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
 
+EncoderInput = Literal["images", "keypoints", "neutral_mesh", "exact_mesh"]
+
 
 @dataclass(frozen=True)
 class EncoderNeeds:
@@ -40,7 +42,11 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     A plugin overrides `_encode`, and `_enroll` if it keeps something of the anchors. `learns` says what it needs of
     the training subjects: nothing, their statistics alone (`fit_statistics`), or gradient steps too. One that sets
     `calibrated` gets a keyword argument `calibrator`, a function (channels, anchors) -> Calibrator for one face
-    region; one that uses anchors in its own way sets `uses_anchors`. `_encode` and `_enroll` are differentiable:
+    region; one that uses anchors in its own way sets `uses_anchors`. One that needs more than images says so in
+    `inputs`, and finds it in the frames and the anchors: `keypoints` that the detector of the recipe found in them;
+    `neutral_mesh` of the users (anchors); `exact_mesh` of the frames, for hypothetical rows alone. One that reasons
+    with the cameras' calibration sets `uses_rig`, gets a keyword argument `rig`, the nominal cameras, and in training
+    images that no augmentation has moved. `_encode` and `_enroll` are differentiable:
     training runs them through `forward`, and `enroll` / `encode` are the same code under inference mode with the
     result checked.
 
@@ -51,6 +57,8 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     learns: ClassVar[Literal["nothing", "statistics", "weights"]] = "nothing"
     calibrated: ClassVar[bool] = False
     uses_anchors: ClassVar[bool] = False
+    uses_rig: ClassVar[bool] = False
+    inputs: ClassVar[tuple[EncoderInput, ...]] = ("images",)
     code_modules: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ConfigT, *, needs: EncoderNeeds, code_space: CodeSpace) -> None:
@@ -74,6 +82,7 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
                 f"it was given {list(anchors.names)} seen by {list(anchors.cameras)}."
             )
         self._check_size("anchors", anchors.images)
+        self._check_inputs("anchors", keypoints=anchors.keypoints, neutral_mesh=anchors.geometry)
         return Calibration(self.fingerprint, self._enroll(anchors))
 
     @final
@@ -90,6 +99,7 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
                 f"{type(self).__name__} needs cameras {list(self.needs.cameras)}, was given {list(frames.cameras)}."
             )
         self._check_size("frames", frames.images)
+        self._check_inputs("frames", keypoints=frames.keypoints, exact_mesh=frames.geometry)
         if calibration.encoder != self.fingerprint:
             raise ContractError(
                 f"This calibration was made by encoder {calibration.encoder[:12] or '(untrained)'}, not by "
@@ -128,6 +138,11 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
                 f"{type(self).__name__} needs {what} of {size} x {size} pixels, was given "
                 f"{images.shape[-2]} x {images.shape[-1]}."
             )
+
+    def _check_inputs(self, what: str, **given: object) -> None:
+        lacking = [name for name, value in given.items() if name in self.inputs and value is None]
+        if lacking:
+            raise ContractError(f"{type(self).__name__} needs {what} with {' and '.join(lacking)}; they have none.")
 
     def _check(self, encoding: Encoding, count: int) -> None:
         name = type(self).__name__

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -49,6 +49,26 @@ class Keypoints:
 
     points: np.ndarray
     visible: np.ndarray
+
+
+class KeypointSet(Protocol):
+    """Which points of the face the keypoints of one camera are.
+
+    `names`: one for each of the K points; `vertices` int64 [n]: the mesh vertices that the first n are; `pupils`: of
+    which eyes (0 left, 1 right) the others are the pupils. A left camera's set is the mirror of a right camera's.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One for each point."""
+
+    @property
+    def vertices(self) -> np.ndarray:
+        """Int64 [n]."""
+
+    @property
+    def pupils(self) -> tuple[int, ...]:
+        """Of the last K - n."""
 
 
 #: Classes of a segmentation image, by value.
@@ -122,6 +142,10 @@ class Capture(ABC):
 
     def keypoints(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> Keypoints | None:
         """Keypoints of the frames in images of that size (P§6.6: 96 per view); None where the capture has none."""
+        return None
+
+    def keypoint_set(self, camera: CameraSpec) -> KeypointSet | None:
+        """Which points of the face `keypoints` finds in a camera; None where the capture has no keypoints."""
         return None
 
     def segmentation(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray | None:

@@ -7,21 +7,20 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ufe_core.budgets import TrainingConfig
+from ufe_core.budgets import AugmentationConfig
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A drawn augmentation: `affine` float64 [U, C, 2, 3] about the image centre in units of the half side,
-    `gain` [U, C], and the number of CutMix patches.
+    """A drawn augmentation: `affine` float64 [U, C, 2, 3] about the image centre in units of the half side, and
+    `gain` [U, C].
     """
 
     affine: np.ndarray
     gain: np.ndarray
-    patches: int
 
     @classmethod
-    def draw(cls, config: TrainingConfig, users: int, cameras: int, rng: np.random.Generator) -> Augmentation:
+    def draw(cls, config: AugmentationConfig, users: int, cameras: int, rng: np.random.Generator) -> Augmentation:
         """Draw a transform for each subject and camera."""
         shape = (users, cameras)
         angle = np.radians(rng.uniform(-config.rotation_deg, config.rotation_deg, shape))
@@ -30,7 +29,7 @@ class Augmentation:
         cos, sin = scale * np.cos(angle), scale * np.sin(angle)
         affine = np.stack([np.stack([cos, -sin, shift[..., 0]], -1), np.stack([sin, cos, shift[..., 1]], -1)], -2)
         gain = np.exp(rng.normal(0, 1, shape) * config.gain)
-        return cls(affine, gain, config.cutmix_patches)
+        return cls(affine, gain)
 
     def apply(self, images: np.ndarray) -> np.ndarray:
         """Transform uint8 [U, N, C, H, W]; what leaves the border is replaced by black."""
@@ -48,20 +47,26 @@ class Augmentation:
                     out[u, n, c] = cv2.LUT(moved, curve)
         return out
 
-    def mix(self, images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """CutMix (O29): paste patches of another subject's same camera, at most a quarter of the area."""
-        users, count, cameras, side, _ = images.shape
-        if not self.patches or users < 2:
-            return images
-        out = images.copy()
-        largest = int(side * np.sqrt(0.25 / self.patches))
-        for u in range(users):
-            for n in range(count):
-                other = (u + rng.integers(1, users)) % users
-                for c in range(cameras):
-                    for _ in range(self.patches):
-                        height, width = rng.integers(side // 16 + 1, largest + 1, 2)
-                        top, left = rng.integers(0, side - height + 1), rng.integers(0, side - width + 1)
-                        box = np.s_[c, top : top + height, left : left + width]
-                        out[u, n][box] = images[other, n][box]
-        return out
+    def move(self, points: np.ndarray, side: int) -> np.ndarray:
+        """Where points [U, C, K, 2] (x, y in pixels) of images of that side come to lie, float64."""
+        turned = np.einsum("ucij,uckj->ucki", self.affine[..., :2], 2 * points / side - 1)
+        return (turned + self.affine[:, :, None, :, 2] + 1) * (side / 2)
+
+
+def cutmix(images: np.ndarray, patches: int, rng: np.random.Generator) -> np.ndarray:
+    """CutMix (O29): paste patches of another subject's same camera, at most a quarter of the area."""
+    users, count, cameras, side, _ = images.shape
+    if not patches or users < 2:
+        return images
+    out = images.copy()
+    largest = int(side * np.sqrt(0.25 / patches))
+    for u in range(users):
+        for n in range(count):
+            other = (u + rng.integers(1, users)) % users
+            for c in range(cameras):
+                for _ in range(patches):
+                    height, width = rng.integers(side // 16 + 1, largest + 1, 2)
+                    top, left = rng.integers(0, side - height + 1), rng.integers(0, side - width + 1)
+                    box = np.s_[c, top : top + height, left : left + width]
+                    out[u, n][box] = images[other, n][box]
+    return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -17,8 +17,8 @@ from ufe_core.budgets import TrainingConfig
 from ufe_core.errors import DataError
 from ufe_core.interfaces.encoder import TrainingStatistics
 from ufe_core.packed import PackedCapture
-from ufe_core.training.augment import Augmentation
-from ufe_core.types import AnchorSet, FrameBatch, Labels
+from ufe_core.training.augment import Augmentation, cutmix
+from ufe_core.types import AnchorSet, Detections, FrameBatch, Labels
 
 _STATISTICS_FRAMES = 8
 
@@ -38,10 +38,9 @@ class Batch:
         """What it holds of some of the U people."""
         each = len(self.frames.users) // len(self.subjects)
         rows = slice(users.start * each, users.stop * each)
-        frames, anchors, labels = self.frames, self.anchors, self.labels
+        frames, labels = self.frames.part(rows), self.labels
         return Batch(
-            FrameBatch(frames.images[rows], frames.cameras, frames.users[rows] - users.start),
-            AnchorSet(anchors.images[users], anchors.names, anchors.cameras, anchors.present[users]),
+            replace(frames, users=frames.users - users.start), self.anchors.part(users),
             Labels(labels.expression[rows], labels.gaze[rows]), self.subjects[users],
         )  # fmt: skip
 
@@ -62,7 +61,7 @@ class TrainingData:
 
     def __init__(
         self, captures: Sequence[PackedCapture], cameras: tuple[str, ...], anchors: tuple[str, ...],
-        config: TrainingConfig,
+        config: TrainingConfig, *, moves_images: bool = True,
     ) -> None:  # fmt: skip
         for capture in captures:
             if not len(capture.expression) or not len(capture.geometry):
@@ -73,6 +72,7 @@ class TrainingData:
         self.cameras = cameras
         self.anchor_names = anchors
         self.config = config
+        self.moves_images = moves_images
         self.users = min(config.users, len(captures))
         self.frames_per_user = min(config.frames_per_user, config.frames)
 
@@ -98,27 +98,49 @@ class TrainingData:
         config = self.config
         rng = np.random.default_rng([config.seed, 1, step])
         subjects = rng.choice(len(self.captures), self.users, replace=False)
-        frames, anchors, expression, gaze = [], [], [], []
-        for row in subjects:
-            capture = self.captures[row]
-            chosen = rng.choice(capture.frame_rows, self.frames_per_user, replace=False)
-            frames.append(capture.images[chosen])
-            anchors.append(capture.images[capture.rows_of(self.anchor_names)])
-            expression.append(capture.expression[chosen])
-            gaze.append(capture.gaze[chosen])
+        chosen = [self.captures[row] for row in subjects]
+        rows = [rng.choice(capture.frame_rows, self.frames_per_user, replace=False) for capture in chosen]
+        pairs = list(zip(chosen, rows, strict=True))
+        images = np.stack([capture.images[some] for capture, some in pairs])
+        held = np.stack([capture.images[capture.rows_of(self.anchor_names)] for capture in chosen])
         augment = Augmentation.draw(config, self.users, len(self.cameras), rng)
-        images = augment.mix(augment.apply(np.stack(frames)), rng)
+        if self.moves_images:
+            images, held = cutmix(augment.apply(images), config.cutmix_patches, rng), augment.apply(held)
         present = rng.uniform(size=(self.users, len(self.anchor_names))) >= config.anchor_dropout
         users = torch.arange(self.users).repeat_interleave(self.frames_per_user)
+        found = self._detections(rows, chosen, augment)
+        anchors = self._detections([c.rows_of(self.anchor_names) for c in chosen], chosen, augment)
+        meshes = [capture.exact_mesh[some] for capture, some in pairs if capture.exact_mesh is not None]
         return Batch(
-            FrameBatch(torch.from_numpy(images.reshape(-1, *images.shape[2:])), self.cameras, users),
-            AnchorSet(
-                torch.from_numpy(augment.apply(np.stack(anchors))), self.anchor_names, self.cameras,
-                torch.from_numpy(present),
+            FrameBatch(
+                torch.from_numpy(images.reshape(-1, *images.shape[2:])), self.cameras, users,
+                found and found.map(lambda value: value.flatten(0, 1)),
+                torch.from_numpy(np.concatenate(meshes)) if meshes else None,
             ),
-            Labels(torch.from_numpy(np.concatenate(expression)), torch.from_numpy(np.concatenate(gaze))),
+            AnchorSet(
+                torch.from_numpy(held), self.anchor_names, self.cameras, torch.from_numpy(present), anchors,
+                torch.from_numpy(np.stack([capture.geometry for capture in chosen])),
+            ),
+            Labels(
+                torch.from_numpy(np.concatenate([capture.expression[some] for capture, some in pairs])),
+                torch.from_numpy(np.concatenate([capture.gaze[some] for capture, some in pairs])),
+            ),
             torch.from_numpy(subjects.astype(np.int64)),
         )  # fmt: skip
+
+    def _detections(
+        self, rows: Sequence[np.ndarray], captures: Sequence[PackedCapture], augment: Augmentation
+    ) -> Detections | None:
+        """Keypoints [U, N, C, K] of some rows of U captures, moved as their images are."""
+        found = [capture.detections for capture in captures if capture.detections is not None]
+        if not found:
+            return None
+        points = np.stack([each.points[some].numpy() for each, some in zip(found, rows, strict=True)])
+        visible = torch.stack([each.visible[some] for each, some in zip(found, rows, strict=True)])
+        if self.moves_images:
+            side = self.config.size
+            points = np.stack([augment.move(points[:, n], side) for n in range(points.shape[1])], 1)
+        return Detections(torch.from_numpy(points.astype(np.float32)), visible)
 
     def batches(self, start: int, stop: int) -> Generator[tuple[int, Batch], None, None]:
         """Batches of steps `start` to `stop`, in order, prepared by threads a few steps ahead."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ufe_core.budgets import TrainingConfig
 from ufe_core.errors import ArtifactError, DataError, UfeError
+from ufe_core.inputs import prepared
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.interfaces.source import HMCSource
@@ -194,12 +195,13 @@ def seconds_beside(file: Path) -> float:
 
 def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
     """What a weights file says of the encoder inside, besides its training record."""
-    calibrator = recipe.calibrator
+    calibrator, detector = recipe.calibrator, recipe.detector
     return {
         "component": recipe.encoder.spec.id,
         "config": recipe.encoder.config.model_dump(mode="json"),
         "calibrator": calibrator
         and {"id": calibrator.spec.id, "config": calibrator.config.model_dump(mode="json")},
+        **({"detector": {"id": detector.spec.id, "config": detector.options()}} if detector else {}),
         "decoder": recipe.decoder.spec.id,
         "code_space": {"name": encoder.code_space.name, "size": encoder.code_space.size},
         "cameras": list(encoder.needs.cameras), "size": encoder.needs.size,
@@ -303,7 +305,11 @@ class _Run:
         captures = training_captures(
             self.recipe, source, subjects, self.decoder, self.store, self.tell, self._packed_anchors
         )
-        return TrainingData(captures, cameras, anchors, self.config)
+        captures = prepared(
+            captures, type(self.encoder), source, detector=self.recipe.detector, store=self.store, device=self.device,
+            progress=lambda done: self.tell(Progress("keypoints", done, len(captures), {})),
+        )  # fmt: skip
+        return TrainingData(captures, cameras, anchors, self.config, moves_images=not self.encoder.uses_rig)
 
 
 def training_captures(

@@ -14,7 +14,7 @@ from ufe_core.errors import ArtifactError, ConfigError, DataError, UfeError
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
-from ufe_core.training.avatars import resolve_decoder_recipe, trained_decoder
+from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.training.progress import Counter
 from ufe_core.weights import load_weights
 from ufe_synthetic.source import SyntheticSource
@@ -31,7 +31,7 @@ import torch
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
-from ufe_core.training.avatars import resolve_decoder_recipe, trained_decoder
+from ufe_core.training.components import resolve_component_recipe, trained_component
 
 root, overrides = sys.argv[1], eval(sys.argv[2])
 torch.set_num_threads(1)
@@ -42,8 +42,8 @@ def listener(progress):
         if progress.done == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
-recipe = resolve_decoder_recipe(catalogue(), "upm", budget="smoke", overrides={"training": overrides})
-trained_decoder(recipe, load_registry().splits["synthetic"].train, store=Store(root), device=torch.device("cpu"),
+recipe = resolve_component_recipe(catalogue(), "decoder", "upm", budget="smoke", overrides={"training": overrides})
+trained_component(recipe, load_registry().splits["synthetic"].train, store=Store(root), device=torch.device("cpu"),
                 fresh=True, listener=listener, checkpoint_every_s=0)
 """
 
@@ -55,12 +55,12 @@ def store(tmp_path_factory):
 
 def recipe(**training):
     overrides = {"training": {**QUICK, **training}}
-    return resolve_decoder_recipe(catalogue(), "upm", budget="smoke", overrides=overrides)
+    return resolve_component_recipe(catalogue(), "decoder", "upm", budget="smoke", overrides=overrides)
 
 
 def run(store, made=None, subjects=SPLIT.train, **options):
     told = Told()
-    done = trained_decoder(made or recipe(), subjects, store=store, device=CPU, listener=told, **options)
+    done = trained_component(made or recipe(), subjects, store=store, device=CPU, listener=told, **options)
     return done, told
 
 
@@ -153,7 +153,7 @@ def test_ctrl_c_ends_the_step_and_keeps_it(straight, store):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        trained_decoder(recipe(), SPLIT.train, store=store, device=CPU, fresh=True, listener=listener)
+        trained_component(recipe(), SPLIT.train, store=store, device=CPU, fresh=True, listener=listener)
     done, told = run(store)
     assert [(p.done, p.resumed_at) for p in told.of("train")] == [(4, 3), (5, 3)]
     assert beside(done) == straight[2]
@@ -169,7 +169,7 @@ def stopped_at(store, step):
             raise Stop
 
     with pytest.raises(Stop):
-        trained_decoder(
+        trained_component(
             recipe(), SPLIT.train, store=store, device=CPU, fresh=True, listener=listener, checkpoint_every_s=0
         )
     (checkpoint,) = (store.root / "training").glob("*/checkpoint.safetensors")
@@ -239,7 +239,7 @@ def test_a_source_without_domes_is_refused_in_one_line(monkeypatch, tmp_path):
 
 def test_a_decoder_that_learns_nothing_is_refused_in_one_line():
     with pytest.raises(ConfigError) as error:
-        resolve_decoder_recipe(catalogue(), "blendshape")
+        resolve_component_recipe(catalogue(), "decoder", "blendshape")
     assert str(error.value).startswith("Decoder 'ufe/blendshape' learns nothing: there is nothing to train.")
     assert "\n" not in str(error.value)
 
@@ -257,7 +257,7 @@ def test_a_decoder_that_learns_nothing_is_refused_in_one_line():
 )
 def test_a_wrong_option_is_refused_by_its_name(overrides, message):
     with pytest.raises(ConfigError) as error:
-        resolve_decoder_recipe(catalogue(), "upm", overrides=overrides)
+        resolve_component_recipe(catalogue(), "decoder", "upm", overrides=overrides)
     assert message in str(error.value)
 
 
@@ -268,13 +268,16 @@ def test_a_size_that_cannot_be_is_refused_before_anything_is_rendered(tmp_path):
 
 
 def test_presets_of_the_decoder_make_the_budgets():
-    smoke, paper = (resolve_decoder_recipe(catalogue(), "upm", budget=name).training for name in ("smoke", "paper"))
+    def options(name):
+        return resolve_component_recipe(catalogue(), "decoder", "upm", budget=name).training
+
+    smoke, paper = options("smoke"), options("paper")
     assert (smoke.uv, smoke.steps, smoke.people) == (64, 8, 4) and (paper.uv, paper.people) == (1024, 234)
     assert recipe(steps=3).training.steps == 3
 
 
 def test_what_decides_the_weights_is_in_the_key(monkeypatch):
-    from ufe_core.training import avatars
+    from ufe_core.training import components
 
     source = SyntheticSource(recipe().source.config)
     key = recipe().key(source, SPLIT.train[:2])
@@ -283,7 +286,7 @@ def test_what_decides_the_weights_is_in_the_key(monkeypatch):
         recipe(steps=6).key(source, SPLIT.train[:2]), recipe(uv=128).key(source, SPLIT.train[:2]),
         recipe().key(source, SPLIT.train[:1]), recipe().key(source, SPLIT.train[1::-1]),
     ]  # fmt: skip
-    monkeypatch.setattr(avatars, "code_fingerprint", lambda *names: "changed")
+    monkeypatch.setattr(components, "code_fingerprint", lambda *names: "changed")
     assert len({key, *others, recipe().key(source, SPLIT.train[:2])}) == 6
 
 

@@ -1,4 +1,4 @@
-"""Decoders trained on dome captures of training subjects (P§1.2): from the store if there, else now."""
+"""Decoders, detectors and whatever else is trained by itself: from the store if there, else now."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import cv2
 import torch
 from torch import Tensor
 
-from ufe_core.budgets import DomeTrainingConfig
+from ufe_core.budgets import ComponentTrainingConfig
 from ufe_core.config import build_config
-from ufe_core.errors import ArtifactError, ConfigError, DataError
-from ufe_core.interfaces.decoder import DecoderTraining
+from ufe_core.errors import ArtifactError, ConfigError
 from ufe_core.interfaces.source import HMCSource
-from ufe_core.packed_dome import PackedDome, pack_domes
+from ufe_core.interfaces.training import ComponentTraining
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import Chosen, choose, subjects_digest
 from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
@@ -26,71 +25,75 @@ from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.weights import load_weights, save_weights, sha256_file
 
-_CODE = ("ufe_core.training.avatars", "ufe_core.training.optimise", "ufe_core.packed_dome")
-_KINDS = ("source", "training")
+_CODE = ("ufe_core.training.components", "ufe_core.training.optimise", "ufe_core.packed_dome")
+_OWNERS = ("source", "training")
 
 
 @dataclass(frozen=True)
-class DecoderRecipe:
-    """Everything that decides a trained decoder, but the training subjects."""
+class ComponentRecipe:
+    """Everything that decides a component's weights, but the training subjects."""
 
     source: Chosen
-    decoder: Chosen
+    component: Chosen
     budget: str
-    training: DomeTrainingConfig
+    training: ComponentTrainingConfig
+
+    @property
+    def trained_by(self) -> type[ComponentTraining[Any, Any]]:
+        """How the component learns."""
+        found: type[ComponentTraining[Any, Any]] = self.component.spec.load().trained_by
+        return found
 
     def key(self, source: HMCSource[Any], subjects: Sequence[str]) -> str:
         """Store key of the weights that this recipe gives on these subjects."""
         return fingerprint({
-            "decoder": self.decoder.spec.id, "code": self.decoder.code, "loop": code_fingerprint(*_CODE),
-            "training": self.training.model_dump(mode="json"), "data": source.dome_fingerprint,
-            "subjects": list(subjects),
+            self.component.spec.kind: self.component.spec.id, "code": self.component.code,
+            "loop": code_fingerprint(*_CODE), "training": self.training.model_dump(mode="json"),
+            "data": self.trained_by.fingerprint(source), "subjects": list(subjects),
         })  # fmt: skip
 
 
 @dataclass(frozen=True)
-class TrainedDecoder:
-    """Weights of a decoder, and how they were made."""
+class TrainedComponent:
+    """Weights of a component, and how they were made."""
 
     path: Path
     sha256: str
     record: dict[str, Any]
 
 
-def resolve_decoder_recipe(
-    catalogue: Catalogue, decoder: str, *, source: str = "synthetic", budget: str = "cpu",
+def resolve_component_recipe(
+    catalogue: Catalogue, kind: str, name: str, *, source: str = "synthetic", budget: str = "cpu",
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
-) -> DecoderRecipe:  # fmt: skip
+) -> ComponentRecipe:  # fmt: skip
     """Turn names and `--set` overrides into a recipe.
 
     Raises:
         UnknownComponentError: a name is not registered.
-        ConfigError: the decoder learns nothing, or an option is unknown or its value not allowed.
+        ConfigError: the component learns nothing, or an option is unknown or its value not allowed.
     """
     extra = dict(overrides or {})
-    wrong = sorted(set(extra) - set(_KINDS))
+    wrong = sorted(set(extra) - set(_OWNERS))
     if wrong:
-        raise ConfigError(f"Training a decoder, --set knows {' and '.join(_KINDS)}; not {wrong[0]!r}.")
-    spec = catalogue.get("decoder", decoder)
+        raise ConfigError(f"Training a {kind}, --set knows {' and '.join(_OWNERS)}; not {wrong[0]!r}.")
+    spec = catalogue.get(kind, name)
     training = spec.load().trained_by
     if training is None:
-        raise ConfigError(
-            f"Decoder '{spec.id}' learns nothing: there is nothing to train. To train an encoder through it, give "
-            "--encoder too."
-        )
+        hint = " To train an encoder through it, give --encoder too." if kind == "decoder" else ""
+        raise ConfigError(f"{kind.capitalize()} '{spec.id}' learns nothing: there is nothing to train.{hint}")
     config = build_config(
         training.options, {**training.presets.get(budget, {}), **extra.get("training", {})}, owner="training"
     )
-    return DecoderRecipe(
+    return ComponentRecipe(
         choose(catalogue, "source", source, budget, extra.get("source", {})),
-        choose(catalogue, "decoder", decoder, budget, {}), budget, config,
+        choose(catalogue, kind, name, budget, {}), budget, config,
     )  # fmt: skip
 
 
-def trained_decoder(
-    recipe: DecoderRecipe, subjects: Sequence[str], *, store: Store, device: torch.device, fresh: bool = False,
+def trained_component(
+    recipe: ComponentRecipe, subjects: Sequence[str], *, store: Store, device: torch.device, fresh: bool = False,
     listener: Listener | None = None, checkpoint_every_s: float = CHECKPOINT_EVERY_S,
-) -> TrainedDecoder:  # fmt: skip
+) -> TrainedComponent:  # fmt: skip
     """The weights of a recipe: from the store if it was trained before, else trained now or trained on.
 
     A run that was killed goes on from its last checkpoint. As it goes, it writes pictures into
@@ -106,7 +109,7 @@ def trained_decoder(
         checkpoint_every_s: seconds between checkpoints.
 
     Raises:
-        DataError: a subject is held out by the registry, or a dome capture cannot train.
+        DataError: a subject is held out by the registry, or a capture cannot train.
         ArtifactError: the weights in the store are damaged, or it cannot be written.
     """
     source = recipe.source.spec.load()(recipe.source.config)
@@ -121,57 +124,53 @@ def trained_decoder(
             store.remove("weights", key)
             _train(recipe, source, subjects, store, key, device, listener, checkpoint_every_s)
     _, spec = load_weights(file)
-    return TrainedDecoder(file, sha256_file(file), {"seconds": seconds_beside(file), **spec["training"]})
+    return TrainedComponent(file, sha256_file(file), {"seconds": seconds_beside(file), **spec["training"]})
 
 
-def _train(recipe: DecoderRecipe, source: HMCSource[Any], subjects: Sequence[str], store: Store, key: str,
+def _train(recipe: ComponentRecipe, source: HMCSource[Any], subjects: Sequence[str], store: Store, key: str,
            device: torch.device, listener: Listener | None, checkpoint_every_s: float) -> None:  # fmt: skip
     tell: Listener = (lambda progress: None) if listener is None else listener
-    topology = source.dome(subjects[:1])[0].topology()
-    if topology is None:
-        raise DataError(f"The dome captures of '{recipe.source.spec.id}' bring no mesh topology: no decoder can train.")
     torch.manual_seed(recipe.training.seed)
-    training: DecoderTraining[Any] = recipe.decoder.spec.load().trained_by(recipe.training, topology)
-    count = Counter(lambda done: tell(Progress("domes", done, len(subjects), {})))
-    domes = pack_domes(source, subjects, training.request(), store=store, progress=count)
+    training = recipe.trained_by.begin(recipe.training, source, subjects)
+    count = Counter(lambda done: tell(Progress(training.stage, done, len(subjects), {})))
+    data = training.collect(source, subjects, store, count)
     training.to(device)
     folder = store.path("training", key)
     groups = [{"params": list(training.parameters()), "weight_decay": recipe.training.weight_decay}]
     optimisation = Optimisation(
-        training, groups, recipe.training, folder / "checkpoint.safetensors", component=recipe.decoder.spec.id,
+        training, groups, recipe.training, folder / "checkpoint.safetensors", component=recipe.component.spec.id,
         listener=tell,
     )  # fmt: skip
     if not optimisation.restore():
-        training.fit_statistics(domes)
+        training.fit_statistics(data)
     training.train()
     steps, every = recipe.training.steps, recipe.training.picture_every
 
     def draw(done: int) -> None:
         if done % every == 0 or done == steps:
-            _write_picture(folder / "pictures" / f"step_{done:06d}.png", training, domes)
+            training.eval()
+            _write_picture(folder / "pictures" / f"step_{done:06d}.png", training.picture(data))
+            training.train()
 
     def remaining() -> Generator[tuple[int, int], None, None]:
         for step in range(optimisation.step, steps):
             yield step, step
 
     def losses(step: int) -> dict[str, Tensor]:
-        return training.losses(domes, step)
+        return training.losses(data, step)
 
     optimisation.run(remaining(), losses, checkpoint_every_s=checkpoint_every_s, after=draw)
     _save(recipe, training, subjects, store, key, optimisation, device)
     store.remove("training", key)
 
 
-def _write_picture(path: Path, training: DecoderTraining[Any], domes: Sequence[PackedDome]) -> None:
-    training.eval()
-    image = training.picture(domes)
-    training.train()
+def _write_picture(path: Path, image: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
 
 
-def _save(recipe: DecoderRecipe, training: DecoderTraining[Any], subjects: Sequence[str], store: Store, key: str,
-          optimisation: Optimisation, device: torch.device) -> None:  # fmt: skip
+def _save(recipe: ComponentRecipe, training: ComponentTraining[Any, Any], subjects: Sequence[str], store: Store,
+          key: str, optimisation: Optimisation, device: torch.device) -> None:  # fmt: skip
     tensors, facts = training.weights()
     half = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     wrong = [name for name, value in half.items() if not bool(torch.isfinite(value).all())]
@@ -183,7 +182,7 @@ def _save(recipe: DecoderRecipe, training: DecoderTraining[Any], subjects: Seque
         "device": device.type, "torch": torch.__version__,
     }  # fmt: skip
     with store.building("weights", key) as folder:
-        spec = {"component": recipe.decoder.spec.id, "config": {}, **facts, "training": record}
+        spec = {"component": recipe.component.spec.id, "config": {}, **facts, "training": record}
         save_weights(folder / "weights.safetensors", half, spec)
         write_atomic(folder / "log.csv", optimisation.log_csv())
         write_atomic(folder / TIMING, json.dumps({"seconds": round(optimisation.seconds, 1)}).encode())

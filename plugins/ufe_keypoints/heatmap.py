@@ -1,0 +1,70 @@
+"""Detector `heatmap`: a network for each face region, shared by the left and the mirrored right cameras (P§2.3)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from ufe_core.errors import ArtifactError
+from ufe_core.interfaces.detector import KeypointDetector, KeypointNames
+from ufe_core.registry import packaged_file, released_component
+from ufe_core.types import Detections
+from ufe_core.weights import load_weights, sha256_file
+from ufe_keypoints.plugin import HeatmapConfig
+from ufe_keypoints.training import HeatmapTraining, Networks
+
+_ID = "ufe/heatmap"
+
+
+class HeatmapDetector(KeypointDetector[HeatmapConfig]):
+    """Cameras come as left eye, right eye, left mouth, right mouth, as in `univ`."""
+
+    code_modules = ("ufe_keypoints.heatmap", "ufe_keypoints.network", "ufe_keypoints.training")
+    trained_by: ClassVar = HeatmapTraining
+
+    def __init__(self, config: HeatmapConfig) -> None:
+        super().__init__(config)
+        path, sha256 = _weights_of(config)
+        tensors, spec = load_weights(path, sha256=sha256)
+        if spec["component"] != _ID:
+            raise ArtifactError(
+                f"{path} holds weights of {spec['component']!r}, not of '{_ID}'. "
+                "Name a file that 'ufe train --detector heatmap --out' wrote."
+            )
+        try:
+            self.size = int(spec["size"])
+            self.keypoints = tuple(
+                KeypointNames(one["camera"], tuple(one["names"]), tuple(one["vertices"]), tuple(one["pupils"]))
+                for one in spec["keypoints"]
+            )
+            self.networks = Networks([len(one.names) for one in self.keypoints], spec["widths"])
+            self.networks.load_state_dict({
+                name: value.float() if value.is_floating_point() else value for name, value in tensors.items()
+            })  # fmt: skip
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ArtifactError(f"{path} does not fit '{_ID}': {str(error).splitlines()[-1]}") from error
+        self.eval()
+
+    @classmethod
+    def weights_sha256(cls, config: HeatmapConfig) -> str:
+        path, sha256 = _weights_of(config)
+        return sha256 or sha256_file(path)
+
+    def train(self, mode: bool = True) -> HeatmapDetector:
+        """It stays as it was trained, whatever it is part of."""
+        super().train(False)
+        return self
+
+    def _detect(self, images: Tensor) -> Detections:
+        points, seen = self.networks(images)[:2]
+        return Detections(points, seen.sigmoid())
+
+
+def _weights_of(config: HeatmapConfig) -> tuple[Path, str | None]:
+    """The file to load, and what it must hash to where that is known."""
+    if config.weights != "released":
+        return Path(config.weights).expanduser(), None
+    released = released_component("detector", _ID)
+    return packaged_file(released.file), released.sha256

@@ -1,0 +1,99 @@
+"""The network of one face region: an hourglass whose maps say where each keypoint is, and whether it is seen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Found(NamedTuple):
+    """Of K keypoints in B images of side S.
+
+    `points` float32 [B, K, 2], pixels (x, y); `seen` float32 [B, K], logits; `heat` float32 [B, K, S / 2, S / 2],
+    logarithms of each point's distribution over the cells of the map.
+    """
+
+    points: Tensor
+    seen: Tensor
+    heat: Tensor
+
+
+class HeatmapNetwork(nn.Module):
+    """An image float32 [B, 1, S, S], standardised, to `Found`.
+
+    Down to S / 16 and up again to S / 2 with skips; a 1 x 1 convolution makes a map a keypoint. A point is the mean
+    place under its map (soft-argmax); whether it is seen is told by the features at that place.
+
+    Args:
+        count: K.
+        widths: channels at S / 2, S / 4, S / 8, S / 16.
+    """
+
+    def __init__(self, count: int, widths: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        a, b, c, d = widths
+        self.down = nn.ModuleList([
+            nn.Sequential(_conv(1, a, stride=2), _Residual(a)),
+            nn.Sequential(_conv(a, b, stride=2), _Residual(b)),
+            nn.Sequential(_conv(b, c, stride=2), _Residual(c)),
+            nn.Sequential(_conv(c, d, stride=2), _Residual(d)),
+        ])  # fmt: skip
+        self.up = nn.ModuleList([_Up(d, c), _Up(c, b), _Up(b, a)])
+        self.heat = nn.Conv2d(a, count, 1)
+        self.seen = nn.Parameter(torch.zeros(count, a))
+        self.seen_bias = nn.Parameter(torch.zeros(count))
+
+    def forward(self, images: Tensor) -> Found:
+        levels = [images]
+        for stage in self.down:
+            levels.append(stage(levels[-1]))
+        x = levels[-1]
+        for stage, skip in zip(self.up, reversed(levels[1:-1]), strict=True):
+            x = stage(x, skip)
+        heat = self.heat(x).float().flatten(2).log_softmax(-1)
+        share = heat.exp()
+        points = soft_argmax(share, x.shape[-1]) * (images.shape[-1] / x.shape[-1])
+        there = torch.einsum("bkn,bcn->bkc", share, x.float().flatten(2))
+        seen = (there * self.seen).sum(-1) + self.seen_bias
+        return Found(points, seen, heat.unflatten(2, x.shape[-2:]))
+
+
+def soft_argmax(share: Tensor, side: int) -> Tensor:
+    """Mean place (x, y) in cells, [B, K, 2], of distributions [B, K, side * side] over a map; centres are at .5."""
+    centres = torch.arange(side, device=share.device, dtype=share.dtype) + 0.5
+    grid = share.unflatten(2, (side, side))
+    return torch.stack([(grid.sum(2) * centres).sum(-1), (grid.sum(3) * centres).sum(-1)], -1)
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = _conv(channels, channels), _conv(channels, channels, act=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.relu(x + self.second(self.first(x)))
+
+
+class _Up(nn.Module):
+    """Doubles the side, adds the map of before, and mixes both."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.narrow, self.skip = nn.Conv2d(inputs, outputs, 1), nn.Conv2d(outputs, outputs, 1)
+        self.mix = _conv(outputs, outputs)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        doubled = functional.interpolate(self.narrow(x), scale_factor=2, mode="bilinear", align_corners=False)
+        mixed: Tensor = self.mix(doubled + self.skip(skip))
+        return mixed
+
+
+def _conv(inputs: int, outputs: int, *, stride: int = 1, act: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if act else nn.Sequential(*layers)

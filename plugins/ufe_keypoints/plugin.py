@@ -1,0 +1,29 @@
+"""Registers the keypoint detector. Every `ufe` command imports this file: no torch here."""
+
+from collections.abc import Callable
+
+from pydantic import Field
+
+from ufe_core import ComponentConfig, ComponentSpec, hookimpl
+
+
+class HeatmapConfig(ComponentConfig):
+    """Which detector `heatmap` is."""
+
+    weights: str = Field("released", description="'released', or a file of `ufe train --detector heatmap --out`")
+
+
+@hookimpl
+def register_components(register: Callable[[ComponentSpec], None]) -> None:
+    """Announce the detector."""
+    register(
+        ComponentSpec(
+            interface=1,
+            kind="detector",
+            id="ufe/heatmap",
+            target="ufe_keypoints.heatmap:HeatmapDetector",
+            config=HeatmapConfig,
+            summary="96 keypoints a view by heatmaps: positions by soft-argmax, and whether each is seen",
+            reference="P§6.6, P§10",
+        )
+    )

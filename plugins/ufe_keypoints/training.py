@@ -1,0 +1,213 @@
+"""How `heatmap` learns: from the simulator's exact keypoints of training people (P§13.4, O37)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ufe_core.budgets import AugmentationConfig, ComponentTrainingConfig
+from ufe_core.errors import DataError
+from ufe_core.interfaces.detector import KeypointNames
+from ufe_core.interfaces.source import HMCSource
+from ufe_core.interfaces.training import ComponentTraining
+from ufe_core.packed import PackedCapture, PackRequest, pack
+from ufe_core.store import Store
+from ufe_core.training.augment import Augmentation
+from ufe_keypoints.network import Found, HeatmapNetwork
+
+REGIONS = ("upper", "lower")
+_SPREAD_CELLS = 1.0  # deviation of the target distributions
+_STATISTICS_FRAMES = 4
+_SHOWN, _SHOWN_PX = 6, 192
+
+
+class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
+    """How the detector is trained; `size` and `width` say how large it is."""
+
+    size: int = Field(192, ge=32, le=400, description="Side of the images that it looks at, pixels")
+    width: int = Field(32, ge=8, le=256, description="Channels of the finest maps; 2, 3 and 4 times as many below")
+    batch: int = Field(32, ge=1, description="People in a batch, one frame of each")
+    heat: float = Field(0.05, ge=0, description="Weight of the maps' cross-entropy with Gaussians")
+    seen: float = Field(1.0, ge=0, description="Weight of the cross-entropy of what is seen")
+    hidden: float = Field(0.3, ge=0, le=1, description="Weight of points that are hidden, beside those that are seen")
+
+
+class Networks(nn.Module):
+    """The networks of both regions; `forward` takes all cameras, mirrors the right ones, and puts them together.
+
+    Args:
+        counts: keypoints of each camera; the two of a region have as many.
+        widths: of `HeatmapNetwork`.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, counts: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__()
+        if len(counts) != 4 or counts[0] != counts[1] or counts[2] != counts[3]:
+            raise ValueError(f"'heatmap' needs 4 tracking cameras, two a region; found keypoints {list(counts)}")
+        a, b, c, d = widths
+        self.regions = nn.ModuleDict(
+            {region: HeatmapNetwork(counts[2 * k], (a, b, c, d)) for k, region in enumerate(REGIONS)}
+        )
+        self.register_buffer("mean", torch.full((2,), 0.5))
+        self.register_buffer("deviation", torch.full((2,), 0.25))
+
+    def forward(self, images: Tensor) -> Found:
+        """`Found` [B, 4, ...] of images float32 [B, 4, S, S] in [0, 1]; maps of right cameras stay mirrored."""
+        side = images.shape[-1]
+        parts = []
+        for k, network in enumerate(self.regions.values()):
+            pair = (images[:, 2 * k : 2 * k + 2] - self.mean[k]) / self.deviation[k]
+            both = torch.stack([pair[:, 0], pair[:, 1].flip(-1)], 1).flatten(0, 1)[:, None]
+            found: Found = network(both.contiguous(memory_format=torch.channels_last))
+            parts.append(Found(*(value.unflatten(0, (len(images), 2)) for value in found)))
+        points, seen, heat = (torch.cat(values, 1) for values in zip(*parts, strict=True))
+        return Found(mirrored(points, side), seen, heat)
+
+
+def mirrored(points: Tensor, side: int) -> Tensor:
+    """Points [B, 4, K, 2] with those of right cameras taken into the mirrored image, or back."""
+    across = torch.stack([side - points[:, 1::2, :, 0], points[:, 1::2, :, 1]], -1)
+    return torch.stack([points[:, 0::2], across], 2).flatten(1, 2)
+
+
+class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
+    """Every step draws people and a frame of each, moves the images, and compares points, maps and visibility."""
+
+    options = HeatmapTrainingConfig
+    presets: ClassVar = {
+        "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "size": 64, "width": 8, "batch": 4,
+                  "picture_every": 4},
+        "cpu": {"frames": 16, "steps": 3000, "warmup": 100, "size": 64, "width": 24, "learning_rate": 3e-3,
+                "rotation_deg": 5.0, "scale": 1.05, "shift": 0.02, "gain": 0.1},
+        "gpu": {"frames": 128, "steps": 12_000, "warmup": 300, "size": 192, "batch": 64, "learning_rate": 3e-3,
+                "shift": 0.02, "gain": 0.1},
+        "paper": {"frames": 512, "size": 192, "width": 64, "batch": 64},
+    }  # fmt: skip
+
+    def __init__(self, config: HeatmapTrainingConfig, keypoints: Sequence[KeypointNames]) -> None:
+        super().__init__()
+        self.config, self.keypoints = config, tuple(keypoints)
+        self.networks = Networks([len(one.names) for one in keypoints], self._widths)
+        self.networks.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def begin(cls, config: HeatmapTrainingConfig, source: HMCSource[Any], subjects: Sequence[str]) -> HeatmapTraining:
+        capture = source.captures(subjects[:1])[0]
+        keypoints = []
+        for camera in capture.cameras:
+            if camera.role != "tracking":
+                continue
+            points = capture.keypoint_set(camera)
+            if points is None:
+                raise DataError(f"Capture {capture.id!r} has no keypoints: no detector can learn from this source.")
+            vertices = tuple(int(vertex) for vertex in points.vertices)
+            keypoints.append(KeypointNames(camera.name, points.names, vertices, points.pupils))
+        return cls(config, keypoints)
+
+    def collect(
+        self, source: HMCSource[Any], subjects: Sequence[str], store: Store, progress: Callable[[str], None]
+    ) -> list[PackedCapture]:
+        cameras = tuple(one.camera for one in self.keypoints)
+        request = PackRequest(self.config.frames, self.config.size, cameras, (), extras=("keypoints",))
+        return pack(source, subjects, request, store=store, progress=progress)
+
+    def fit_statistics(self, data: Sequence[PackedCapture]) -> None:
+        """Mean and deviation of the grey levels of each region."""
+        regions = np.concatenate([capture.images[:_STATISTICS_FRAMES] for capture in data]) / np.float32(255)
+        pairs = torch.from_numpy(regions).unflatten(1, (2, 2))
+        self.networks.mean.copy_(pairs.mean((0, 2, 3, 4)))
+        self.networks.deviation.copy_(pairs.transpose(0, 1).flatten(1).std(1))
+
+    def losses(self, data: Sequence[PackedCapture], step: int) -> dict[str, Tensor]:
+        config = self.config
+        rng = np.random.default_rng([config.seed, 3, step])
+        people = rng.choice(len(data), min(config.batch, len(data)), replace=False)
+        rows = rng.integers(config.frames, size=len(people))
+        images, points, seen = (self._placed(values) for values in _drawn(data, people, rows, config, rng))
+        found: Found = self.networks(images.float() / 255)
+        side = config.size
+        inside = ((points >= 0) & (points < side)).all(-1)
+        weight = torch.where(seen, 1.0, config.hidden) * inside
+        away = torch.linalg.vector_norm(found.points - points, dim=-1) * (_SHOWN_PX / side)
+        cells = mirrored(points, side) * (found.heat.shape[-1] / side)
+        terms = {
+            "points": (away * weight).sum() / weight.sum(),
+            "heat": (_cross_entropy(found.heat, cells) * weight).sum() / weight.sum(),
+            "seen": functional.binary_cross_entropy_with_logits(found.seen, seen.float()),
+        }
+        total = terms["points"] + config.heat * terms["heat"] + config.seen * terms["seen"]
+        return {**terms, "total": total}
+
+    @torch.no_grad()
+    def picture(self, data: Sequence[PackedCapture]) -> np.ndarray:
+        """What it finds on the last people: green where it believes that a point is seen, red where not."""
+        rows = []
+        for number, capture in enumerate(data[-_SHOWN:]):
+            images = self._placed(np.array(capture.images[number % self.config.frames])[None])
+            found: Found = self.networks(images.float() / 255)
+            values = (images[0], found.points[0], found.seen[0] > 0)
+            rows.append(overlay(*(value.cpu().numpy() for value in values)))
+        return np.concatenate(rows)
+
+    def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The networks, their sizes, and which vertices the keypoints are."""
+        keypoints = [
+            {"camera": one.camera, "names": one.names, "vertices": one.vertices, "pupils": one.pupils}
+            for one in self.keypoints
+        ]
+        facts = {"size": self.config.size, "widths": self._widths, "keypoints": keypoints}
+        return self.networks.state_dict(), facts
+
+    @property
+    def _widths(self) -> list[int]:
+        return [self.config.width * factor for factor in (1, 2, 3, 4)]
+
+    def _placed(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self.networks.mean.device)
+
+
+def _drawn(
+    data: Sequence[PackedCapture], people: np.ndarray, rows: np.ndarray, config: HeatmapTrainingConfig,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+    """Images uint8 [B, C, S, S], moved at random, keypoints moved with them, and which are seen then."""
+    pairs = [(data[k], row) for k, row in zip(people, rows, strict=True)]
+    images = np.stack([capture.images[row] for capture, row in pairs])
+    points = np.stack([capture.extras["keypoints"][row] for capture, row in pairs])
+    seen = np.stack([capture.extras["visible"][row] for capture, row in pairs])
+    moved = Augmentation.draw(config, len(people), images.shape[1], rng)
+    images, points = moved.apply(images[:, None])[:, 0], moved.move(points, images.shape[-1])
+    inside = ((points >= 0) & (points < images.shape[-1])).all(-1)
+    return images, points.astype(np.float32), seen & inside
+
+
+def _cross_entropy(heat: Tensor, cells: Tensor) -> Tensor:
+    """Of logarithms of distributions [B, C, K, H, W] with Gaussians about points [B, C, K, 2] in cells."""
+    centres = torch.arange(heat.shape[-1], device=heat.device) + 0.5
+    across = (-((cells[..., None] - centres) ** 2) / (2 * _SPREAD_CELLS**2)).softmax(-1)  # [B, C, K, 2, side]
+    by_row = torch.einsum("bckhw,bckw->bckh", heat, across[..., 0, :])
+    return -(by_row * across[..., 1, :]).sum(-1)
+
+
+def overlay(images: np.ndarray, points: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Images [C, S, S] side by side with their points [C, K, 2]: uint8 [H, C H, 3]; green where `seen`, else red."""
+    tiles = []
+    for image, places, visible in zip(images, points, seen, strict=True):
+        side = max(_SHOWN_PX, len(image))
+        tile = cv2.cvtColor(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), cv2.COLOR_GRAY2RGB)
+        scale = side / len(image)
+        for (x, y), there in zip(places * scale, visible, strict=True):
+            colour = (60, 220, 90) if there else (230, 60, 60)
+            cv2.circle(tile, (round(float(x) * 8 - 4), round(float(y) * 8 - 4)), 12, colour, -1, cv2.LINE_AA, 3)
+        tiles.append(tile)
+    return np.concatenate(tiles, 1)

@@ -1,0 +1,116 @@
+"""What encoders are given besides images: keypoints that a detector found, and exact meshes for hypothetical rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ufe_core.errors import ArtifactError, DataError
+from ufe_core.interfaces.encoder import Encoder
+from ufe_core.interfaces.source import HMCSource
+from ufe_core.packed import PackedCapture
+from ufe_core.store import Store, fingerprint
+from ufe_core.types import Detections
+from ufe_core.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from ufe_core.recipe import Chosen
+
+_AT_A_TIME = 64
+
+
+def prepared(
+    captures: Sequence[PackedCapture], encoder: type[Encoder[Any]], source: HMCSource[Any], *,
+    detector: Chosen | None, store: Store, device: torch.device, progress: Callable[[int], None] | None = None,
+) -> list[PackedCapture]:  # fmt: skip
+    """Packed captures with what an encoder declares as its inputs.
+
+    Args:
+        captures: of session 0.
+        encoder: the class, which declares them.
+        source: where the captures come from, which knows exact meshes.
+        detector: who finds keypoints, where they are asked for; what it finds is kept in the store.
+        store: where detections are kept.
+        device: where the detector computes.
+        progress: called with the number of captures whose keypoints are found.
+
+    Raises:
+        DataError: keypoints are asked for and there is no detector, it looks through other cameras, or a capture has
+            no exact mesh.
+    """
+    made = list(captures)
+    if "keypoints" in encoder.inputs:
+        if detector is None:
+            raise DataError(f"{encoder.__name__} needs keypoints, and there is no detector.")
+        made = _detected(made, detector, store, device, progress)
+    if "exact_mesh" in encoder.inputs:
+        made = [replace(capture, exact_mesh=_exact_mesh(capture, source)) for capture in made]
+    return made
+
+
+def _exact_mesh(capture: PackedCapture, source: HMCSource[Any]) -> np.ndarray:
+    (live,) = source.captures([capture.subject])
+    found = live.geometry(capture.frames)
+    if found is None:
+        raise DataError(
+            f"Capture {capture.capture!r} has no exact mesh: this encoder can only be tried where there is."
+        )
+    return np.ascontiguousarray(found, np.float32)
+
+
+def _detected(
+    captures: Sequence[PackedCapture], chosen: Chosen, store: Store, device: torch.device,
+    progress: Callable[[int], None] | None,
+) -> list[PackedCapture]:  # fmt: skip
+    made_by = chosen.describe()
+    keys = [fingerprint({"detector": made_by, "capture": capture.sha256}) for capture in captures]
+    detector: Any = None
+    found = []
+    for done, (capture, key) in enumerate(zip(captures, keys, strict=True), 1):
+        detections = _kept(store, key)
+        if detections is None:
+            detector = detector or chosen.spec.load()(chosen.config).to(device)
+            names = tuple(camera.name for camera in capture.cameras)
+            if names != detector.cameras:
+                raise DataError(
+                    f"Detector '{chosen.spec.id}' looks through {', '.join(detector.cameras)}; capture "
+                    f"{capture.capture!r} was packed with {', '.join(names)}."
+                )
+            detections = _detect(capture, detector, device)
+            _keep(store, key, detections)
+        found.append(replace(capture, detections=detections))
+        if progress:
+            progress(done)
+    return found
+
+
+def _detect(capture: PackedCapture, detector: Any, device: torch.device) -> Detections:
+    parts = []
+    for start in range(0, len(capture.images), _AT_A_TIME):
+        images = torch.from_numpy(np.array(capture.images[start : start + _AT_A_TIME]))
+        parts.append(detector.detect(images.to(device)).map(lambda value: value.cpu()))
+    return Detections(torch.cat([part.points for part in parts]), torch.cat([part.visible for part in parts]))
+
+
+def _kept(store: Store, key: str) -> Detections | None:
+    file = store.path("detections", key) / "keypoints.safetensors"
+    if not file.is_file():
+        return None
+    try:
+        tensors = load_weights(file)[0]
+        return Detections(tensors["points"], tensors["visible"])
+    except ArtifactError:  # they are found again and written over
+        store.remove("detections", key)
+        return None
+
+
+def _keep(store: Store, key: str, found: Detections) -> None:
+    with store.lock("detections", key):
+        if not store.has("detections", key):
+            with store.building("detections", key) as folder:
+                tensors = {"points": found.points.contiguous(), "visible": found.visible.contiguous()}
+                save_weights(folder / "keypoints.safetensors", tensors, {"component": "ufe/detections", "config": {}})

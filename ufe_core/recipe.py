@@ -122,6 +122,8 @@ class Recipe:
             from ufe_core.interfaces.calibrator import CalibratorFactory
 
             context["calibrator"] = CalibratorFactory(self.calibrator.spec.load(), self.calibrator.config)
+        if self.detector is not None:
+            context["keypoints"] = self.detector.spec.load()(self.detector.config).keypoints
         if factory.uses_rig:
             source = self.make_source()
             (capture,) = source.captures(source.subjects()[:1])

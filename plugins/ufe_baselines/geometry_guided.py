@@ -1,0 +1,58 @@
+"""Geometry-guided (Song et al. 2018): an image network that is shown heat maps of facial landmarks.
+
+Original: "Geometry guided adversarial facial expression synthesis" controls a face generator with landmark heat maps,
+concatenated with the image as more input channels, so that geometry guides what convolutions see.
+
+Kept: heat maps of detected landmarks, Gaussians about each, stacked with the raw image as input channels.
+
+Changed: it regresses (e, g) in place of an image (P§10), by the same backbone as the universal encoder without anchors
+(P§13.8, O61). The 96 landmarks of a view are drawn into one map for each part of the face (lids, brow, lips ...), not
+into 96, which would make the first layer the whole cost; hidden ones fade with the detector's confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ufe_baselines.keypoint_maps import drawn, groups_of
+from ufe_baselines.plugin import GeometryGuidedConfig
+from ufe_baselines.regressor import Pooled, Regressor, by_side, mirrored_images, mirrored_points
+from ufe_core.interfaces.detector import KeypointNames
+from ufe_core.interfaces.encoder import EncoderNeeds
+from ufe_core.types import CodeSpace, FrameBatch
+
+
+class GeometryGuidedEncoder(Regressor[GeometryGuidedConfig]):
+    """A backbone for each face region on an image and its heat maps; see the module."""
+
+    code_modules = ("ufe_baselines.geometry_guided", "ufe_baselines.keypoint_maps", "ufe_baselines.regressor")
+    inputs = ("images", "keypoints")
+
+    def __init__(
+        self, config: GeometryGuidedConfig, *, needs: EncoderNeeds, code_space: CodeSpace,
+        keypoints: tuple[KeypointNames, ...],
+    ) -> None:  # fmt: skip
+        super().__init__(config, needs=needs, code_space=code_space)
+        self.groups = [groups_of(keypoints[2 * region].names) for region in range(2)]
+        networks = [
+            Pooled(config.backbone, config.backbone_options, inputs=1 + len(groups), cells=config.cells)
+            for groups in self.groups
+        ]
+        self.regions = nn.ModuleList(networks)
+        count = 2 * networks[0].features
+        self.read_out(count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
+
+    def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        assert frames.keypoints is not None
+        side = frames.images.shape[-1]
+        images = by_side(mirrored_images(self.standardised(frames.images)))
+        found = mirrored_points(frames.keypoints, side)
+        points, visible = by_side(found.points), by_side(found.visible)
+        made = []
+        for k, network in enumerate(self.regions):
+            maps = drawn(points[k], visible[k], self.groups[k], side, spread=self.config.spread * side)
+            made.append(network(torch.cat([images[k][:, None], maps], 1)).view(len(frames.images), -1))
+        return made[0], made[1]

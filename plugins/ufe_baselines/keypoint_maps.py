@@ -1,0 +1,38 @@
+"""Keypoints by parts of the face, and drawn into maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def groups_of(names: Sequence[str]) -> list[list[int]]:
+    """Indices of keypoints by the part of the face that their names tell: `lid_00` and `lid_01` are one group.
+
+    Both pupils are groups of their own.
+    """
+    parts: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        stem, _, number = name.rpartition("_")
+        parts.setdefault(stem if number.isdigit() else name, []).append(k)
+    return list(parts.values())
+
+
+def drawn(points: Tensor, visible: Tensor, groups: Sequence[Sequence[int]], side: int, *, spread: float) -> Tensor:
+    """Gaussian heat maps float32 [B, G, side, side], one for each group of keypoints.
+
+    Args:
+        points: float32 [B, K, 2], pixels.
+        visible: float32 [B, K]: how strong each is.
+        groups: indices of K.
+        side: of the maps, pixels.
+        spread: deviation of the Gaussians, pixels.
+    """
+    centres = torch.arange(side, device=points.device) + 0.5
+    across, down = (torch.exp(-((points[..., k, None] - centres) ** 2) / (2 * spread**2)) for k in range(2))
+    maps = [
+        torch.einsum("bkh,bkw->bhw", down[:, group] * visible[:, group, None], across[:, group]) for group in groups
+    ]
+    return torch.stack(maps, 1).clamp_max(1.0)

@@ -1,0 +1,43 @@
+"""NeckNet (Chen et al. 2021): raw images to coefficients by a deep plain ResNet.
+
+Original: NeckFace looks up at the chin from two infrared cameras on a necklace. Each image goes through a ResNet-34,
+the features are joined, and fully connected layers regress facial parameters. No reference and no calibration.
+
+Kept: the network's shape, a ResNet-34 and fully connected layers at once on raw infrared images, one pass.
+
+Changed, because there are four cameras of two face regions here and not two of one: a network for each region, shared
+by the left and the mirrored right image; features of all four are joined. It regresses (e, g), through the losses that
+every row shares (P§10). Reported as "NeckNet-style" (P§13.8, O62).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ufe_baselines.plugin import NeckNetConfig
+from ufe_baselines.regressor import Pooled, Regressor, by_side, mirrored_images
+from ufe_core.interfaces.encoder import EncoderNeeds
+from ufe_core.types import CodeSpace, FrameBatch
+
+
+class NeckNetEncoder(Regressor[NeckNetConfig]):
+    """A ResNet for each face region; see the module."""
+
+    code_modules = ("ufe_baselines.necknet", "ufe_baselines.regressor")
+
+    def __init__(self, config: NeckNetConfig, *, needs: EncoderNeeds, code_space: CodeSpace) -> None:
+        super().__init__(config, needs=needs, code_space=code_space)
+        networks = [Pooled(config.backbone, config.backbone_options, inputs=1, cells=config.cells) for _ in range(2)]
+        self.regions = nn.ModuleList(networks)
+        count = 2 * networks[0].features
+        self.read_out(count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
+
+    def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        images = by_side(mirrored_images(self.standardised(frames.images)))
+        upper, lower = (
+            network(some[:, None]).view(len(frames.images), -1)
+            for network, some in zip(self.regions, images, strict=True)
+        )
+        return upper, lower

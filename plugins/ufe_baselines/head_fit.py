@@ -13,6 +13,7 @@ from ufe_core.head import EYE_LEFT, EYE_RIGHT, load_head
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.types import CameraSpec, Detections
 
+_STEEPEST = 0.2  # depth over distance from the optical axis: beyond 79 degrees no headset camera sees a face
 _STEP_MM = 1e-3  # of the differences that tell how pixels move with points
 _OUTLIER = 3.0  # a residual of so many deviations counts half
 _ACTION, _ACTION_MOST = 0.4, 1.2  # deviation of an action's activation before anything is seen, and its bound
@@ -96,9 +97,9 @@ class HeadFit(nn.Module):
             hessian = torch.diag_embed(spread**-2)
             slope = (state - start) / spread**2
             for c, points in enumerate(parts):
-                away, jacobian = points.residuals(state, found.points[:, c].to(double))
+                away, jacobian, usable = points.residuals(state, found.points[:, c].to(double))
                 square = away.square().sum(-1) / self.noise_px**2
-                weight = found.visible[:, c].to(double) / (1 + square / _OUTLIER**2) / self.noise_px**2
+                weight = usable * found.visible[:, c] / (1 + square / _OUTLIER**2) / self.noise_px**2
                 weighed = jacobian * weight[..., None, None]
                 flat = jacobian.flatten(1, 2)
                 hessian = hessian + weighed.flatten(1, 2).transpose(1, 2) @ flat
@@ -132,8 +133,8 @@ class _Points:
         self.actions = fit.actions[:, rows].to(neutral.dtype)
         self.pupils, self.centres, self.radius = pupils, centres[:, pupils], radius[:, pupils]
 
-    def residuals(self, state: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [B, K, 2] from points found to those of the state, and the derivative [B, K, 2, P]."""
+    def residuals(self, state: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, K, 2] from points found to those of the state, their derivative [B, K, 2, P], and which count."""
         n = self.actions.shape[0]
         pose, actions, angles = state.split([POSE, n, GAZE], 1)
         skin = self.resting + torch.einsum("ba,akx->bkx", actions, self.actions)
@@ -151,12 +152,12 @@ class _Points:
             of_angles = torch.cat([of_angles, turned], 2)
         rotation = rotation_of(pose[:, :3])
         at = points @ rotation.transpose(1, 2)
-        pixels, of_points = self.lens.seen(at + pose[:, None, 3:])
+        pixels, of_points, usable = self.lens.seen(at + pose[:, None, 3:])
         of_turn = torch.stack([torch.linalg.cross(axis.expand_as(at), at) for axis in torch.eye(3).to(at)], 1)
         of_shift = torch.eye(3).to(at)[:, None].expand(len(state), 3, at.shape[1], 3)
         inner = torch.cat([of_actions, of_angles], 1) @ rotation[:, None].transpose(2, 3)
         moves = torch.cat([of_turn, of_shift, inner], 1)  # [B, P, K, 3]
-        return pixels - found, torch.einsum("bkij,bpkj->bkip", of_points, moves)
+        return pixels - found, torch.einsum("bkij,bpkj->bkip", of_points, moves), usable
 
 
 @dataclass(frozen=True)
@@ -178,12 +179,17 @@ class _Lens:
         distortion = tuple(float(k) for k in camera.distortion)
         return cls(camera.model == "fisheye", rotation, translation, intrinsics, distortion)
 
-    def seen(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Pixels [B, K, 2] of head points [B, K, 3] and their derivative [B, K, 2, 3]."""
+    def seen(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Pixels [B, K, 2] of head points [B, K, 3], their derivative [B, K, 2, 3], and which are well in view.
+
+        Others tell nothing: beside the camera a point is anywhere, and moves without bounds.
+        """
         at = points @ self.rotation.T + self.translation
         steps = _STEP_MM * torch.eye(3).to(at)
         slope = [(self._project(at + step) - self._project(at - step)) / (2 * _STEP_MM) for step in steps]
-        return self._project(at), torch.stack(slope, -1) @ self.rotation
+        in_view = at[..., 2] > _STEEPEST * at[..., :2].norm(dim=-1)
+        of_points = torch.stack(slope, -1) @ self.rotation
+        return self._project(at), torch.where(in_view[..., None, None], of_points, 0.0), in_view
 
     def _project(self, at: Tensor) -> Tensor:
         x, y, z = at.unbind(-1)

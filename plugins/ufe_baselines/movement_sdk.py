@@ -14,6 +14,7 @@ features, as the original's eye tracking is a service of its own. Reported as "S
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class MovementSdkEncoder(Regressor[MovementSdkConfig]):
         super().__init__(config, needs=needs, code_space=code_space)
         widths = (4, *(config.width * factor for factor in (1, 2, 4, 4)))
         layers: list[nn.Module] = []
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in pairwise(widths):
             layers += [nn.Conv2d(before, after, 3, 2, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten(1))
         features = 4 * widths[-1]

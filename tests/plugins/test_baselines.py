@@ -1,0 +1,284 @@
+"""The methods that the paper compares with: what each looks at, what it leaves alone, and that all of it learns."""
+
+import numpy as np
+import pytest
+import torch
+
+from ufe_baselines.fomm import DenseMotion, first_order, sparse_fields
+from ufe_baselines.keypoint_maps import drawn, groups_of
+from ufe_baselines.movement_sdk import ACTIVATIONS
+from ufe_core.errors import ConfigError, ContractError
+from ufe_core.head import load_head
+from ufe_core.interfaces.detector import KeypointNames
+from ufe_core.interfaces.encoder import EncoderNeeds
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import choose
+from ufe_core.types import AnchorSet, CodeSpace, Detections, FrameBatch
+
+CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
+SIZE, CODES = 64, 9
+ALL = ("geometry_guided", "flnet", "fomm", "necknet", "movement_sdk", "mesh_tracking", "mesh_tracking_gt")
+WITH_KEYPOINTS = ("geometry_guided", "flnet", "fomm", "mesh_tracking")
+WITH_REFERENCE = ("flnet", "fomm")
+
+
+@pytest.fixture(scope="module")
+def capture(synthetic):
+    return synthetic.captures(["S002"])[0]
+
+
+@pytest.fixture(scope="module")
+def rig(capture):
+    return tuple(capture.camera(name).resized(SIZE, SIZE) for name in CAMERAS)
+
+
+@pytest.fixture(scope="module")
+def keypoints(capture):
+    sets = [(name, capture.keypoint_set(capture.camera(name))) for name in CAMERAS]
+    return tuple(KeypointNames(name, one.names, tuple(map(int, one.vertices)), one.pupils) for name, one in sets)
+
+
+@pytest.fixture
+def make(keypoints, rig):
+    def encoder(name, anchors=("jaw_open", "neutral"), **options):
+        torch.manual_seed(0)
+        chosen = choose(catalogue(), "encoder", name, "smoke", options)
+        factory = chosen.spec.load()
+        context = {"keypoints": keypoints} if "keypoints" in factory.inputs else {}
+        context |= {"rig": rig} if factory.uses_rig else {}
+        needs = EncoderNeeds(CAMERAS, SIZE, anchors if factory.uses_anchors else ())
+        return factory(chosen.config, needs=needs, code_space=CodeSpace("nine", CODES), **context)
+
+    return encoder
+
+
+def detections(*shape, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return Detections(SIZE * torch.rand(*shape, 4, 96, 2, generator=draw), torch.rand(*shape, 4, 96, generator=draw))
+
+
+def images(*shape, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (*shape, 4, SIZE, SIZE), generator=draw, dtype=torch.uint8)
+
+
+def batch(encoder, count=4, seed=0):
+    """Frames of two users, and their anchors."""
+    head = load_head()
+    neutral = torch.from_numpy(head.template).expand(2, -1, -1).contiguous()
+    users = torch.arange(2).repeat_interleave(count // 2)
+    mesh = neutral[users] + torch.randn(count, *head.template.shape, generator=torch.Generator().manual_seed(seed))
+    names = encoder.needs.anchors
+    frames = FrameBatch(images(count, seed=seed), CAMERAS, users, detections(count, seed=seed), mesh)
+    present = torch.ones(2, len(names), dtype=torch.bool)
+    found = detections(2, len(names), seed=seed + 1)
+    return frames, AnchorSet(images(2, len(names), seed=seed + 1), names, CAMERAS, present, found, neutral)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_each_gives_codes_and_unit_gaze_and_enrols_once(make, name):
+    encoder = make(name).eval()
+    frames, anchors = batch(encoder)
+    encoding = encoder.encode(frames, encoder.enroll(anchors))
+    assert encoding.expression.shape == (4, CODES) and encoding.gaze.shape == (4, 6)
+    with torch.no_grad():
+        at_once = encoder(frames, anchors)
+    torch.testing.assert_close(at_once.expression, encoding.expression, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(at_once.gaze, encoding.gaze, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_weight_learns(make, name):
+    encoder = make(name).train()
+    given = batch(encoder)
+    moved = {key: torch.zeros(()) for key, _ in encoder.named_parameters()}
+    optimizer = torch.optim.SGD(encoder.parameters(), lr=0.01)
+    for _ in range(2):  # residual branches of a ResNet are off in the first step
+        optimizer.zero_grad()
+        encoding = encoder(*given)
+        (encoding.expression.square().sum() + encoding.gaze[:, 0].sum()).backward()
+        moved = {key: moved[key] + p.grad.abs().max() for key, p in encoder.named_parameters()}
+        optimizer.step()
+    assert not [key for key, most in moved.items() if not most > 0]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_looks_at_what_it_declares_and_at_nothing_else(make, name):
+    encoder = make(name).eval()
+    frames, anchors = batch(encoder)
+    calibration = encoder.enroll(anchors)
+    before = encoder.encode(frames, calibration).expression
+    other, _ = batch(encoder, seed=7)
+    changed = {
+        "images": FrameBatch(other.images, CAMERAS, frames.users, frames.keypoints, frames.geometry),
+        "keypoints": FrameBatch(frames.images, CAMERAS, frames.users, other.keypoints, frames.geometry),
+        "exact_mesh": FrameBatch(frames.images, CAMERAS, frames.users, frames.keypoints, frames.geometry.flip(0)),
+    }
+    reads = {what for what, given in changed.items() if not encoder.encode(given, calibration).expression.equal(before)}
+    pixels = {"images"} if name in ("geometry_guided", "necknet", "movement_sdk") else set()
+    assert reads == (set(encoder.inputs) & {"keypoints", "exact_mesh"}) | pixels
+
+
+@pytest.mark.parametrize("name", [*WITH_KEYPOINTS, "mesh_tracking_gt"])
+def test_without_its_inputs_it_says_what_is_lacking(make, name):
+    encoder = make(name).eval()
+    frames, anchors = batch(encoder)
+    calibration = encoder.enroll(anchors)
+    with pytest.raises(ContractError, match="needs frames with (keypoints|exact_mesh); they have none"):
+        encoder.encode(FrameBatch.single_user(frames.images[:1], CAMERAS), calibration)
+
+
+@pytest.mark.parametrize("name", [*WITH_REFERENCE, "mesh_tracking"])
+def test_a_reference_is_needed_and_may_be_missing_of_one_wearer(make, name):
+    with pytest.raises(ConfigError, match="needs the anchor 'neutral'"):
+        encoder = make(name, anchors=("jaw_open",))
+        encoder.enroll(batch(encoder)[1])
+    encoder = make(name).eval()
+    frames, anchors = batch(encoder)
+    lost = AnchorSet(
+        anchors.images, anchors.names, CAMERAS, torch.tensor([[True, True], [True, False]]), anchors.keypoints,
+        anchors.geometry,
+    )  # fmt: skip
+    found = encoder.encode(frames, encoder.enroll(lost)).expression
+    whole = encoder.encode(frames, encoder.enroll(anchors)).expression
+    assert torch.allclose(found[:2], whole[:2], atol=1e-6) and not torch.allclose(found[2:], whole[2:], atol=1e-6)
+    assert torch.isfinite(found).all()
+
+
+def test_only_the_reference_anchor_counts(make):
+    for name in WITH_REFERENCE:
+        encoder = make(name).eval()
+        frames, anchors = batch(encoder)
+        other = detections(2, 2, seed=9)
+        points = torch.stack([other.points[:, 0], anchors.keypoints.points[:, 1]], 1)
+        visible = torch.stack([other.visible[:, 0], anchors.keypoints.visible[:, 1]], 1)
+        swapped = AnchorSet(anchors.images, anchors.names, CAMERAS, anchors.present, Detections(points, visible))
+        kept, again = encoder.enroll(anchors), encoder.enroll(swapped)
+        assert torch.equal(encoder.encode(frames, kept).expression, encoder.encode(frames, again).expression)
+
+
+def test_flnet_reads_displacements_not_places(make):
+    encoder = make("flnet").eval()
+    frames, anchors = batch(encoder)
+    shift = torch.tensor([3.0, -2.0])
+    moved = FrameBatch(
+        frames.images, CAMERAS, frames.users, Detections(frames.keypoints.points + shift, frames.keypoints.visible)
+    )
+    reference = Detections(anchors.keypoints.points + shift, anchors.keypoints.visible)
+    both = AnchorSet(anchors.images, anchors.names, CAMERAS, anchors.present, reference)
+    before = encoder.encode(frames, encoder.enroll(anchors)).expression
+    torch.testing.assert_close(encoder.encode(moved, encoder.enroll(both)).expression, before, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(encoder.encode(moved, encoder.enroll(anchors)).expression, before, atol=1e-4)
+
+
+def test_the_bottleneck_of_the_sdk_is_63_activations_in_0_to_1(make):
+    encoder = make("movement_sdk").eval()
+    frames, _ = batch(encoder)
+    with torch.no_grad():
+        _, activations = encoder.features(frames, {})
+    assert activations.shape == (4, ACTIVATIONS) and activations.abs().max() <= 0.5
+    assert encoder.fuse[0].in_features == ACTIVATIONS
+
+
+def test_first_order_motion_is_the_affine_map_that_moved_the_points():
+    draw = torch.Generator().manual_seed(1)
+    driving = torch.rand(3, 12, 2, generator=draw) - 0.5
+    matrix, shift = torch.tensor([[1.2, 0.3], [-0.1, 0.8]]), torch.tensor([0.2, -0.1])
+    reference = driving @ matrix.T + shift
+    motions = first_order(
+        driving, reference, torch.rand(3, 12, generator=draw), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
+    )
+    torch.testing.assert_close(motions.jacobian, matrix.expand(3, 2, 2, 2), atol=0.06, rtol=0)
+    grid = torch.rand(5, 5, 2, generator=draw) * 0.4 - 0.2
+    fields = sparse_fields(motions, grid)
+    torch.testing.assert_close(fields[:, 0], grid.expand(3, -1, -1, -1))
+    torch.testing.assert_close(fields[:, 1:], (grid @ matrix.T + shift).expand(3, 2, -1, -1, -1), atol=0.04, rtol=0)
+
+
+def test_parts_whose_points_lie_on_a_line_or_are_hidden_have_finite_motion():
+    line = torch.linspace(-0.5, 0.5, 6)[None, :, None] * torch.tensor([1.0, 0.5])
+    motions = first_order(line, line + 0.1, torch.zeros(1, 6), [list(range(6))])
+    torch.testing.assert_close(motions.jacobian[0, 0], torch.eye(2), atol=1e-3, rtol=0)
+    torch.testing.assert_close(motions.reference - motions.driving, torch.full((1, 1, 2), 0.1))
+
+
+def test_where_nothing_moved_the_warp_field_is_nothing():
+    points = torch.rand(2, 12, 2, generator=torch.Generator().manual_seed(2)) - 0.5
+    motions = first_order(points, points, torch.ones(2, 12), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
+    dense = DenseMotion(2, 8).eval()
+    with torch.no_grad():
+        field = dense(torch.rand(2, 1, 64, 64), motions)
+    assert field.shape == (2, 3, 32, 32) and field[:, :2].abs().max() < 1e-4
+
+
+def test_heat_maps_peak_at_their_points_and_fade_with_confidence():
+    points = torch.tensor([[[10.5, 20.5], [40.5, 8.5], [50.5, 50.5]]])
+    maps = drawn(points, torch.tensor([[1.0, 0.5, 0.0]]), [[0], [1, 2]], 64, spread=1.5)
+    assert maps.shape == (1, 2, 64, 64)
+    assert maps[0, 0, 20, 10] == pytest.approx(1) and maps[0, 0].argmax() == 20 * 64 + 10
+    assert maps[0, 1, 8, 40] == pytest.approx(0.5) and maps[0, 1, 50, 50] < 1e-6
+
+
+def test_parts_of_the_face_are_told_by_names(keypoints):
+    groups = groups_of(keypoints[0].names)
+    assert sorted(k for group in groups for k in group) == list(range(96))
+    parts = [{keypoints[0].names[k].rpartition("_")[0] for k in group} for group in groups]
+    assert all(len(part) == 1 for part in parts) and 6 <= len(groups) <= 12
+
+
+@pytest.fixture(scope="module")
+def fitted(capture, rig, keypoints):
+    """Frames fitted to their exact keypoints, beside the exact mesh."""
+    from ufe_baselines.head_fit import HeadFit
+
+    frames = capture.spread(8, seed=1)
+    rows = [capture.anchors["neutral"], *frames]
+    exact = capture.keypoints(rows, cameras=CAMERAS, size=SIZE)
+    found = Detections(torch.from_numpy(exact.points), torch.from_numpy(exact.visible).float())
+    neutral = torch.from_numpy(capture.neutral().geometry)[None]
+    fit = HeadFit(rig, keypoints, noise_px=0.5, iterations=8)
+    rest = fit(found.map(lambda v: v[:1]), neutral, torch.zeros(1, 6), torch.zeros(1), resting=True)
+    everyone, pose, known = neutral.expand(8, -1, -1), rest.pose.expand(8, -1), torch.ones(8)
+    tracked = fit(found.map(lambda v: v[1:]), everyone, pose, known)
+    open_eyes = found.visible[1:, :2, -2].amin(1) > 0  # each camera sees its own pupil
+    gaze = torch.from_numpy(capture.labels(frames).gaze).view(-1, 2, 3)
+    return fit, tracked, neutral, torch.from_numpy(capture.geometry(frames)), gaze, open_eyes
+
+
+class TestFit:
+    def test_exact_keypoints_give_the_mesh(self, fitted):
+        fit, tracked, neutral, exact, *_ = fitted
+        face = torch.from_numpy(load_head().topology.region("face").astype(np.int64))
+        truth = exact[:, face] - neutral[:, face]
+        away = (fit.moved(tracked, neutral.expand(8, -1, -1), face) - truth).norm(dim=-1).mean()
+        assert away < 0.15 * truth.norm(dim=-1).mean()
+
+    def test_and_the_gaze_where_pupils_are_seen(self, fitted):
+        _, tracked, _, _, gaze, seen = fitted
+        cosine = (tracked.gaze.view(-1, 2, 3) * gaze).sum(-1)[seen]
+        assert len(cosine) > 3 and torch.rad2deg(cosine.clamp(-1, 1).acos()).mean() < 1.5
+
+    def test_eyeballs_turn_about_their_centres(self, fitted):
+        fit, tracked, neutral, exact, _, seen = fitted
+        eyes = torch.cat(fit.eyes)
+        moved = fit.moved(tracked, neutral.expand(8, -1, -1), eyes)
+        assert (moved - (exact[:, eyes] - neutral[:, eyes]))[seen].norm(dim=-1).mean() < 0.4
+
+    def test_hidden_points_pull_nothing(self, fitted, rig, keypoints):
+        fit, _, neutral, *_ = fitted
+        nowhere = Detections(torch.full((1, 4, 96, 2), 500.0), torch.zeros(1, 4, 96))
+        rest = fit(nowhere, neutral, torch.zeros(1, 6), torch.zeros(1))
+        assert rest.actions.abs().max() < 1e-6 and rest.pose.abs().max() < 1e-6 and rest.angles.abs().max() < 1e-6
+
+    def test_lenses_see_what_cameras_project(self, rig):
+        from ufe_baselines.head_fit import _Lens
+
+        points = np.random.default_rng(0).uniform([-40, -40, 0], [40, 100, 30], (50, 3))
+        for camera in rig:
+            pixels, slope, usable = _Lens.of(camera).seen(torch.from_numpy(points)[None])
+            good = usable[0].numpy()
+            np.testing.assert_allclose(pixels[0].numpy()[good], camera.project(points)[good], atol=1e-6)
+            step = np.array([0.0, 1e-4, 0.0])
+            moved = (camera.project(points + step) - camera.project(points - step)) / 2e-4
+            np.testing.assert_allclose(slope[0, ..., 1].numpy()[good], moved[good], atol=1e-4)
+            assert good.sum() > 20 and good[camera.in_view(points)].mean() > 0.8 and not slope[0][~usable[0]].any()

@@ -18,6 +18,7 @@ from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.interfaces.training import ComponentTraining
 from ufe_core.packed import PackedCapture, PackRequest, pack
+from ufe_core.pictures import draw_points
 from ufe_core.store import Store
 from ufe_core.training.augment import Augmentation
 from ufe_keypoints.network import Found, HeatmapNetwork
@@ -155,8 +156,9 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         for number, capture in enumerate(data[-_SHOWN:]):
             images = self._placed(np.array(capture.images[number % self.config.frames])[None])
             found: Found = self.networks(images.float() / 255)
-            values = (images[0], found.points[0], found.seen[0] > 0)
-            rows.append(overlay(*(value.cpu().numpy() for value in values)))
+            large = np.stack([cv2.resize(image, (_SHOWN_PX, _SHOWN_PX)) for image in images[0].cpu().numpy()])
+            places = found.points[0].cpu().numpy() * (_SHOWN_PX / self.config.size)
+            rows.append(np.hstack(list(draw_points(large, places, (found.seen[0] > 0).cpu().numpy()))))
         return np.concatenate(rows)
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -197,17 +199,3 @@ def _cross_entropy(heat: Tensor, cells: Tensor) -> Tensor:
     across = (-((cells[..., None] - centres) ** 2) / (2 * _SPREAD_CELLS**2)).softmax(-1)  # [B, C, K, 2, side]
     by_row = torch.einsum("bckhw,bckw->bckh", heat, across[..., 0, :])
     return -(by_row * across[..., 1, :]).sum(-1)
-
-
-def overlay(images: np.ndarray, points: np.ndarray, seen: np.ndarray) -> np.ndarray:
-    """Images [C, S, S] side by side with their points [C, K, 2]: uint8 [H, C H, 3]; green where `seen`, else red."""
-    tiles = []
-    for image, places, visible in zip(images, points, seen, strict=True):
-        side = max(_SHOWN_PX, len(image))
-        tile = cv2.cvtColor(cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR), cv2.COLOR_GRAY2RGB)
-        scale = side / len(image)
-        for (x, y), there in zip(places * scale, visible, strict=True):
-            colour = (60, 220, 90) if there else (230, 60, 60)
-            cv2.circle(tile, (round(float(x) * 8 - 4), round(float(y) * 8 - 4)), 12, colour, -1, cv2.LINE_AA, 3)
-        tiles.append(tile)
-    return np.concatenate(tiles, 1)

@@ -235,7 +235,7 @@ class TestPreview:
 def test_keypoints_lie_where_they_should():
     import numpy as np
 
-    from ufe_core.cli.contact_sheet import draw_points
+    from ufe_core.pictures import draw_points
 
     points = np.array([[[20.5, 8.5], [5.5, 30.5], [np.nan, 3]]], np.float32)
     drawn = draw_points(np.zeros((1, 40, 40), np.uint8), points, np.array([[True, False, True]]))[0].astype(int)

@@ -17,7 +17,6 @@ _GUTTER_PX, _GAP_PX, _BORDER_PX = 2, 12, 16
 _MARGIN_PX, _ROW_LABEL_PX, _HEADER_PX, _FOOTER_PX = 112, 76, 52, 26
 _DPI = 100
 _LINE_PX = 16
-_VISIBLE, _HIDDEN = (90, 255, 120), (255, 120, 90)
 _CLASS_COLOURS = {
     "background": (0, 0, 0), "skin": (226, 176, 140), "lips": (214, 60, 90), "teeth": (245, 245, 255),
     "tongue": (240, 110, 190), "mouth": (165, 45, 125), "eye": (70, 150, 255), "glasses": (60, 230, 230),
@@ -96,24 +95,6 @@ def tint(images: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def class_colours() -> dict[str, tuple[int, int, int]]:
     """Colours of `tint`, by class, but for the background, which stays grey."""
     return {name: colour for name, colour in _CLASS_COLOURS.items() if name != "background"}
-
-
-def draw_points(images: np.ndarray, points: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """Mark keypoints [C, K, 2] (x, y) in images [C, H, W(, 3)]: green discs where visible, else red rings."""
-    import cv2
-
-    out = np.ascontiguousarray(images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1))
-    side = out.shape[1]
-    radius, shift = max(1.0, side / 160), 4
-    for c in range(len(out)):
-        for (x, y), seen in zip(points[c], visible[c], strict=True):
-            if not (-radius <= x <= side + radius and -radius <= y <= side + radius):  # also not a number
-                continue
-            # Pixel centres lie at half numbers (CONVENTIONS.md); cv2 counts them from whole ones.
-            centre = (round((float(x) - 0.5) * 2**shift), round((float(y) - 0.5) * 2**shift))
-            colour = _VISIBLE if seen else _HIDDEN
-            cv2.circle(out[c], centre, round(radius * 2**shift), colour, -1 if seen else 1, cv2.LINE_AA, shift)
-    return out
 
 
 def draw_sheet(

@@ -164,8 +164,9 @@ def _pictures(
     capture: "Capture", index: int, cameras: "Sequence[CameraSpec]", size: int, keypoints: bool, segmentation: bool
 ) -> "np.ndarray":
     """Images of one frame, uint8 [C, size, size], or [C, size, size, 3] with something drawn over them."""
-    from ufe_core.cli.contact_sheet import draw_points, tint
+    from ufe_core.cli.contact_sheet import tint
     from ufe_core.errors import DataError
+    from ufe_core.pictures import draw_points
 
     names = [camera.name for camera in cameras]
     images = capture.frames([index], cameras=names, size=size)[0]

@@ -1,0 +1,196 @@
+"""`ufe keypoints`: find keypoints in headset images, and measure how well they are found."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ufe_core.cli.choice import choose_part, choose_subjects, open_source, progress_bar, which_source
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ufe_core.interfaces.detector import KeypointDetector
+
+_SHOWN_PX = 384
+_DETECTOR = click.option("--detector", default="heatmap", show_default=True, help="Which detector.")
+_WEIGHTS = click.option("--weights", default="released", show_default=True, metavar="FILE",
+                        help="Weights that 'ufe train --detector NAME --out FILE' wrote.")  # fmt: skip
+
+
+@click.group()
+def keypoints() -> None:
+    """Find the 96 keypoints of each headset view, pupils included, and measure how well they are found.
+
+    \b
+    Examples:
+      ufe keypoints find --subject S004                    frames of a capture, with an overlay picture
+      ufe keypoints find eye.png --camera left_eye         an image of your own
+      ufe keypoints measure                                errors on people never seen in training
+      ufe train --detector heatmap                         train the detector
+    """
+
+
+@keypoints.command()
+@click.argument("image", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--camera", help="Which tracking camera IMAGE is of, e.g. left_eye.")
+@which_source
+@click.option(
+    "--subject", "subjects", multiple=True, metavar="ID", help="Whose frames, without IMAGE; may be repeated."
+)
+@click.option("--frames", default=2, show_default=True, type=click.IntRange(1), help="Frames of each subject.")
+@_DETECTOR
+@_WEIGHTS
+@click.option("--out", default=Path("keypoints.png"), show_default=True, type=click.Path(path_type=Path),
+              help="PNG to write: green discs where a point is seen, red rings where it is hidden.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print every point and how sure it is, for scripts.")
+def find(
+    image: Path | None, camera: str | None, name: str, assignments: Sequence[str], subjects: Sequence[str], frames: int,
+    detector: str, weights: str, out: Path, as_json: bool,
+) -> None:  # fmt: skip
+    """Find keypoints in IMAGE, square and grey, or in frames of a source's captures; write an overlay picture.
+
+    \b
+    Examples:
+      ufe keypoints find
+      ufe keypoints find --subject S004 --subject S017 --frames 4 --out found.png
+      ufe keypoints find mouth.png --camera left_mouth --json
+    """
+    import numpy as np
+
+    found_by = _open(detector, weights)
+    if image is not None:
+        planes, titles = _image_of(image, camera, found_by), [str(image)]
+    else:
+        planes, titles = _frames_of(name, assignments, subjects, frames, found_by)
+    import torch
+
+    found = found_by.detect(torch.from_numpy(planes))
+    points, visible = found.points.numpy(), found.visible.numpy()
+    shown = range(len(found_by.cameras)) if camera is None else [found_by.cameras.index(camera)]
+    _write(out, planes[:, shown], points[:, shown], visible[:, shown])
+    records = [
+        {
+            "image": title, "camera": found_by.cameras[c], "names": found_by.keypoints[c].names,
+            "points": np.round(points[n, c], 2).tolist(), "visible": np.round(visible[n, c], 3).tolist(),
+        }
+        for n, title in enumerate(titles) for c in shown
+    ]  # fmt: skip
+    if as_json:
+        click.echo(json.dumps(records, indent=2))
+        return
+    for record in records:
+        seen = sum(value > 0.5 for value in record["visible"])
+        click.echo(f"{record['image']}  {record['camera']:12} {seen} of {len(record['visible'])} points seen")
+    click.echo(f"overlay  {out}")
+
+
+@keypoints.command()
+@which_source
+@click.option("--part", default="test", show_default=True, help="Of the source's split: train or test.")
+@click.option("--count", type=click.IntRange(1), help="Only so many people.")
+@click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="Frames of each.")
+@click.option("--size", default=192, show_default=True, type=click.IntRange(16, 1024), help="Side of the images.")
+@_DETECTOR
+@_WEIGHTS
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def measure(
+    name: str, assignments: Sequence[str], part: str, count: int | None, frames: int, size: int, detector: str,
+    weights: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure a detector against exact keypoints, by camera: pixels at 192 x 192, and how often it knows what is seen.
+
+    Errors are of points that are seen; those of hidden ones stand beside them. Whatever condition the source is set to
+    is what is measured.
+
+    \b
+    Examples:
+      ufe keypoints measure
+      ufe keypoints measure --set source.condition=glasses
+      ufe keypoints measure --count 8 --frames 8 --json
+    """
+    from ufe_core.keypoint_errors import measured
+    from ufe_core.packed import PackRequest, pack
+    from ufe_core.store import Store
+
+    found_by = _open(detector, weights)
+    spec, source = open_source(name, assignments)
+    people = choose_part(spec, source, (), None, part, count)
+    request = PackRequest(frames, size, found_by.cameras, (), extras=("keypoints",))
+    with progress_bar() as bar:
+        task = bar.add_task("people", total=len(people))
+        captures = pack(source, people, request, store=Store(), progress=lambda _: bar.advance(task))
+    report = measured(found_by, captures)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
+    click.echo(f"{detector}: {len(people)} people x {frames} frames, pixels at 192 x 192")
+    click.echo(f"{'camera':18}{'median':>8}{'mean':>8}{'95 %':>8}{'hidden, median':>16}{'knows what is seen':>20}")
+    for camera, row in report["cameras"].items():
+        click.echo(
+            f"{camera:18}{row['median_px']:8.2f}{row['mean_px']:8.2f}{row['p95_px']:8.2f}{row['hidden_median_px']:16.2f}"
+            f"{row['visibility']:20.1%}"
+        )
+
+
+def _open(name: str, weights: str) -> KeypointDetector[Any]:
+    from ufe_core.plugins import catalogue
+
+    detector: KeypointDetector[Any] = catalogue().create("detector", name, {"weights": weights})
+    return detector
+
+
+def _image_of(path: Path, camera: str | None, detector: KeypointDetector[Any]) -> np.ndarray:
+    """A frame uint8 [1, C, S, S] that holds an image in one camera's place and black in the others'."""
+    import cv2
+    import numpy as np
+
+    from ufe_core.config import did_you_mean
+    from ufe_core.errors import ConfigError, DataError
+
+    if camera not in detector.cameras:
+        hint = did_you_mean(camera, list(detector.cameras)) if camera else ""
+        raise ConfigError(f"Say with --camera which one '{path}' is of: {', '.join(detector.cameras)}.{hint}")
+    grey = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise DataError(f"'{path}' is no image that can be read.")
+    if grey.shape[0] != grey.shape[1]:
+        raise DataError(f"'{path}' is {grey.shape[1]} x {grey.shape[0]} pixels; headset images are square.")
+    planes = np.zeros((1, len(detector.cameras), *grey.shape), np.uint8)
+    planes[0, detector.cameras.index(camera)] = grey
+    return planes
+
+
+def _frames_of(
+    name: str, assignments: Sequence[str], subjects: Sequence[str], frames: int, detector: KeypointDetector[Any]
+) -> tuple[np.ndarray, list[str]]:
+    import numpy as np
+
+    spec, source = open_source(name, assignments)
+    planes, titles = [], []
+    for subject in choose_subjects(spec, source, subjects, 2, None):
+        (capture,) = source.captures([subject])
+        rows = capture.spread(frames, seed=0)
+        planes.append(capture.frames(rows, cameras=detector.cameras, size=_SHOWN_PX))
+        titles += [f"{subject}/{row}" for row in rows]
+    return np.concatenate(planes), titles
+
+
+def _write(out: Path, planes: np.ndarray, points: np.ndarray, visible: np.ndarray) -> None:
+    """Frames [N, C, S, S] below each other, their cameras side by side."""
+    import cv2
+    import numpy as np
+
+    from ufe_core.pictures import draw_points
+    from ufe_core.store import write_atomic
+
+    side = max(_SHOWN_PX, planes.shape[-1])
+    rows = []
+    for images, places, seen in zip(planes, points, visible > 0.5, strict=True):
+        large = np.stack([cv2.resize(image, (side, side)) for image in images])
+        rows.append(np.hstack(list(draw_points(large, places * (side / planes.shape[-1]), seen))))
+    write_atomic(out, cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tobytes())

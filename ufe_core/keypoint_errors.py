@@ -1,0 +1,53 @@
+"""How far a detector's keypoints are from exact ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ufe_core.interfaces.detector import KeypointDetector
+from ufe_core.packed import PackedCapture
+
+SIDE = 192  # errors are in pixels of images of this side, whatever was looked at
+
+
+def measured(detector: KeypointDetector[Any], captures: Sequence[PackedCapture]) -> dict[str, Any]:
+    """Errors by camera and over all, and by subject, of captures that were packed with `keypoints`.
+
+    `median_px`, `mean_px` and `p95_px` are of points that are seen; `hidden_median_px` of points inside the image that
+    something hides; `visibility` is the share of all points whose flag (more than half sure) is right.
+    """
+    away, seen, inside, right = [], [], [], []
+    for capture in captures:
+        images = torch.from_numpy(np.array(capture.images[:]))
+        found = detector.detect(images)
+        truth, visible = np.array(capture.extras["keypoints"][:]), np.array(capture.extras["visible"][:])
+        side = images.shape[-1]
+        away.append(np.linalg.norm(found.points.numpy() - truth, axis=-1) * (SIDE / side))
+        inside.append(((truth >= 0) & (truth < side)).all(-1))
+        seen.append(visible)
+        right.append((found.visible.numpy() > 0.5) == visible)
+    every = tuple(np.stack(values) for values in (away, seen, inside, right))  # [S, N, C, K]
+    cameras = {
+        name: _summary(*(value[:, :, c] for value in every)) for c, name in enumerate(detector.cameras)
+    }  # fmt: skip
+    return {
+        "side": SIDE, "cameras": {**cameras, "all": _summary(*every)},
+        "subjects": {
+            capture.subject: {**_summary(*(value[n] for value in every)), "traits": dict(capture.traits)}
+            for n, capture in enumerate(captures)
+        },
+    }  # fmt: skip
+
+
+def _summary(away: np.ndarray, seen: np.ndarray, inside: np.ndarray, right: np.ndarray) -> Mapping[str, float]:
+    hidden = inside & ~seen
+    return {
+        "median_px": float(np.median(away[seen])), "mean_px": float(away[seen].mean()),
+        "p95_px": float(np.quantile(away[seen], 0.95)),
+        "hidden_median_px": float(np.median(away[hidden])) if hidden.any() else float("nan"),
+        "visibility": float(right.mean()),
+    }  # fmt: skip

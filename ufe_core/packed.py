@@ -59,10 +59,11 @@ class PackRequest:
 
     `session` says which donning; `extras` (of `EXTRAS`) which exact data besides images and labels. Their order
     does not matter. Where `texture` is not 0, the extra `texture` holds each frame's, of that many texels a side, and
-    `resting_texture` that of the neutral face.
+    `resting_texture` that of the neutral face. Where `clip` is more than 1 the frames are runs of so many that follow
+    each other, of people who speak.
 
     Raises:
-        ConfigError: an extra is not known.
+        ConfigError: an extra is not known, or `frames` is no multiple of `clip`.
     """
 
     frames: int
@@ -73,14 +74,24 @@ class PackRequest:
     session: int = 0
     extras: tuple[str, ...] = ()
     texture: int = 0
+    clip: int = 1
 
     def __post_init__(self) -> None:
+        if self.clip < 1 or self.frames % self.clip:
+            raise ConfigError(f"{self.frames} frames are no whole number of clips of {self.clip}.")
         for name in self.extras:
             if name not in EXTRAS:
                 raise ConfigError(
                     f"There is no extra {name!r}.{did_you_mean(name, EXTRAS)} Extras: {', '.join(EXTRAS)}."
                 )
         object.__setattr__(self, "extras", tuple(name for name in EXTRAS if name in self.extras))
+
+    def describe(self) -> dict[str, Any]:
+        """It, as JSON values; single frames are described as before there were clips."""
+        values = asdict(self)
+        if self.clip == 1:
+            del values["clip"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -183,7 +194,7 @@ class _Job:
 def pack_key(source: HMCSource[Any], capture: Capture, request: PackRequest) -> str:
     """Store key of a packed capture."""
     return fingerprint({
-        "format": FORMAT, "source": source.fingerprint, "capture": capture.id, "request": asdict(request)
+        "format": FORMAT, "source": source.fingerprint, "capture": capture.id, "request": request.describe()
     })  # fmt: skip
 
 
@@ -344,7 +355,11 @@ def _choose(request: PackRequest, capture: Capture) -> tuple[list[int], list[int
         raise DataError(
             f"Capture {capture.id!r} has no anchor {', '.join(map(repr, missing))}; it has {', '.join(anchors)}."
         )
-    return capture.spread(request.frames, seed=request.seed), [anchors[name] for name in request.anchors]
+    if request.clip > 1:
+        frames = capture.clips(request.frames // request.clip, request.clip, seed=request.seed)
+    else:
+        frames = capture.spread(request.frames, seed=request.seed)
+    return frames, [anchors[name] for name in request.anchors]
 
 
 def _write_data(job: _Job, capture: Capture, rows: list[int], folder: Path, key: str) -> dict[str, Any]:
@@ -385,7 +400,7 @@ def _write_meta(
     by_name = {camera.name: camera for camera in capture.cameras}
     meta = {
         "format": FORMAT, "subject": capture.subject, "capture": capture.id, "source": job.source.fingerprint,
-        "request": asdict(job.request), "conditions": dict(capture.conditions),
+        "request": job.request.describe(), "conditions": dict(capture.conditions),
         "traits": dict(capture.traits),
         "cameras": [camera_to_json(by_name[name]) for name in job.request.cameras if name in by_name],
         "frames": frames, "anchors": anchors, "segments": [owner[index] for index in (*frames, *anchors)], **data,

@@ -146,7 +146,7 @@ def measure(candidate: Candidate, anchors: Anchors, listener: Any = None) -> Mea
     """Train an encoder with a set and measure it on the validation people; from the store if it was done before."""
     import torch
 
-    from ufe_bench.evaluate import Stage, evaluate
+    from ufe_bench.evaluate import Material, Stage, evaluate
     from ufe_core.labels import labelled
     from ufe_core.packed import PackRequest, pack
     from ufe_core.plugins import catalogue
@@ -175,7 +175,7 @@ def measure(candidate: Candidate, anchors: Anchors, listener: Any = None) -> Mea
     mask = decoder.face_mask(candidate.render_size).to(device)
     error = metric.spec.load()(metric.config, topology=decoder.topology, face_mask=mask)
     stage = Stage(decoder, {METRIC: error}, decoder.frontal_camera(candidate.render_size), mask, device)
-    evaluation = evaluate(made.encoder, stage, captures)
+    evaluation = evaluate(made.encoder, stage, Material(captures))
     if evaluation.missing:
         first = evaluation.missing[0]
         raise DataError(f"Subject {first.subject!r} cannot be measured: {first.reason}")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,20 @@ _WARM_UP, _LATENCY_RUNS = 50, 500
 
 
 @dataclass(frozen=True)
+class Material:
+    """What people are measured on, a capture each: spread frames, clips of speech, and frames under conditions.
+
+    `kinds` tells the kind of each segment by its name.
+    """
+
+    captures: Sequence[PackedCapture]
+    clips: Sequence[PackedCapture] = ()
+    clip_frames: int = 1
+    conditions: Mapping[str, Sequence[PackedCapture]] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """What the subjects gave: numbers of those that worked, the cause for those that did not."""
 
@@ -44,8 +58,7 @@ class Stage:
     ) -> None:  # fmt: skip
         self.decoder, self.camera, self.mask, self.device = decoder, camera, mask, device
         self.metrics = {name: metric.to(device) for name, metric in metrics.items()}
-        self.renders = any("image" in metric.needs for metric in metrics.values())
-        self._truth: dict[tuple[str, int], Driven] = {}
+        self._truth: dict[tuple[str, int, bool], Driven] = {}
 
     def identity(self, capture: PackedCapture) -> Identity:
         """A person's identity bias, one row."""
@@ -54,44 +67,50 @@ class Stage:
         return self.decoder.identity(texture.to(self.device), geometry.to(self.device))
 
     @torch.inference_mode()
-    def drive(self, identity: Identity, expression: Tensor, gaze: Tensor) -> Driven:
-        """The avatar of one person in B codes; those that are equal are decoded and rendered once."""
+    def drive(self, identity: Identity, expression: Tensor, gaze: Tensor, *, renders: bool) -> Driven:
+        """The avatar of one person in B codes, rendered or not; those that are equal are decoded and rendered once."""
         codes, which = torch.unique(torch.cat([expression, gaze], 1), dim=0, return_inverse=True)
         if len(codes) < len(gaze):
-            once = self.drive(identity, codes[:, :-6].contiguous(), codes[:, -6:].contiguous())
+            once = self.drive(identity, codes[:, :-6].contiguous(), codes[:, -6:].contiguous(), renders=renders)
             return Driven(once.geometry[which], gaze, None if once.image is None else once.image[which])
         rows = identity.rows(torch.zeros(len(gaze), dtype=torch.int64, device=self.device))
         avatar = self.decoder.decode(expression, gaze, rows)
-        image = self.decoder.render(avatar, self.camera, mask=self.mask) if self.renders else None
+        image = self.decoder.render(avatar, self.camera, mask=self.mask) if renders else None
         return Driven(avatar.geometry, gaze, image)
 
-    def truth(self, capture: PackedCapture, identity: Identity, block: np.ndarray) -> Driven:
+    def chosen(self, *, temporal: bool) -> dict[str, Metric[Any]]:
+        """The metrics of single frames, or of clips."""
+        return {name: metric for name, metric in self.metrics.items() if metric.temporal == temporal}
+
+    def truth(self, capture: PackedCapture, identity: Identity, block: np.ndarray, *, renders: bool) -> Driven:
         """The avatar in the true codes of some rows of a capture; it is kept for the next method."""
-        key = (capture.sha256, int(block[0]))
+        key = (capture.sha256, int(block[0]), renders)
         if key not in self._truth:
             codes = (torch.from_numpy(np.array(values[block])) for values in (capture.expression, capture.gaze))
-            self._truth[key] = self.drive(identity, *(value.to(self.device) for value in codes))
+            self._truth[key] = self.drive(identity, *(value.to(self.device) for value in codes), renders=renders)
         return self._truth[key]
 
 
 def evaluate(
-    encoder: Encoder[Any], stage: Stage, captures: Sequence[PackedCapture], *, enrolment: Enrolment = "own",
+    encoder: Encoder[Any], stage: Stage, material: Material, *, enrolment: Enrolment = "own",
     progress: Callable[[int], None] | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Measure an encoder on every capture, one person after the other.
+    """Measure an encoder on every person, one after the other.
 
     A person on whom the encoder fails is recorded as missing, with the cause; the others go on.
     """
     subjects: list[SubjectResult] = []
     missing: list[MissingFrames] = []
-    for number, capture in enumerate(captures):
+    for number, capture in enumerate(material.captures):
         count = len(capture.frame_rows)
         try:
-            calibration = enroll(encoder, captures, number, stage.device, enrolment)
-            values = _measure(encoder, stage, capture, calibration)
+            values, slices = _person(encoder, stage, material, number, enrolment)
             subjects.append(
-                SubjectResult(id=capture.subject, frames=count, failed=0, metrics=values, conditions=capture.conditions)
-            )
+                SubjectResult(
+                    id=capture.subject, frames=count, failed=0, metrics=values, conditions=capture.conditions,
+                    slices=slices,
+                )
+            )  # fmt: skip
         except UfeError as error:
             missing.append(MissingFrames(subject=capture.subject, frames=count, reason=str(error)))
         if progress:
@@ -99,20 +118,45 @@ def evaluate(
     return Evaluation(subjects, missing)
 
 
-def _measure(encoder: Encoder[Any], stage: Stage, capture: PackedCapture, calibration: Calibration) -> dict[str, float]:
+def _person(
+    encoder: Encoder[Any], stage: Stage, material: Material, number: int, enrolment: Enrolment
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """A person's means of each metric, and those of slices."""
+    single, temporal = stage.chosen(temporal=False), stage.chosen(temporal=True)
+    capture = material.captures[number]
+    calibration = enroll(encoder, material.captures, number, stage.device, enrolment)
+    errors = _measure(encoder, stage, capture, calibration, single, _BATCH)
+    slices = {}
+    kinds = np.array([material.kinds.get(capture.segments[row], "") for row in capture.frame_rows])
+    for kind in sorted(set(kinds.tolist()) - {""}):
+        slices[f"segment:{kind}"] = {name: float(values[kinds == kind].mean()) for name, values in errors.items()}
+    if temporal:
+        errors |= _measure(encoder, stage, material.clips[number], calibration, temporal, material.clip_frames)
+    for condition, captures in material.conditions.items():
+        worn = enroll(encoder, captures, number, stage.device, enrolment)
+        found = _measure(encoder, stage, captures[number], worn, single, _BATCH)
+        slices[f"condition:{condition}"] = {name: float(values.mean()) for name, values in found.items()}
+    return {name: float(values.mean()) for name, values in errors.items()}, slices
+
+
+def _measure(
+    encoder: Encoder[Any], stage: Stage, capture: PackedCapture, calibration: Calibration,
+    metrics: Mapping[str, Metric[Any]], at_a_time: int,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """Errors float64 of each frame of a capture, by metric; temporal metrics are given `at_a_time` frames: a clip."""
     identity = stage.identity(capture)
-    for metric in stage.metrics.values():
-        metric.reset()
+    neutral = torch.from_numpy(np.array(capture.geometry)).to(stage.device)
+    found: dict[str, list[np.ndarray]] = {name: [] for name in metrics}
+    renders = any("image" in metric.needs for metric in metrics.values())
     rows = capture.frame_rows
-    for start in range(0, len(rows), _BATCH):
-        block = rows[start : start + _BATCH]
-        frames = frames_of(capture, block, encoder.needs.cameras)
-        encoding = encoder.encode(frames.to(stage.device), calibration)
-        predicted = stage.drive(identity, encoding.expression, encoding.gaze)
-        truth = stage.truth(capture, identity, block)
-        for metric in stage.metrics.values():
-            metric.update(predicted, truth)
-    return {name: float(metric.compute()) for name, metric in stage.metrics.items()}
+    for start in range(0, len(rows), at_a_time):
+        block = rows[start : start + at_a_time]
+        encoding = encoder.encode(frames_of(capture, block, encoder.needs.cameras).to(stage.device), calibration)
+        predicted = replace(stage.drive(identity, encoding.expression, encoding.gaze, renders=renders), neutral=neutral)
+        truth = replace(stage.truth(capture, identity, block, renders=renders), neutral=neutral)
+        for name, metric in metrics.items():
+            found[name].append(metric.errors(predicted, truth).cpu().numpy())
+    return {name: np.concatenate(values) for name, values in found.items()}
 
 
 def frames_of(capture: PackedCapture, rows: np.ndarray, cameras: tuple[str, ...]) -> FrameBatch:

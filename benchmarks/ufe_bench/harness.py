@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ufe_bench.enrolment import Enrolment
-from ufe_bench.evaluate import Stage, evaluate, measure_cost
+from ufe_bench.evaluate import Material, Stage, evaluate, measure_cost
 from ufe_bench.provenance import budget_record, component_record, environment_record, training_record
 from ufe_bench.schema import (
     Components,
@@ -34,6 +34,7 @@ from ufe_core.config import did_you_mean
 from ufe_core.errors import ArtifactError, DataError
 from ufe_core.inputs import prepared
 from ufe_core.interfaces.decoder import Decoder
+from ufe_core.interfaces.encoder import Encoder
 from ufe_core.interfaces.metric import Metric
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.labels import labelled
@@ -145,7 +146,7 @@ class Harness:
         self.catalogue, self.store, self.results, self.device = catalogue, store, results, device
         self.tell: Listener = listener or (lambda progress: None)
         self.note = note or (lambda text: None)
-        self._packed: dict[tuple[PackRequest, str], list[PackedCapture]] = {}
+        self._packed: dict[tuple[PackRequest, str, str], list[PackedCapture]] = {}
         self._stages: dict[str, Stage] = {}
 
     def run(self, request: Request, *, floors: bool = True, reuse: bool = False) -> Outcome:
@@ -204,23 +205,17 @@ class Harness:
             return found
         suite, decoder = request.suite, setup.decoder
         needs = encoder.encoder.needs
-        packed = self._captures(
-            setup, PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=decoder.reads_texture)
-        )
-        detector = setup.recipe.detector
-        captures = prepared(
-            packed, type(encoder.encoder), setup.source, detector=detector, store=self.store, device=self.device,
-            progress=lambda done: self.tell(Progress("keypoints", done, len(packed), {})),
-        )  # fmt: skip
+        wanted = PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=decoder.reads_texture)
+        material = self._material(suite, setup, wanted, type(encoder.encoder))
         stage = self._stage(setup, suite)
         start = time.monotonic()
         name = f"measuring {setup.recipe.encoder.spec.name}"
         evaluation = evaluate(
             encoder.encoder,
             stage,
-            captures,
+            material,
             enrolment=request.enrolment,
-            progress=lambda done: self.tell(Progress(name, done, len(captures), {})),
+            progress=lambda done: self.tell(Progress(name, done, len(material.captures), {})),
         )
         return make_result(
             key,
@@ -229,7 +224,7 @@ class Harness:
                 name: MetricInfo(label=metric.label, unit=metric.unit, higher_is_better=metric.higher_is_better)
                 for name, metric in stage.metrics.items()
             },
-            cost=measure_cost(encoder.encoder, captures[0], self.device, detector=detector),
+            cost=measure_cost(encoder.encoder, material.captures[0], self.device, detector=setup.recipe.detector),
             environment=environment_record(),
             missing=evaluation.missing,
             training=training_record(encoder),
@@ -263,7 +258,9 @@ class Harness:
 
     def _key(self, request: Request, setup: _Setup, encoder: TrainedEncoder, weights: Weights) -> RunKey:
         suite, recipe = request.suite, setup.recipe
-        instants = fingerprint([setup.source.fingerprint, list(setup.people), suite.frames])
+        asked = [suite.frames, suite.clips, suite.clip_frames, suite.conditions, suite.condition_frames]
+        more = asked[1:] if suite.clips or suite.conditions else []
+        instants = fingerprint([setup.source.fingerprint, list(setup.people), suite.frames, *more])
         return RunKey(
             suite=suite.id,
             split=Split(
@@ -286,19 +283,49 @@ class Harness:
             ),
         )
 
-    def _captures(self, setup: _Setup, wanted: PackRequest) -> list[PackedCapture]:
+    def _material(self, suite: Suite, setup: _Setup, wanted: PackRequest, encoder: type[Encoder[Any]]) -> Material:
+        """The test people's captures that a suite asks for, with what the encoder is given besides images."""
+        (live,) = setup.source.captures(setup.people[:1])
+        clips = replace(wanted, frames=suite.clips * suite.clip_frames, clip=suite.clip_frames) if suite.clips else None
+        return Material(
+            self._captures(setup, setup.source, wanted, encoder),
+            self._captures(setup, setup.source, clips, encoder, "clips of speech") if clips else (),
+            suite.clip_frames,
+            {
+                name: self._captures(
+                    setup, self._under(setup, name), replace(wanted, frames=suite.condition_frames), encoder,
+                    f"test people, {name}",
+                )
+                for name in suite.conditions
+            },
+            {segment.name: segment.kind for segment in live.segments},
+        )  # fmt: skip
+
+    def _under(self, setup: _Setup, condition: str) -> HMCSource[Any]:
+        chosen = setup.recipe.source
+        options = {**chosen.config.model_dump(mode="json"), "condition": condition}
+        source: HMCSource[Any] = self.catalogue.create("source", chosen.spec.id, options)
+        return source
+
+    def _captures(
+        self, setup: _Setup, source: HMCSource[Any], wanted: PackRequest, encoder: type[Encoder[Any]],
+        stage: str = "test people",
+    ) -> list[PackedCapture]:  # fmt: skip
         # The default anchors are always packed, so that a method and its floors read the same files.
         anchors = tuple(dict.fromkeys((*wanted.anchors, *DEFAULT_ANCHORS)))
         request = replace(wanted, anchors=anchors)
-        known, total = (request, setup.decoder.code_space.name), len(setup.people)
+        known, total = (request, source.fingerprint, setup.decoder.code_space.name), len(setup.people)
         if known not in self._packed:
-            count = Counter(lambda done: self.tell(Progress("test people", done, total, {})))
-            captures = pack(setup.source, setup.people, request, store=self.store, progress=count)
+            count = Counter(lambda done: self.tell(Progress(stage, done, total, {})))
+            captures = pack(source, setup.people, request, store=self.store, progress=count)
             self._packed[known] = labelled(
-                captures, setup.source, setup.decoder, store=self.store,
-                progress=lambda done: self.tell(Progress("labels", done, total, {})),
+                captures, source, setup.decoder, store=self.store,
+                progress=lambda done: self.tell(Progress(f"labels of {stage}", done, total, {})),
             )  # fmt: skip
-        return self._packed[known]
+        return prepared(
+            self._packed[known], encoder, source, detector=setup.recipe.detector, store=self.store, device=self.device,
+            progress=lambda done: self.tell(Progress(f"keypoints of {stage}", done, total, {})),
+        )  # fmt: skip
 
     def _stage(self, setup: _Setup, suite: Suite) -> Stage:
         """The stage of a suite; a method and its floors share one, and so the truth."""

@@ -113,6 +113,9 @@ class SubjectResult(Record):
     failed: Count = Field(description="Frames without a usable answer")
     metrics: dict[str, float]
     conditions: dict[str, Any] = Field(default_factory=dict, description="Donning, illumination, glasses …")
+    slices: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="The same metrics over some frames: by kind of segment, by condition"
+    )
 
 
 class MetricInfo(Record):

@@ -1,4 +1,4 @@
-"""Registers the five errors of P§8. Every `ufe` command imports this file: no torch here."""
+"""Registers the five errors of P§8, and three of speech. Every `ufe` command imports this file: no torch here."""
 
 from collections.abc import Callable
 
@@ -20,6 +20,9 @@ _METRICS = (
     ("lf_mesh_l2", "errors:LowerFaceMeshL2", "Mean vertex distance over the lower face", "P§8.3"),
     ("mouth_shape", "errors:MouthShape", "Error of the mouth's width plus error of its opening", "P§8.4"),
     ("gaze", "errors:Gaze", "Angle between gaze directions, mean of both eyes", "P§8.5"),
+    ("jitter", "speech:Jitter", "Trembling of the face that the truth does not have, in clips of speech", ""),
+    ("missed_closures", "speech:MissedClosures", "Frames of speech with shut lips, shown open", ""),
+    ("false_closures", "speech:FalseClosures", "Frames of speech with open lips, shown shut", ""),
 )
 
 

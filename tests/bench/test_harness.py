@@ -106,10 +106,10 @@ def test_the_truth_scores_zero(run, monkeypatch):
 def test_a_person_the_encoder_fails_on_is_recorded_and_the_others_go_on(run, monkeypatch):
     original = evaluate_module._measure
 
-    def fails_once(encoder, stage, capture, calibration):
+    def fails_once(encoder, stage, capture, *rest):
         if capture.subject == load_registry().splits["synthetic"].test[1]:
             raise ContractError("NaN in rows [3].")
-        return original(encoder, stage, capture, calibration)
+        return original(encoder, stage, capture, *rest)
 
     monkeypatch.setattr(evaluate_module, "_measure", fails_once)
     result = run(encoder="neutral").result

@@ -22,18 +22,21 @@ class Driven:
     """An avatar driven with codes, as a metric sees it.
 
     `geometry` float32 [B, V, 3] mm; `gaze` float32 [B, 6]; `image` float32 [B, 3, H, W] in [0, 1], the frontal
-    rendering, or None when no metric of the run needs it.
+    rendering, or None when no metric of the run needs it; `neutral` float32 [V, 3] mm, the person's resting mesh.
     """
 
     geometry: Tensor
     gaze: Tensor
     image: Tensor | None = None
+    neutral: Tensor | None = None
 
 
 class Metric(torchmetrics.Metric, ABC, Generic[ConfigT]):
     """Mean over frames of a per-frame error; state, reduction and DDP sync come from `torchmetrics.Metric`.
 
-    A plugin sets the class attributes and overrides `per_frame`. The harness resets it for each subject.
+    A plugin sets the class attributes and overrides `per_frame`. The harness resets it for each subject. A metric that
+    sets `temporal` is given clips, one at a time: frames of speech that follow each other; it may give fewer errors
+    than frames.
 
     Args:
         topology: the mesh of the decoder in use, with its named regions.
@@ -44,6 +47,7 @@ class Metric(torchmetrics.Metric, ABC, Generic[ConfigT]):
     unit: ClassVar[str]
     needs: ClassVar[frozenset[Literal["geometry", "gaze", "image"]]]
     higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
+    temporal: ClassVar[bool] = False
     full_state_update = False
     total: Tensor
     count: Tensor
@@ -61,20 +65,32 @@ class Metric(torchmetrics.Metric, ABC, Generic[ConfigT]):
         """Error of each frame, float [B], in `unit`."""
 
     @final
-    def update(self, predicted: Driven, truth: Driven) -> None:
-        """Add a batch.
+    def errors(self, predicted: Driven, truth: Driven) -> Tensor:
+        """`per_frame`, checked: float64 [B], or of a temporal metric [up to B].
 
         Raises:
-            ContractError: the two batches differ in size, or an error came out NaN or infinite.
+            ContractError: there are not as many errors as frames, or one came out NaN or infinite.
         """
         values = self.per_frame(predicted, truth)
-        if values.shape != predicted.gaze.shape[:1] or not bool(torch.isfinite(values).all()):
+        count = len(predicted.gaze)
+        fits = values.ndim == 1 and (len(values) == count or (self.temporal and len(values) <= count))
+        if not fits or not bool(torch.isfinite(values).all()):
             raise ContractError(
-                f"{type(self).__name__}.per_frame gave {list(values.shape)} values for {len(predicted.gaze)} frames, "
+                f"{type(self).__name__}.per_frame gave {list(values.shape)} values for {count} frames, "
                 "or NaN among them."
             )
-        self.total += values.double().sum()
-        self.count += values.shape[0]
+        return values.double()
+
+    @final
+    def update(self, predicted: Driven, truth: Driven) -> None:
+        """Add a batch, or a clip.
+
+        Raises:
+            ContractError: as `errors`.
+        """
+        values = self.errors(predicted, truth)
+        self.total += values.sum()
+        self.count += len(values)
 
     @final
     def compute(self) -> Tensor:

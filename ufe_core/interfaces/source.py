@@ -173,6 +173,24 @@ class Capture(ABC):
         """`count` frame indices, uniform over segments and then over time (P§13.3, O30), in order."""
         return _spread(self, count, seed)
 
+    def clips(self, count: int, length: int, *, seed: int, kind: str = "speech") -> list[int]:
+        """Indices of `count` runs of `length` frames that follow each other, one run after the other.
+
+        They lie in segments of a kind, spread over them, each run somewhere in its segment.
+
+        Raises:
+            DataError: the capture has too few segments of that kind and length.
+        """
+        fit = [s for s in self.segments if s.kind == kind and s.stop - s.start >= length]
+        if not fit or count > len(fit):
+            raise DataError(
+                f"Capture {self.id!r} has {len(fit)} segments of kind {kind!r} of {length} frames, {count} are needed."
+            )
+        rng = np.random.default_rng([seed, count, length])
+        chosen = [fit[k] for k in np.linspace(0, len(fit) - 1, count).round().astype(int)]
+        starts = [int(rng.integers(s.start, s.stop - length + 1)) for s in chosen]
+        return [start + k for start in starts for k in range(length)]
+
 
 def _spread(capture: Capture | DomeCapture, count: int, seed: int) -> list[int]:
     if count > capture.frame_count:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -13,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ufe_bench.aggregate import Summary, summarise
-from ufe_core.errors import ConfigError, DataError
-from ufe_core.store import Store, fingerprint, write_atomic
+from ufe_bench.validation import Candidate, validate
+from ufe_core.errors import ConfigError
+from ufe_core.store import write_atomic
 
 Anchors = tuple[str, ...]
 #: Errors of some sets, each as it becomes known.
@@ -103,32 +103,6 @@ def search(
     return Search(tuple(ranked), tuple(levels), ended)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """What measuring a set takes, small enough to hand to another process.
-
-    Attributes:
-        names: of components and budget, as `resolve_recipe` takes them.
-        overrides: options, as `--set` gives them.
-        packed: anchors that captures are packed with, the same for every set.
-        validation: how many of the last training people are measured on and not trained on.
-        frames: frames of each of these.
-        render_size: side of the frontal rendering, pixels.
-        home: the store's folder.
-        device: where to compute.
-    """
-
-    names: Mapping[str, Any]
-    overrides: Mapping[str, Mapping[str, Any]]
-    packed: Anchors
-    validation: int
-    frames: int
-    render_size: int
-    home: str
-    device: str = "cpu"
-    split: str = "synthetic"
-
-
 @dataclass
 class Measured:
     """Photometric error of each validation person with a set, and the weights it was measured with."""
@@ -144,48 +118,8 @@ class Measured:
 
 def measure(candidate: Candidate, anchors: Anchors, listener: Any = None) -> Measured:
     """Train an encoder with a set and measure it on the validation people; from the store if it was done before."""
-    import torch
-
-    from ufe_bench.evaluate import Material, Stage, evaluate
-    from ufe_core.labels import labelled
-    from ufe_core.packed import PackRequest, pack
-    from ufe_core.plugins import catalogue
-    from ufe_core.recipe import choose, resolve_recipe
-    from ufe_core.registry import load_registry
-    from ufe_core.training.loop import trained
-
-    store, device = Store(candidate.home), torch.device(candidate.device)
-    recipe = resolve_recipe(catalogue(), anchors=anchors, overrides=candidate.overrides, **candidate.names)
-    people = load_registry().split(candidate.split, "train")
-    known, unseen = people[: -candidate.validation], people[-candidate.validation :]
-    source, decoder = recipe.make_source(), recipe.make_decoder().to(device)
-    metric = choose(catalogue(), "metric", METRIC, recipe.budget, {})
-    key = fingerprint([
-        recipe.key(source, known[: recipe.training.people]), list(unseen), candidate.frames, candidate.render_size,
-        metric.describe(),
-    ])  # fmt: skip
-    file = store.path("anchors", key) / "measured.json"
-    if file.is_file():
-        found = json.loads(file.read_text())
-        return Measured(anchors, found["subjects"], found["weights"])
-    made = trained(recipe, known, store=store, device=device, listener=listener, packed_anchors=candidate.packed)
-    needs = made.encoder.needs
-    request = PackRequest(candidate.frames, needs.size, needs.cameras, candidate.packed, texture=decoder.reads_texture)
-    captures = labelled(pack(source, unseen, request, store=store), source, decoder, store=store)
-    mask = decoder.face_mask(candidate.render_size).to(device)
-    error = metric.spec.load()(metric.config, topology=decoder.topology, face_mask=mask)
-    stage = Stage(decoder, {METRIC: error}, decoder.frontal_camera(candidate.render_size), mask, device)
-    evaluation = evaluate(made.encoder, stage, Material(captures))
-    if evaluation.missing:
-        first = evaluation.missing[0]
-        raise DataError(f"Subject {first.subject!r} cannot be measured: {first.reason}")
-    subjects = {subject.id: subject.metrics[METRIC] for subject in evaluation.subjects}
-    with store.lock("anchors", key):
-        if not store.has("anchors", key):
-            with store.building("anchors", key) as folder:
-                content = {"anchors": list(anchors), "subjects": subjects, "weights": made.sha256}
-                write_atomic(folder / "measured.json", json.dumps(content, indent=1).encode())
-    return Measured(anchors, subjects, made.sha256 or "")
+    found = validate(candidate, anchors, listener)
+    return Measured(anchors, found.values[METRIC], found.weights)
 
 
 class Workers:

@@ -73,8 +73,9 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     """
     import os
 
-    from ufe_bench.anchor_search import Candidate, Workers, draw, search
+    from ufe_bench.anchor_search import METRIC, Workers, draw, search
     from ufe_bench.anchor_search import as_json as file_of
+    from ufe_bench.validation import Candidate
     from ufe_core.cli.choice import all_known, names_of, open_source
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ConfigError
@@ -97,7 +98,15 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     if validation >= people:
         raise ConfigError(f"--validation {validation} leaves none of the {people} training people to train on.")
     candidate = Candidate(
-        names, overrides, tuple(known), validation, frames, recipe.training.render_size, str(Store().root), split=split
+        names,
+        overrides,
+        tuple(known),
+        validation,
+        frames,
+        recipe.training.render_size,
+        (METRIC,),
+        str(Store().root),
+        split=split,
     )
     done: list[Measured] = []
 

@@ -6,7 +6,7 @@ import datetime
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from ufe_bench.schema import (
     Result,
     RunKey,
     Split,
+    Trial,
     Weights,
     load_result,
     make_result,
@@ -63,7 +64,10 @@ _DATA_OPTIONS = ("people", "frames", "size")
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked for. `train` leaves released weights aside; `fresh` trains again."""
+    """What a user asked for. `train` leaves released weights aside; `fresh` trains again.
+
+    `tuned` are training options that a search chose, and `trials` is its trace.
+    """
 
     suite: Suite
     encoder: str = DEFAULT_ENCODER
@@ -77,6 +81,16 @@ class Request:
     enrolment: Enrolment = "own"
     train: bool = False
     fresh: bool = False
+    tuned: Mapping[str, Any] = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+
+    @property
+    def options(self) -> Mapping[str, Mapping[str, Any]]:
+        """Options by kind: what the user set, and what a search for training options chose."""
+        given = {kind: dict(fields) for kind, fields in (self.overrides or {}).items()}
+        if self.tuned:
+            given["training"] = {**given.get("training", {}), **self.tuned}
+        return given
 
     def command(self, verb: str = "bench") -> str:
         """The command that asks for this, `ufe bench` or `ufe train`, in canonical form."""
@@ -90,7 +104,7 @@ class Request:
                 words += [f"--{name}", getattr(self, name)]
         if self.anchors != DEFAULT_ANCHORS:
             words += ["--anchors", ",".join(self.anchors) or "none"]
-        for kind, fields in sorted((self.overrides or {}).items()):
+        for kind, fields in sorted(self.options.items()):
             for name, value in sorted(fields.items()):
                 words += ["--set", f"{kind}.{name}={value}"]
         if verb == "bench":
@@ -169,7 +183,7 @@ class Harness:
         kept = {option: training[option] for option in _DATA_OPTIONS if option in training}
         floor = replace(
             request, encoder=name, calibrator=None, detector=None, anchors=DEFAULT_ANCHORS, enrolment="own",
-            train=False, fresh=False, overrides={"training": kept} if kept else None,
+            train=False, fresh=False, tuned={}, trials=(), overrides={"training": kept} if kept else None,
         )  # fmt: skip
         result = self._measure(floor, self._resolve(floor), reuse=True)
         write_result(result, self.results)
@@ -180,7 +194,7 @@ class Harness:
         recipe = resolve_recipe(
             self.catalogue, source=request.source, decoder=request.decoder, encoder=request.encoder,
             calibrator=request.calibrator, detector=request.detector, anchors=request.anchors, budget=request.budget,
-            overrides=request.overrides,
+            overrides=request.options,
         )  # fmt: skip
         home = registry.splits[suite.split].source
         if home != recipe.source.spec.id:
@@ -228,6 +242,7 @@ class Harness:
             environment=environment_record(),
             missing=evaluation.missing,
             training=training_record(encoder),
+            trials=request.trials,
             created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             seconds=round(time.monotonic() - start, 3),
             command=request.command(),
@@ -276,7 +291,7 @@ class Harness:
                 detector=component_record(recipe.detector) if recipe.detector else None,
                 metrics=tuple(component_record(chosen) for chosen in setup.metrics),
             ),
-            budget=budget_record(recipe, encoder, released=weights.origin == "released"),
+            budget=budget_record(recipe, encoder, released=weights.origin == "released", tuned=request.tuned),
             weights=weights,
             data=Data(
                 fingerprint=instants, frames=suite.frames, size=recipe.training.size, enrolment=request.enrolment

@@ -26,6 +26,12 @@ CAVEAT = "paper: other data, other avatar"
 # never prints its encoder without calibration.
 _BESIDE: Mapping[tuple[str, str | None], tuple[str, str]] = {
     ("ufe/univ", "ufe/late_fusion"): ("table1", "paper_no_ssl"),
+    ("ufe/geometry_guided", None): ("table1", "geometry_guided"),
+    ("ufe/flnet", None): ("table1", "flnet"),
+    ("ufe/fomm", None): ("table1", "first_order_motion"),
+    ("ufe/mesh_tracking_gt", None): ("table1", "mesh_tracking_gt"),
+    ("ufe/necknet", None): ("table1", "necknet"),
+    ("ufe/movement_sdk", None): ("table1", "movement_sdk"),
 }
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 
@@ -21,8 +24,14 @@ def component_record(chosen: Chosen) -> ComponentRecord:
     return ComponentRecord(code_sha256=described.pop("code"), **described)
 
 
-def budget_record(recipe: Recipe, encoder: TrainedEncoder, *, released: bool) -> Budget:
-    """What the weights cost: nothing for an encoder that takes no step, else the sizes they were trained with."""
+def budget_record(
+    recipe: Recipe, encoder: TrainedEncoder, *, released: bool, tuned: Mapping[str, Any] = MappingProxyType({})
+) -> Budget:
+    """What the weights cost: nothing for an encoder that takes no step, else the sizes they were trained with.
+
+    Training options in `tuned` were chosen by the same search as every other row's, and set no row apart.
+    """
+    apart = {name: value for name, value in recipe.overrides.items() if name != "seed" and name not in tuned}
     config = encoder.record.get("config", recipe.training.model_dump(mode="json"))
     learns = encoder.encoder.learns
     if learns != "weights":
@@ -35,7 +44,7 @@ def budget_record(recipe: Recipe, encoder: TrainedEncoder, *, released: bool) ->
         frames=config["frames"],
         size=config["size"],
         steps=config["steps"],
-        overrides={} if released else {name: value for name, value in recipe.overrides.items() if name != "seed"},
+        overrides={} if released else apart,
     )
 
 

@@ -180,6 +180,15 @@ class TrainingRecord(Record):
     device: str
 
 
+class Trial(Record):
+    """One trial of the search for a row's training options, on training people alone."""
+
+    training: dict[str, Any] = Field(description="Training options tried")
+    score: float = Field(description="Geometric mean of the metrics over the validation people; the least is chosen")
+    metrics: dict[Name, float]
+    weights: str
+
+
 class Result(Record):
     """A result file."""
 
@@ -194,6 +203,7 @@ class Result(Record):
     complete: bool = Field(description="Every subject of the split has every metric and no failed frame")
     missing: tuple[MissingFrames, ...]
     training: TrainingRecord | None
+    trials: tuple[Trial, ...] = Field((), description="How the training options were chosen, in the order tried")
     created: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$", description="UTC")
     seconds: NonNegative = Field(description="Wall time of the evaluation")
     command: str = Field(description="Command that makes this file again")
@@ -226,6 +236,7 @@ def make_result(
     command: str,
     missing: Sequence[MissingFrames] = (),
     training: TrainingRecord | None = None,
+    trials: Sequence[Trial] = (),
 ) -> Result:
     """Build a result; `run_id`, `summary` and `complete` are computed, subjects are put in order of id.
 
@@ -245,6 +256,7 @@ def make_result(
         complete=not _holes(key.split.subjects, ordered, list(metrics)) and not missing,
         missing=tuple(missing),
         training=training,
+        trials=tuple(trials),
         created=created,
         seconds=seconds,
         command=command,

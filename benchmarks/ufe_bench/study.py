@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ufe_bench.paper import PaperTable, load_paper
 from ufe_bench.schema import MetricInfo, Result
 from ufe_bench.suite import Suite, SuiteRow
 from ufe_bench.table import markdown_table
+from ufe_bench.tuning import tuned
 from ufe_core.config import did_you_mean
 from ufe_core.errors import ConfigError, UfeError
 from ufe_core.recipe import DEFAULT_ANCHORS
@@ -91,6 +92,15 @@ def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str,
     )  # fmt: skip
 
 
+def _that_fit(
+    harness: Harness, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The user's options but for those of a calibrator or a detector that a row has no use for."""
+    factory = harness.catalogue.get("encoder", row.encoder).load()
+    idle = {"calibrator": not factory.calibrated, "detector": "keypoints" not in factory.inputs}
+    return {kind: fields for kind, fields in overrides.items() if not idle.get(kind, False)}
+
+
 def chosen_rows(suite: Suite, names: Sequence[str]) -> tuple[SuiteRow, ...]:
     """The rows of these names, or all.
 
@@ -130,9 +140,11 @@ def run_study(
         if say is not None:
             say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
         try:
-            outcome = harness.run(
-                request_of(suite, row, overrides or {}, **asked), floors=floors and not beside, reuse=True
-            )
+            request = request_of(suite, row, _that_fit(harness, row, overrides or {}), **asked)
+            if suite.tuning is not None:
+                chosen_options, trials = tuned(harness, request, suite.tuning, say)
+                request = replace(request, tuned=chosen_options, trials=trials)
+            outcome = harness.run(request, floors=floors and not beside, reuse=True)
         except UfeError as error:
             cells.append(Cell(row, None, error=str(error)))
             continue

@@ -31,6 +31,17 @@ class SuiteRow(ComponentConfig):
     paper: str | None = Field(None, description="Row of the paper's table that stands beside it")
 
 
+class Tuning(ComponentConfig):
+    """The same small search for every row, on training people: the same trials, the same share of the steps."""
+
+    validation: int = Field(
+        24, ge=2, description="How many of the last training people are measured on, not trained on"
+    )
+    frames: int = Field(12, ge=1, description="Frames of each of these")
+    steps: float = Field(0.25, gt=0, le=1, description="Share of the steps that a trial takes")
+    trials: tuple[dict[str, Any], ...] = Field(min_length=2, description="Training options, one set a trial")
+
+
 class Suite(ComponentConfig):
     """What a suite file holds."""
 
@@ -50,6 +61,7 @@ class Suite(ComponentConfig):
     floors: tuple[str, ...] = ()
     rows: tuple[SuiteRow, ...] = Field((), description="The methods of a study; none in a suite for any method")
     paper: str | None = Field(None, description="Table of the paper whose numbers stand beside the rows'")
+    tuning: Tuning | None = Field(None, description="How every row's training options are chosen")
     train: bool = Field(True, description="Whether rows are trained alike; else released weights serve")
     base: str | None = Field(None, description="Row that the others are compared with")
     along: str | None = Field(None, description="What the rows differ in where that is a number, such as 'anchors'")

@@ -7,8 +7,9 @@ import pytest
 from click.testing import CliRunner
 
 from ufe_bench import anchor_search
-from ufe_bench.anchor_search import Candidate, Measured, Search, as_json, draw, measure, search
+from ufe_bench.anchor_search import METRIC, Measured, Search, as_json, draw, measure, search
 from ufe_bench.anchors_cli import anchors as anchors_cli
+from ufe_bench.validation import Candidate
 from ufe_core.anchor_sets import anchors_of
 from ufe_core.errors import ConfigError
 from ufe_core.recipe import DEFAULT_ANCHORS
@@ -94,7 +95,7 @@ def test_nothing_to_search_is_an_error():
 def test_the_file_is_what_anchors_takes(tmp_path):
     found = Search(((1.0, ("b", "a")), (2.0, ("b",)), (3.0, ())), (), "no larger set is better")
     measured = {frozenset("ab"): Measured(("b", "a"), {"S0": 0.9, "S1": 1.1}, "w")}
-    candidate = Candidate({"encoder": "univ", "calibrator": None}, {}, ("a", "b"), 2, 4, 16, str(tmp_path))
+    candidate = Candidate({"encoder": "univ", "calibrator": None}, {}, ("a", "b"), 2, 4, 16, (METRIC,), str(tmp_path))
     file = tmp_path / "set.json"
     file.write_text(json.dumps(as_json(found, measured, candidate)))
     assert anchors_of(str(file)) == ("b", "a")
@@ -119,7 +120,7 @@ QUICK = {"training": {"people": 3, "frames": 4, "frames_per_user": 2, "users": 2
 
 def test_a_set_is_measured_on_people_that_it_was_not_trained_on_and_once(tmp_path, monkeypatch):
     names = {"encoder": "univ", "calibrator": None, "decoder": "blendshape", "source": "synthetic", "budget": "smoke"}
-    candidate = Candidate(names, QUICK, ("neutral", "jaw_open", "lip_pucker"), 2, 3, 32, str(tmp_path))
+    candidate = Candidate(names, QUICK, ("neutral", "jaw_open", "lip_pucker"), 2, 3, 32, (METRIC,), str(tmp_path))
     found = measure(candidate, ("lip_pucker", "neutral"))
     from ufe_core.registry import load_registry
 

@@ -1,0 +1,50 @@
+"""The same small search for the training options of every row of a study, on training people alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from statistics import fmean
+from typing import Any
+
+from ufe_bench.harness import Harness, Request
+from ufe_bench.schema import Trial
+from ufe_bench.suite import Tuning
+from ufe_bench.validation import Candidate, validate
+from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
+
+_NAMES = ("encoder", "calibrator", "detector", "decoder", "source", "budget")
+
+
+def tuned(
+    harness: Harness, request: Request, tuning: Tuning, say: Callable[[str], None] | None = None
+) -> tuple[Mapping[str, Any], tuple[Trial, ...]]:  # fmt: skip
+    """The training options that a row's search chose, and its trace; nothing of a row that takes no steps.
+
+    Every trial trains with a share of the row's steps on all but the last training people and is measured on those.
+    The least geometric mean of the suite's metrics wins: it weighs a halved error alike, whatever its unit.
+    """
+    names = {name: getattr(request, name) for name in _NAMES}
+    overrides = {kind: dict(fields) for kind, fields in (request.overrides or {}).items()}
+    recipe = resolve_recipe(harness.catalogue, anchors=request.anchors, overrides=overrides, **names)
+    if recipe.encoder.spec.load().learns != "weights":
+        return {}, ()
+    training = overrides.setdefault("training", {})
+    steps = max(1, round(recipe.training.steps * tuning.steps))
+    metrics = tuple(name for name in request.suite.metrics if not harness.catalogue.get("metric", name).load().temporal)
+    trials = []
+    for number, options in enumerate(tuning.trials, 1):
+        given = {**overrides, "training": {**training, **options, "steps": steps}}
+        candidate = Candidate(
+            names, given, DEFAULT_ANCHORS, tuning.validation, tuning.frames, request.suite.render_size, metrics,
+            str(harness.store.root), str(harness.device), request.suite.split,
+        )  # fmt: skip
+        found = validate(candidate, recipe.anchors, harness.tell)
+        means = {name: fmean(values.values()) for name, values in found.values.items()}
+        score = math.exp(fmean(math.log(max(mean, 1e-9)) for mean in means.values()))
+        trials.append(Trial(training=dict(options), score=score, metrics=means, weights=found.weights))
+        if say is not None:
+            shown = ", ".join(f"{name}={value}" for name, value in options.items())
+            say(f"  trial {number} of {len(tuning.trials)}: {shown}: {score:.4f}")
+    best = min(trials, key=lambda trial: trial.score)
+    return best.training, tuple(trials)

@@ -119,7 +119,7 @@ class Measured:
 def measure(candidate: Candidate, anchors: Anchors, listener: Any = None) -> Measured:
     """Train an encoder with a set and measure it on the validation people; from the store if it was done before."""
     found = validate(candidate, anchors, listener)
-    return Measured(anchors, found.values[METRIC], found.weights)
+    return Measured(anchors, dict(found.values[METRIC]), found.weights)
 
 
 class Workers:

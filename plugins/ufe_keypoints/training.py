@@ -188,7 +188,7 @@ def _drawn(
     points = np.stack([capture.extras["keypoints"][row] for capture, row in pairs])
     seen = np.stack([capture.extras["visible"][row] for capture, row in pairs])
     moved = Augmentation.draw(config, len(people), images.shape[1], rng)
-    images, points = moved.apply(images[:, None])[:, 0], moved.move(points, images.shape[-1])
+    images, points = moved.apply(images[:, None])[:, 0], moved.move(points[:, None], images.shape[-1])[:, 0]
     inside = ((points >= 0) & (points < images.shape[-1])).all(-1)
     return images, points.astype(np.float32), seen & inside
 

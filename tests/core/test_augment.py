@@ -48,7 +48,7 @@ def test_points_move_with_what_they_are_on():
     moved = augment.apply(image)[0, 0, 0].astype(float)
     rows, columns = np.indices(moved.shape) + 0.5
     middle = [(columns * moved).sum() / moved.sum(), (rows * moved).sum() / moved.sum()]
-    found = augment.move(np.array([42.5, 22.5]).reshape(1, 1, 1, 2), 64)
+    found = augment.move(np.array([42.5, 22.5]).reshape(1, 1, 1, 1, 2), 64)
     assert found.flatten() == pytest.approx(middle, abs=0.05)
 
 

@@ -48,9 +48,9 @@ class Augmentation:
         return out
 
     def move(self, points: np.ndarray, side: int) -> np.ndarray:
-        """Where points [U, C, K, 2] (x, y in pixels) of images of that side come to lie, float64."""
-        turned = np.einsum("ucij,uckj->ucki", self.affine[..., :2], 2 * points / side - 1)
-        return (turned + self.affine[:, :, None, :, 2] + 1) * (side / 2)
+        """Where points [U, N, C, K, 2] (x, y in pixels) of images of that side come to lie, float64."""
+        turned = np.einsum("ucij,unckj->uncki", self.affine[..., :2], 2 * points / side - 1)
+        return (turned + self.affine[:, None, :, None, :, 2] + 1) * (side / 2)
 
 
 def cutmix(images: np.ndarray, patches: int, rng: np.random.Generator) -> np.ndarray:

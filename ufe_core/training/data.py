@@ -138,8 +138,7 @@ class TrainingData:
         points = np.stack([each.points[some].numpy() for each, some in zip(found, rows, strict=True)])
         visible = torch.stack([each.visible[some] for each, some in zip(found, rows, strict=True)])
         if self.moves_images:
-            side = self.config.size
-            points = np.stack([augment.move(points[:, n], side) for n in range(points.shape[1])], 1)
+            points = augment.move(points, self.config.size)
         return Detections(torch.from_numpy(points.astype(np.float32)), visible)
 
     def batches(self, start: int, stop: int) -> Generator[tuple[int, Batch], None, None]:

@@ -43,13 +43,16 @@ if TYPE_CHECKING:
 @click.option("--train", is_flag=True, help="Train from nothing, even where released weights exist.")
 @click.option("--fresh", is_flag=True, help="Train again, even where this machine trained the same before.")
 @click.option("--floors/--no-floors", default=True, show_default=True, help="Also measure the floors of the suite.")
+@click.option("--figures", is_flag=True, help="Of a study: also draw frames picked by rule.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of result files. [default: UFE_HOME/results]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the result file's JSON instead of a table.")
 @click.pass_context
-def bench(context: click.Context, /, as_json: bool, assignments: tuple[str, ...], anchors: str | None, device: str,
-          out: Path | None, floors: bool, suite: str, rows: tuple[str, ...], **asked: Any) -> None:  # fmt: skip
+def bench(
+    context: click.Context, /, as_json: bool, assignments: tuple[str, ...], anchors: str | None, device: str,
+    out: Path | None, floors: bool, suite: str, rows: tuple[str, ...], figures: bool, **asked: Any,
+) -> None:  # fmt: skip
     """Measure a method on people that no training has seen, and put it on the leaderboard.
 
     Finds or renders the captures, takes released weights or trains them, encodes every frame of the 32 held-out
@@ -84,8 +87,8 @@ def bench(context: click.Context, /, as_json: bool, assignments: tuple[str, ...]
     results = out or store.root / "results"
     overrides = parse_overrides(assignments, owners=OWNERS)
     loaded = load_suite(suite)
-    _refuse_what_rows_say(context, loaded, rows)
-    study, outcome = None, None
+    _refuse_what_rows_say(context, loaded, rows, figures)
+    study, outcome, drawn = None, None, None
     with TrainingDisplay() as listener:
         harness = Harness(
             catalogue(), store, results, device=pick_device(device), listener=listener,
@@ -99,23 +102,34 @@ def bench(context: click.Context, /, as_json: bool, assignments: tuple[str, ...]
                 harness, loaded, rows=rows, overrides=overrides, floors=floors,
                 say=lambda text: click.echo(text, err=True), **kept,
             )  # fmt: skip
+            if figures:
+                from ufe_bench.figures import write_figures
+                from ufe_core.training.progress import Progress
+
+                drawn = write_figures(
+                    harness, study, results, lambda done, total: listener(Progress("figures", done, total, {}))
+                )
         else:
             request = Request(suite=loaded, anchors=anchors_of(anchors), overrides=overrides or None, **asked)
             outcome = harness.run(request, floors=floors)
     folders = list(dict.fromkeys([results, *default_results()]))
     built = build_leaderboard(folders, store.root / "leaderboard")
     sound = _tell_study(study, results, as_json) if study is not None else _tell(cast("Outcome", outcome), as_json)
+    if drawn is not None and not as_json:
+        click.echo(f"figures      {drawn}")
     if not as_json:
         click.echo(f"leaderboard  {built.html}")
     if not sound:
         raise SystemExit(1)
 
 
-def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str, ...]) -> None:
+def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str, ...], figures: bool) -> None:
     from ufe_core.errors import ConfigError
 
     if rows and not suite.rows:
         raise ConfigError(f"Suite '{suite.id}' has no rows; --row is for studies such as table3.")
+    if figures and not suite.rows:
+        raise ConfigError(f"Suite '{suite.id}' has no rows; --figures is for studies such as table1.")
     for name in ("encoder", "calibrator", "detector", "anchors", "enrolment", "train") if suite.rows else ():
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise ConfigError(f"The rows of study '{suite.id}' say what is trained: leave --{name} out.")

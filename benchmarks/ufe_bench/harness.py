@@ -135,6 +135,15 @@ class _Setup:
     metrics: tuple[Chosen, ...]
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A method as it is measured: its encoder, trained, the stage, and what people are measured on."""
+
+    encoder: Encoder[Any]
+    stage: Stage
+    material: Material
+
+
 class Harness:
     """Runs methods; the test captures are packed once and shared by a method and its floors.
 
@@ -177,6 +186,18 @@ class Harness:
         path = result_path(result, self.results) if same else write_result(result, self.results)
         return Outcome(result, path, beside)
 
+    def ready(self, request: Request) -> Ready:
+        """What `run` measures, for a closer look; what was made before is taken from the store."""
+        setup = self._resolve(request)
+        encoder, _ = self._encoder(request, setup, released_weights(setup.recipe, request))
+        return self._ready(request, setup, encoder.encoder)
+
+    def _ready(self, request: Request, setup: _Setup, encoder: Encoder[Any]) -> Ready:
+        suite, needs = request.suite, encoder.needs
+        texture = setup.decoder.reads_texture
+        wanted = PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=texture)
+        return Ready(encoder, self._stage(setup, suite), self._material(suite, setup, wanted, type(encoder)))
+
     def _floor(self, request: Request, name: str) -> Result:
         """A floor's result on the same data, from its file if it was measured before."""
         training = (request.overrides or {}).get("training", {})
@@ -217,28 +238,21 @@ class Harness:
         found = self._known(key) if reuse else None
         if found is not None:
             return found
-        suite, decoder = request.suite, setup.decoder
-        needs = encoder.encoder.needs
-        wanted = PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=decoder.reads_texture)
-        material = self._material(suite, setup, wanted, type(encoder.encoder))
-        stage = self._stage(setup, suite)
+        ready = self._ready(request, setup, encoder.encoder)
         start = time.monotonic()
-        name = f"measuring {setup.recipe.encoder.spec.name}"
+        name, people = f"measuring {setup.recipe.encoder.spec.name}", len(setup.people)
         evaluation = evaluate(
-            encoder.encoder,
-            stage,
-            material,
-            enrolment=request.enrolment,
-            progress=lambda done: self.tell(Progress(name, done, len(material.captures), {})),
-        )
+            ready.encoder, ready.stage, ready.material, enrolment=request.enrolment,
+            progress=lambda done: self.tell(Progress(name, done, people, {})),
+        )  # fmt: skip
         return make_result(
             key,
             evaluation.subjects,
             metrics={
                 name: MetricInfo(label=metric.label, unit=metric.unit, higher_is_better=metric.higher_is_better)
-                for name, metric in stage.metrics.items()
+                for name, metric in ready.stage.metrics.items()
             },
-            cost=measure_cost(encoder.encoder, material.captures[0], self.device, detector=setup.recipe.detector),
+            cost=measure_cost(ready.encoder, ready.material.captures[0], self.device, detector=setup.recipe.detector),
             environment=environment_record(),
             missing=evaluation.missing,
             training=training_record(encoder),

@@ -33,6 +33,7 @@ class Cell:
     result: Result | None
     path: Path | None = None
     error: str | None = None
+    request: Request | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def run_study(
             cells.append(Cell(row, None, error=str(error)))
             continue
         beside = beside or outcome.floors
-        cells.append(Cell(row, outcome.result, outcome.path))
+        cells.append(Cell(row, outcome.result, outcome.path, request=request))
     return Study(suite, tuple(cells), tuple(beside))
 
 

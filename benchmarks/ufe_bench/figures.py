@@ -1,0 +1,225 @@
+"""A qualitative page of a study: what the cameras saw, the truth, every method, and where each is wrong.
+
+People and frames are picked by rule from the numbers of the study's base row, never by hand: of the people with the
+least, the median and the greatest photometric error the frame of median and of greatest error; under each condition
+the person and the frame of greatest error.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ufe_bench.enrolment import enroll
+from ufe_bench.evaluate import frames_of
+from ufe_bench.harness import Harness, Ready
+from ufe_bench.schema import Result
+from ufe_core.errors import ConfigError
+from ufe_core.store import write_atomic
+
+if TYPE_CHECKING:
+    from ufe_bench.study import Study
+    from ufe_core.packed import PackedCapture
+    from ufe_core.types import Encoding
+
+METRIC = "photometric_l1"
+_SIZE = 256  # of a rendering, pixels
+_SATURATED = 40.0  # error, 0..255, that is shown brightest
+_COLUMN, _ROW = 1.55, 1.75  # of a panel, inches
+_TITLE_WIDTH = 21  # characters
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A frame to show: why, whose, and under which condition; none is the session that is measured."""
+
+    why: str
+    number: int
+    condition: str | None
+    wanted: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one method made of a frame: image and error, float [H, W, 3] and [H, W], and its photometric error."""
+
+    title: str
+    image: np.ndarray
+    error: np.ndarray
+    value: float
+
+
+def picks(result: Result, conditions: Sequence[str]) -> list[Pick]:
+    """What the rule picks by the numbers of the base row."""
+    numbers = [subject.metrics[METRIC] for subject in result.subjects]
+    order = np.argsort(numbers)
+    least, median, most = int(order[0]), int(order[len(order) // 2]), int(order[-1])
+    chosen = [
+        Pick("least error of all people, median frame", least, None, "median"),
+        Pick("median person, median frame", median, None, "median"),
+        Pick("median person, worst frame", median, None, "worst"),
+        Pick("greatest error of all people, median frame", most, None, "median"),
+        Pick("greatest error of all people, worst frame", most, None, "worst"),
+    ]
+    for condition in conditions:
+        slices = [subject.slices.get(f"condition:{condition}", {}).get(METRIC, -1.0) for subject in result.subjects]
+        words = condition.replace("_", " ")
+        chosen.append(Pick(f"{words}: greatest error, worst frame", int(np.argmax(slices)), condition, "worst"))
+    return chosen
+
+
+def write_figures(
+    harness: Harness, study: Study, folder: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:  # fmt: skip
+    """Draw what the rule picks, and write `figures/index.html` beside the study; returns it.
+
+    Args:
+        harness: which ran the study.
+        study: finished rows.
+        folder: of the results.
+        progress: told of pictures done, and of how many there are.
+
+    Raises:
+        ConfigError: the study has no base row, or it has no result.
+    """
+    cells = {cell.row.name: cell for cell in study.cells if cell.result is not None}
+    base = study.suite.base
+    if base is None or base not in cells:
+        raise ConfigError(f"Figures of '{study.suite.id}' need its base row {base!r}: run that too.")
+    result = cells[base].result
+    assert result is not None
+    ready = {name: harness.ready(cell.request) for name, cell in cells.items() if cell.request is not None}
+    chosen = picks(result, study.suite.conditions)
+    target = folder / study.suite.id / "figures"
+    target.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for done, pick in enumerate(chosen):
+        if progress is not None:
+            progress(done, len(chosen))
+        capture, row = _frame(ready[base], pick)
+        panels, truth = _panels(ready, {name: cells[name].row.title for name in cells}, pick, row)
+        file = target / f"{done + 1:02d}.png"
+        write_atomic(file, draw(np.array(capture.images[row]), truth, panels))
+        what = f"{capture.subject}, {capture.segments[row].replace('_', ' ')}, frame {capture.frames[row]}"
+        entries.append((file.name, f"{pick.why[:1].upper()}{pick.why[1:]}", what))
+    page = target / "index.html"
+    write_atomic(page, _page(study, entries).encode())
+    return page
+
+
+def _captures(ready: Ready, pick: Pick) -> Sequence[PackedCapture]:
+    return ready.material.captures if pick.condition is None else ready.material.conditions[pick.condition]
+
+
+def _encoded(ready: Ready, pick: Pick, rows: np.ndarray) -> Encoding:
+    captures = _captures(ready, pick)
+    device = ready.stage.device
+    calibration = enroll(ready.encoder, captures, pick.number, device)
+    frames = frames_of(captures[pick.number], rows, ready.encoder.needs.cameras)
+    return ready.encoder.encode(frames.to(device), calibration)
+
+
+@torch.inference_mode()
+def _frame(base: Ready, pick: Pick) -> tuple[PackedCapture, int]:
+    """The capture of a pick, and the row of the frame whose error of the base method is the one wanted."""
+    capture, stage = _captures(base, pick)[pick.number], base.stage
+    rows = capture.frame_rows
+    encoding = _encoded(base, pick, rows)
+    identity = stage.identity(capture)
+    predicted = stage.drive(identity, encoding.expression, encoding.gaze, renders=True)
+    errors = stage.metrics[METRIC].errors(predicted, stage.truth(capture, identity, rows, renders=True)).cpu().numpy()
+    order = np.argsort(errors)
+    return capture, int(rows[order[-1] if pick.wanted == "worst" else order[len(order) // 2]])
+
+
+@torch.inference_mode()
+def _panels(
+    ready: Mapping[str, Ready], titles: Mapping[str, str], pick: Pick, row: int
+) -> tuple[list[Panel], np.ndarray]:
+    """What each method made of the frame, and the truth [H, W, 3]."""
+    first = next(iter(ready.values()))
+    stage, capture = first.stage, _captures(first, pick)[pick.number]
+    identity, device = stage.identity(capture), stage.device
+    camera = stage.decoder.frontal_camera(_SIZE)
+    mask = stage.decoder.face_mask(_SIZE).to(device)
+    only = torch.zeros(1, dtype=torch.int64, device=device)
+
+    def image(expression: torch.Tensor, gaze: torch.Tensor) -> torch.Tensor:
+        avatar = stage.decoder.decode(expression, gaze, identity.rows(only))
+        return stage.decoder.render(avatar, camera)[0]
+
+    labels = (torch.from_numpy(np.array(values[[row]])).to(device) for values in (capture.expression, capture.gaze))
+    truth = image(*labels)
+    panels = []
+    for name, one in ready.items():
+        encoding = _encoded(one, pick, np.array([row]))
+        made = image(encoding.expression, encoding.gaze)
+        error = 255 * (made - truth).abs().mean(0) * mask
+        value = float(error.sum() / mask.sum())
+        panels.append(Panel(titles[name], _shown(made), error.cpu().numpy(), value))
+    return panels, _shown(truth)
+
+
+def _shown(image: torch.Tensor) -> np.ndarray:
+    """Linear RGB [3, H, W] as it is seen, [H, W, 3]."""
+    shown: np.ndarray = image.clamp(0, 1).pow(1 / 2.2).permute(1, 2, 0).cpu().numpy()
+    return shown
+
+
+def draw(cameras: np.ndarray, truth: np.ndarray, panels: Sequence[Panel]) -> bytes:
+    """A PNG: the four images and the truth on the left, then a column a method: what it made, and its error."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = len(panels) + 2
+    figure = Figure(figsize=((columns + 1) * _COLUMN, 2 * _ROW), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(2, columns, squeeze=False, width_ratios=[2.0, *[1.0] * (columns - 1)])
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for k, title in enumerate(("left and right eye", "left and right mouth")):
+        axes[k, 0].imshow(np.hstack(list(cameras[2 * k : 2 * k + 2])), cmap="gray", vmin=0, vmax=255)
+        axes[k, 0].set_title(title, fontsize=7)
+    axes[0, 1].imshow(truth)
+    axes[0, 1].set_title("truth", fontsize=7)
+    shades: Any = None
+    for k, panel in enumerate(panels, 2):
+        axes[0, k].imshow(panel.image)
+        axes[0, k].set_title(textwrap.fill(panel.title, _TITLE_WIDTH), fontsize=7)
+        shades = axes[1, k].imshow(panel.error, cmap="inferno", vmin=0, vmax=_SATURATED)
+        axes[1, k].set_title(f"{panel.value:.2f}", fontsize=7)
+    if shades is not None:
+        bar = figure.colorbar(shades, ax=axes[1, 1], location="left", fraction=0.5)
+        bar.ax.tick_params(labelsize=6)
+        bar.set_label("error, 0..255", fontsize=6)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _page(study: Study, entries: Sequence[tuple[str, str, str]]) -> str:
+    parts = [
+        "<!doctype html>", '<html lang="en"><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{html.escape(study.suite.id)}: figures</title>",
+        "<style>:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:90rem;"
+        "padding:0 1rem}figure{margin:2rem 0;overflow-x:auto}img{min-width:60rem;width:100%;background:#fff}"
+        "figcaption{position:sticky;left:0}</style>",
+        f"<h1>{html.escape(study.suite.summary)}</h1>",
+        "<p>People and frames are picked by rule, from the photometric errors of the base row: "
+        f"{html.escape(str(study.suite.base))}. Above: what the four cameras saw, the truth, what each method made of "
+        "it. Below: its error inside the face, and the mean.</p>",
+    ]  # fmt: skip
+    for file, why, what in entries:
+        title = html.escape(f"{why}: {what}")
+        parts.append(f'<figure><figcaption>{title}</figcaption><img src="{file}" alt="{title}"></figure>')
+    return "\n".join(parts) + "\n"

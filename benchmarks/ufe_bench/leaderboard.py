@@ -213,11 +213,11 @@ def scatters(group: Group) -> list[tuple[str, str]]:
     machines: dict[str, list[plots.Point]] = {}
     for row in group.rows:
         cost = row.result.cost
-        if row.rank is None or cost.encode_ms is None:
+        if row.rank is None or cost.latency_ms is None:
             continue
         summary = row.result.summary[group.ranked_by]
         name = f"{row.name} ({row.variant})" if row.variant else row.name
-        point = plots.Point(row.rank, name, cost.encode_ms.p50, summary.mean, summary.ci95)
+        point = plots.Point(row.rank, name, cost.latency_ms, summary.mean, summary.ci95)
         machines.setdefault(_machine(row), []).append(point)
     info = group.metrics[group.ranked_by]
     # A single point compares nothing.
@@ -281,13 +281,12 @@ def _row_markdown(group: Group, row: Row) -> list[str]:
         value = f"**{value}**" if name in row.leading else value
         cells.append(f"{value} [{formats.interval(summary.ci95, info.unit, subjects=summary.subjects)}]")
     name = f"{row.name} ({row.variant})" if row.variant else row.name
-    latency = row.result.cost.encode_ms
     return [
         str(row.rank) if row.rank is not None else "floor" if row.is_floor and not row.unranked else formats.UNKNOWN,
         name,
         *cells,
         formats.ratio(row.ratios.get(group.ranked_by)),
-        formats.milliseconds(latency.p50 if latency else None),
+        formats.milliseconds(row.result.cost.latency_ms),
         formats.count(row.result.cost.parameters),
         row.result.run_id,
     ]

@@ -148,6 +148,13 @@ class Cost(Record):
     anchors: Count = Field(description="Cached anchors M")
     size: Count = Field(description="Side of an input image, px")
 
+    @property
+    def latency_ms(self) -> float | None:
+        """Median time from images to codes: the encoder's, and its keypoint detector's where it has one."""
+        if self.encode_ms is None:
+            return None
+        return self.encode_ms.p50 + (self.detect_ms.p50 if self.detect_ms is not None else 0.0)
+
 
 class Environment(Record):
     """The machine and the packages; may move a number only within tolerance."""

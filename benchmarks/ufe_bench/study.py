@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ufe_bench import formats
@@ -187,6 +188,7 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
     parts.append("Means over people, 95 % intervals over people. The paper's numbers were measured on other data.\n")
     if suite.base is not None:
         parts.append(_differences(study))
+    parts += _slices(study)
     if table is not None:
         parts.append(_agreements(study))
     failed = [f"- {cell.row.title}: {cell.error}" for cell in study.cells if cell.error is not None]
@@ -295,9 +297,12 @@ def _measured(result: Result, metrics: Mapping[str, MetricInfo]) -> list[str]:
             continue
         spread = formats.interval(summary.ci95, info.unit, subjects=summary.subjects)
         cells.append(f"{formats.number(summary.mean, info.unit)} [{spread}]")
-    latency, training = result.cost.encode_ms, result.training
+    cost, training = result.cost, result.training
+    latency = formats.milliseconds(cost.latency_ms)
+    if cost.detect_ms is not None:
+        latency += f" (detector {formats.milliseconds(cost.detect_ms.p50)})"
     return [
-        *cells, formats.milliseconds(latency.p50 if latency else None), formats.count(result.cost.parameters),
+        *cells, latency, formats.count(result.cost.parameters),
         f"{training.seconds:.0f}" if training is not None and training.seconds else "", result.run_id,
     ]  # fmt: skip
 
@@ -333,6 +338,29 @@ def _differences(study: Study) -> str:
     heads = ["Row", *(_heading(info) for info in metrics.values())]
     note = f"Difference to '{base}', paired over people, with 95 % interval; **bold** where it leaves out zero.\n\n"
     return note + markdown_table(heads, rows, left=1)
+
+
+def _slices(study: Study) -> list[str]:
+    """A table for each metric: rows by kind of segment and by condition, means over people."""
+    names = sorted({name for c in study.cells if c.result for s in c.result.subjects for name in s.slices})
+    if not names:
+        return []
+    parts = ["## By segment and condition\n"]
+    for metric, info in study.metrics.items():
+        rows = []
+        for cell in study.cells:
+            if cell.result is None or not any(metric in v for s in cell.result.subjects for v in s.slices.values()):
+                continue
+            found = [
+                [s.slices[name][metric] for s in cell.result.subjects if metric in s.slices.get(name, {})]
+                for name in names
+            ]
+            means = [formats.number(fmean(values), info.unit) if values else formats.UNKNOWN for values in found]
+            rows.append([cell.row.title, *means])
+        if rows:
+            heads = [_heading(info), *(name.partition(":")[2].replace("_", " ") for name in names)]
+            parts.append(markdown_table(heads, rows, left=1))
+    return parts
 
 
 def _signed(difference: PairedDifference, info: MetricInfo) -> str:

@@ -143,7 +143,7 @@ def _line(result: Result, names: Sequence[str], mean_floor: Result | None, *, no
         )
     latency = result.cost.encode_ms
     cells.append(
-        Cell(formats.milliseconds(latency.p50), f"p99 {formats.milliseconds(latency.p99)}")
+        Cell(formats.milliseconds(result.cost.latency_ms), f"p99 {formats.milliseconds(latency.p99)}")
         if latency
         else Cell(formats.UNKNOWN)
     )

@@ -52,7 +52,7 @@ def few_people(monkeypatch):
 
 @pytest.fixture
 def run(few_people, suite, store, tmp_path):
-    def go(floors=False, results=tmp_path, **asked):
+    def go(floors=False, results=tmp_path, suite=suite, **asked):
         request = Request(suite=suite, budget="smoke", **asked)
         return Harness(catalogue(), store, results, device=torch.device("cpu")).run(request, floors=floors)
 
@@ -206,3 +206,16 @@ def _cost():
         anchors=0,
         size=64,
     )
+
+
+def test_people_are_also_measured_by_segment_in_clips_and_under_conditions(run, suite, monkeypatch):
+    more = suite.model_copy(
+        update={"clips": 2, "clip_frames": 4, "conditions": ("dim",), "condition_frames": 2,
+                "metrics": ("mesh_l2", "jitter", "missed_closures")}
+    )  # fmt: skip
+    result = run(encoder="neutral", suite=more).result
+    assert set(result.summary) == {"mesh_l2", "jitter", "missed_closures"} and result.complete
+    for subject in result.subjects:
+        assert set(subject.slices) >= {"condition:dim", "segment:expression"}
+        assert all(set(values) == {"mesh_l2"} for values in subject.slices.values()), "clips are no slices"
+        assert subject.metrics["jitter"] > 0, "a resting face does not move as the truth does"

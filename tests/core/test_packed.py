@@ -558,3 +558,31 @@ class TestSpread:
     def test_more_than_there_are_is_refused(self):
         with pytest.raises(DataError, match=r"Capture 'A/0' has 40 frames, 41 were asked for"):
             self.capture.spread(41, seed=0)
+
+
+class TestClips:
+    def test_single_frames_are_kept_under_the_key_that_they_had(self):
+        request = PackRequest(6, 16, ("a",), ())
+        assert "clip" not in request.describe() and PackRequest(6, 16, ("a",), (), clip=3).describe()["clip"] == 3
+
+    def test_frames_are_a_whole_number_of_clips(self):
+        with pytest.raises(ConfigError, match="7 frames are no whole number of clips of 3"):
+            PackRequest(7, 16, ("a",), (), clip=3)
+
+    def test_a_clip_is_consecutive_frames_of_one_spoken_segment(self, synthetic_capture):
+        frames = synthetic_capture.clips(4, 12, seed=0)
+        runs = [frames[k : k + 12] for k in range(0, 48, 12)]
+        kinds = {s.name: (s.start, s.stop) for s in synthetic_capture.segments if s.kind == "speech"}
+        for run in runs:
+            assert run == list(range(run[0], run[0] + 12))
+            assert any(start <= run[0] and run[-1] < stop for start, stop in kinds.values())
+        assert frames == synthetic_capture.clips(4, 12, seed=0) != synthetic_capture.clips(4, 12, seed=1)
+        with pytest.raises(DataError, match="has 21 segments of kind 'speech' of 12 frames, 22 are needed"):
+            synthetic_capture.clips(22, 12, seed=0)
+
+
+@pytest.fixture
+def synthetic_capture():
+    from ufe_core.plugins import catalogue
+
+    return catalogue().create("source", "synthetic").captures(["S002"])[0]

@@ -1,112 +1,193 @@
-"""Keypoints: 96 a view, chosen by rule, mirrored between sides, pupils where the gaze leaves the eye."""
+"""The keypoint detector: what its network answers, how it learns, and what the commands say."""
 
+import json
+
+import cv2
 import numpy as np
 import pytest
+import torch
 
-from ufe_core.errors import ContractError
-from ufe_core.head import ACTIONS, SKIN
-from ufe_synthetic.headset import load_headset
-from ufe_synthetic.keypoints import COUNT, keypoint_set
+from ufe_core.cli.main import main
+from ufe_core.errors import ArtifactError, ContractError
+from ufe_core.keypoint_errors import measured
+from ufe_core.packed import PackRequest, pack
+from ufe_core.plugins import catalogue
+from ufe_core.registry import load_registry
+from ufe_core.store import Store
+from ufe_core.training.components import resolve_component_recipe, trained_component
+from ufe_keypoints.network import HeatmapNetwork, soft_argmax
+from ufe_keypoints.training import Networks, _cross_entropy, mirrored
 
-FLIP = np.array([-1.0, 1.0, 1.0])
-VIEWS = [(region, side) for region in ("upper", "lower") for side in ("left", "right", "centre")]
-PUPILS = np.array([[[-31.0, 0, 17], [31.0, 0, 17]]])
-
-
-@pytest.mark.parametrize(("region", "side"), VIEWS)
-def test_a_view_has_96_points_with_names_of_their_own(head, region, side):
-    points = keypoint_set(head, region, side)
-    assert len(points.names) == COUNT == len(set(points.names))
-    assert len(set(points.vertices.tolist())) == len(points.vertices) == (94 if region == "upper" else 96)
-    assert (head.part[points.vertices] == SKIN).all()
-    assert sorted(points.pupils) == ([0, 1] if region == "upper" else [])
-    assert points.positions(head.template[None], PUPILS).shape == (1, COUNT, 3)
+TRAIN = load_registry().splits["synthetic"].train
+CPU = torch.device("cpu")
+CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 
 
-@pytest.mark.parametrize("region", ["upper", "lower"])
-def test_left_views_mirror_right_views_point_by_point(head, region):
-    left, right = (keypoint_set(head, region, side) for side in ("left", "right"))
-    np.testing.assert_allclose(head.template[left.vertices], head.template[right.vertices] * FLIP, atol=1e-4)
-    assert left.names[:94] == right.names[:94]
-    a, b = (points.positions(head.template[None], PUPILS)[0] for points in (left, right))
-    np.testing.assert_allclose(a, b * FLIP, atol=1e-3)
+def test_soft_argmax_is_the_mean_place_in_cells():
+    share = torch.zeros(1, 2, 16)
+    share[0, 0, 4 * 1 + 2] = 1  # row 1, column 2
+    share[0, 1, 0] = share[0, 1, 3] = 0.5
+    assert soft_argmax(share, 4).tolist() == [[[2.5, 1.5], [2.0, 0.5]]]
 
 
-def test_a_centre_view_is_its_own_mirror(head):
-    points = keypoint_set(head, "upper", "centre")
-    at = points.positions(head.template[None], PUPILS)[0]
-    np.testing.assert_allclose(at[:47], at[47:94] * FLIP, atol=1e-4)
-    assert [name.replace("left", "right") for name in points.names[:47]] == list(points.names[47:94])
+def test_mirroring_twice_changes_nothing_and_once_only_right_cameras():
+    points = 64 * torch.rand(2, 4, 5, 2, generator=torch.Generator().manual_seed(0))
+    once = mirrored(points, 64)
+    torch.testing.assert_close(mirrored(once, 64), points)
+    assert torch.equal(once[:, 0::2], points[:, 0::2])
+    torch.testing.assert_close(once[:, 1::2, :, 0], 64 - points[:, 1::2, :, 0])
 
 
-def test_the_choice_is_stable(head):
-    """Trained detectors depend on it: a change here is a change of what their outputs mean."""
-    first, again = keypoint_set(head, "lower", "right"), keypoint_set(head, "lower", "right")
-    np.testing.assert_array_equal(first.vertices, again.vertices)
-    groups = {}
-    for region in ("upper", "lower"):
-        for name in keypoint_set(head, region, "right").names:
-            groups[name.rpartition("_")[0]] = groups.get(name.rpartition("_")[0], 0) + 1
-    assert groups == {
-        "lid": 28, "lid_skin": 14, "brow": 12, "nose_bridge": 10, "cheek": 14, "temple": 8, "forehead": 8, "pupil": 2,
-        "lip_inner": 38, "lip_outer": 24, "nose_base": 8, "nasolabial": 8, "chin": 10, "jaw": 8,
-    }  # fmt: skip
+def test_the_networks_see_left_and_mirrored_right_alike():
+    """A right image that is the mirror of the left one has the mirrored points."""
+    torch.manual_seed(0)
+    networks = Networks([6, 6, 5, 5][:2] * 2, [8, 8, 8, 8]).eval()
+    left = torch.rand(3, 2, 32, 32)
+    images = torch.stack([left[:, 0], left[:, 0].flip(-1), left[:, 1], left[:, 1].flip(-1)], 1)
+    with torch.no_grad():
+        points, seen, _ = networks(images)
+    torch.testing.assert_close(points[:, 1, :, 0], 32 - points[:, 0, :, 0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(points[:, 2::2, :, 1], points[:, 3::2, :, 1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(seen[:, 0], seen[:, 1], atol=1e-5, rtol=0)
 
 
-def shift(head, region, side, action):
-    """How far (mm) each group of points moves with an action."""
-    points = keypoint_set(head, region, side)
-    moved = head.template + head.actions[ACTIONS.index(action)]
-    distance = np.linalg.norm(
-        points.positions(moved[None], PUPILS)[0] - points.positions(head.template[None], PUPILS)[0], axis=-1
-    )
-    out = {}
-    for name, moved_mm in zip(points.names, distance, strict=True):
-        group = name.rpartition("_")[0]
-        out[group] = max(out.get(group, 0.0), moved_mm)
-    return out
+def test_points_are_inside_the_image_and_maps_are_distributions():
+    found = HeatmapNetwork(7, (8, 8, 8, 8)).eval()(torch.rand(2, 1, 64, 64))
+    assert found.points.shape == (2, 7, 2) and found.points.min() > 0 and found.points.max() < 64
+    torch.testing.assert_close(found.heat.exp().sum((2, 3)), torch.ones(2, 7))
 
 
-def test_points_lie_on_the_features_that_they_are_called_after(head):
-    assert shift(head, "upper", "right", "eyeBlinkRight")["lid"] > 5
-    assert shift(head, "upper", "right", "eyeBlinkLeft")["lid"] < 0.1
-    assert shift(head, "upper", "left", "eyeBlinkLeft")["lid"] > 5
-    assert shift(head, "upper", "right", "browOuterUpRight")["brow"] > 2
-    jaw = shift(head, "lower", "right", "jawOpen")
-    assert jaw["lip_inner"] > 8 and jaw["chin"] > 8 and jaw["nose_base"] < jaw["chin"] / 4
-    assert shift(head, "lower", "right", "noseSneerRight")["nasolabial"] > 1
-    lower = keypoint_set(head, "lower", "right")
-    at = dict(zip(lower.names, lower.positions(head.template[None], PUPILS)[0], strict=True))
-    inner, outer = (np.array([at[n] for n in at if n.startswith(ring)]) for ring in ("lip_inner", "lip_outer"))
-    assert outer[:, 1].min() < inner[:, 1].min() - 4 and outer[:, 1].max() > inner[:, 1].max() + 4
-    assert set(head.topology.region("mouth_corners")) <= set(lower.vertices)
-    assert set(head.topology.region("lip_centres")) <= set(lower.vertices)
+def test_the_cross_entropy_is_least_where_the_map_is_the_gaussian():
+    places = torch.tensor([[[[5.0, 9.0]]]])
+    at = torch.arange(16) + 0.5
+    distance = (at[None, :] - 5) ** 2 + (at[:, None] - 9) ** 2
+    right = (-distance / 2).flatten().log_softmax(0).view(1, 1, 1, 16, 16)
+    least = _cross_entropy(right, places)
+    for other in (torch.roll(right, 1, -1), torch.full_like(right, -np.log(256))):
+        assert _cross_entropy(other, places) > least
 
 
-def test_rings_go_round_once(head):
-    points = keypoint_set(head, "upper", "right")
-    ring = head.template[points.vertices[:28]].astype(float)
-    angle = np.arctan2(*(ring - ring.mean(0)).T[:2])
-    assert (np.diff(angle) > 0).all()
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("home"))
 
 
-def test_pupils_are_those_of_the_eyes_named(head):
-    for side in ("left", "right", "centre"):
-        points = keypoint_set(head, "upper", side)
-        at = dict(zip(points.names, points.positions(head.template[None], PUPILS)[0], strict=True))
-        assert at["pupil_left"].tolist() == PUPILS[0, 0].tolist()
-        assert at["pupil_right"].tolist() == PUPILS[0, 1].tolist()
+@pytest.fixture(scope="module")
+def trained_one(store):
+    quick = {"training": {"people": 3, "frames": 4, "steps": 60, "size": 48, "batch": 3, "learning_rate": 0.01,
+                          "rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "picture_every": 30}}  # fmt: skip
+    recipe = resolve_component_recipe(catalogue(), "detector", "heatmap", budget="smoke", overrides=quick)
+    return recipe, trained_component(recipe, TRAIN, store=store, device=CPU)
 
 
-@pytest.mark.parametrize("name", ["quest", "ava256"])
-def test_nearly_all_points_of_a_view_fall_into_its_image(head, name):
-    for camera in load_headset(name).cameras:
-        pixels = camera.project(
-            keypoint_set(head, camera.region, camera.side).positions(head.template[None], PUPILS)[0]
+def open_detector(done):
+    return catalogue().create("detector", "heatmap", {"weights": str(done.path)})
+
+
+@pytest.fixture(scope="module")
+def detector(trained_one):
+    return open_detector(trained_one[1])
+
+
+def test_it_learns_people_by_heart(detector, store, synthetic):
+    """Trained on a few frames: within a few pixels on them, and it knows what is seen."""
+    captures = pack(synthetic, TRAIN[:3], PackRequest(4, 48, CAMERAS, (), extras=("keypoints",)), store=store)
+    report = measured(detector, captures)
+    assert report["cameras"]["all"]["median_px"] < 8 and report["cameras"]["all"]["visibility"] > 0.9
+    assert set(report["cameras"]) == {*CAMERAS, "all"} and set(report["subjects"]) == set(TRAIN[:3])
+
+
+def test_the_weights_say_which_vertices_are_looked_for(detector, synthetic):
+    capture = synthetic.captures(["S002"])[0]
+    for one in detector.keypoints:
+        exact = capture.keypoint_set(capture.camera(one.camera))
+        assert one.names == exact.names and one.vertices == tuple(exact.vertices) and one.pupils == exact.pupils
+    assert detector.cameras == CAMERAS and detector.size == 48
+
+
+def test_the_same_command_gives_the_same_bytes(trained_one, store):
+    recipe, done = trained_one
+    before = done.path.read_bytes()
+    assert trained_component(recipe, TRAIN, store=store, device=CPU, fresh=True).path.read_bytes() == before
+    assert sorted(file.name for file in done.path.with_name("pictures").iterdir()) == [
+        "step_000030.png",
+        "step_000060.png",
+    ]
+
+
+def test_images_of_another_size_are_resized_and_points_are_in_their_pixels(detector, synthetic):
+    capture = synthetic.captures([TRAIN[0]])[0]
+    rows = capture.spread(2, seed=0)
+    large = torch.from_numpy(capture.frames(rows, cameras=CAMERAS, size=192))
+    small = torch.from_numpy(capture.frames(rows, cameras=CAMERAS, size=48))
+    away = detector.detect(large).points / 4 - detector.detect(small).points
+    assert away.norm(dim=-1).median() < 1.0
+    with pytest.raises(ContractError, match="expected square images"):
+        detector.detect(large[..., :100])
+    with pytest.raises(ContractError, match="detect.images"):
+        detector.detect(large[:, :2])
+
+
+def test_it_is_frozen_inside_whatever_trains(detector):
+    outer = torch.nn.ModuleList([detector]).train()
+    assert not any(module.training for module in outer[0].modules())
+
+
+def test_weights_of_something_else_are_refused(tmp_path):
+    from ufe_core.weights import save_weights
+
+    file = tmp_path / "other.safetensors"
+    save_weights(file, {"a": torch.zeros(1)}, {"component": "ufe/mean", "config": {}})
+    with pytest.raises(ArtifactError, match="holds weights of 'ufe/mean', not of 'ufe/heatmap'"):
+        catalogue().create("detector", "heatmap", {"weights": str(file)})
+
+
+class TestCommands:
+    @pytest.fixture
+    def ufe(self, capsys):
+        def run(*arguments):
+            with pytest.raises(SystemExit) as caught:
+                main([str(argument) for argument in arguments])
+            out, err = capsys.readouterr()
+            return caught.value.code, out, err
+
+        return run
+
+    def test_find_draws_what_it_prints(self, ufe, trained_one, tmp_path):
+        weights, out = trained_one[1].path, tmp_path / "found.png"
+        code, printed, _ = ufe(
+            "keypoints", "find", "--subject", "S002", "--frames", 1, "--weights", weights, "--out", out
         )
-        assert ((pixels > 0) & (pixels < 400)).all(1).sum() >= 90, camera.name
+        assert code == 0 and "S002/" in printed and "of 96 points seen" in printed
+        assert cv2.imread(str(out)).shape == (384, 4 * 384, 3)
 
+    def test_find_takes_an_image_of_ones_own(self, ufe, trained_one, tmp_path):
+        weights = trained_one[1].path
+        cv2.imwrite(str(tmp_path / "eye.png"), np.full((100, 100), 90, np.uint8))
+        asked = ("keypoints", "find", tmp_path / "eye.png", "--weights", weights, "--out", tmp_path / "o.png")
+        code, printed, _ = ufe(*asked, "--camera", "left_eye", "--json")
+        (record,) = json.loads(printed)
+        assert code == 0 and record["camera"] == "left_eye" and len(record["points"]) == len(record["names"]) == 96
+        code, _, err = ufe(*asked, "--camera", "left_ey")
+        assert code == 1 and "Did you mean 'left_eye'?" in err and err.count("\n") == 1
 
-def test_there_is_no_set_for_a_whole_face(head):
-    with pytest.raises(ContractError, match="'upper' or the 'lower' region, not 'whole'"):
-        keypoint_set(head, "whole", "left")
+    @pytest.mark.parametrize(
+        ("shape", "message"), [((100, 80), "is 80 x 100 pixels; headset images are square"), (None, "is no image that")]
+    )
+    def test_what_is_no_headset_image_is_refused(self, ufe, trained_one, tmp_path, shape, message):
+        file = tmp_path / "x.png"
+        if shape is None:
+            file.write_bytes(b"no image")
+        else:
+            cv2.imwrite(str(file), np.zeros(shape, np.uint8))
+        code, _, err = ufe("keypoints", "find", file, "--camera", "left_eye", "--weights", trained_one[1].path)
+        assert code == 1 and message in err and err.count("\n") == 1
+
+    def test_measure_is_of_people_that_were_not_trained_on(self, ufe, trained_one, monkeypatch, tmp_path):
+        monkeypatch.setenv("UFE_HOME", str(tmp_path))
+        asked = ("keypoints", "measure", "--count", 1, "--frames", 2, "--size", 48, "--weights", trained_one[1].path)
+        code, printed, _ = ufe(*asked, "--json")
+        report = json.loads(printed)
+        assert code == 0 and list(report["subjects"]) == [load_registry().split("synthetic", "test")[0]]
+        code, printed, _ = ufe(*asked)
+        assert code == 0 and "knows what is seen" in printed and "right_mouth" in printed

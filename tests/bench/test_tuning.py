@@ -1,0 +1,72 @@
+"""The search for training options: the same trials for everyone, the least score wins, and the trace is kept."""
+
+import math
+
+import pytest
+
+from ufe_bench import tuning as tuning_module
+from ufe_bench.figures import picks
+from ufe_bench.harness import Harness, Request
+from ufe_bench.suite import Tuning, load_suite
+from ufe_bench.tuning import tuned
+from ufe_bench.validation import Validation
+from ufe_core.plugins import catalogue
+from ufe_core.store import Store
+
+PLAN = Tuning(
+    validation=5, frames=3, steps=0.1,
+    trials=({"learning_rate": 0.001}, {"learning_rate": 0.002}, {"learning_rate": 0.004}),
+)  # fmt: skip
+
+
+@pytest.fixture
+def harness(tmp_path):
+    import torch
+
+    return Harness(catalogue(), Store(tmp_path), tmp_path / "results", device=torch.device("cpu"))
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """Stands in for a training and a validation; the middle learning rate is best in half of the metrics."""
+    seen = []
+
+    def validate(candidate, anchors, listener=None):
+        seen.append((candidate, anchors))
+        rate = candidate.overrides["training"]["learning_rate"]
+        worth = {0.001: 2.0, 0.002: 1.0, 0.004: 4.0}[rate]
+        values = {name: {"A": worth * k, "B": 3 * worth * k} for k, name in enumerate(candidate.metrics, 1)}
+        return Validation(values, f"w{rate}")
+
+    monkeypatch.setattr(tuning_module, "validate", validate)
+    return seen
+
+
+def test_every_trial_is_a_share_of_the_row_and_the_least_geometric_mean_wins(harness, asked):
+    request = Request(suite=load_suite("table1"), encoder="necknet", train=True, overrides={"training": {"steps": 50}})
+    chosen, trials = tuned(harness, request, PLAN)
+    assert chosen == {"learning_rate": 0.002} and [trial.weights for trial in trials] == ["w0.001", "w0.002", "w0.004"]
+    assert trials[1].score == pytest.approx(2 * math.factorial(5) ** (1 / 5)), "the means are 2, 4, 6, 8 and 10"
+    assert {candidate.overrides["training"]["steps"] for candidate, _ in asked} == {5}
+    assert all(c.validation == 5 and c.frames == 3 and "jitter" not in c.metrics for c, _ in asked)
+
+
+def test_a_row_that_takes_no_steps_is_not_searched(harness, asked):
+    assert tuned(harness, Request(suite=load_suite("table1"), encoder="mean"), PLAN) == ({}, ())
+    assert asked == []
+
+
+def test_what_was_chosen_is_trained_with_and_sets_no_row_apart():
+    request = Request(suite=load_suite("main"), encoder="necknet", tuned={"learning_rate": 0.002}, train=True)
+    assert request.options == {"training": {"learning_rate": 0.002}} and request.overrides is None
+    assert "--set training.learning_rate=0.002" in request.command()
+
+
+def test_figures_are_of_people_picked_by_their_errors(build_result):
+    result = build_result(mesh=(3.0, 1.0, 2.0, 9.0, 4.0))
+    chosen = picks(result, ())
+    assert [pick.number for pick in chosen] == [1, 0, 0, 3, 3] and {pick.condition for pick in chosen} == {None}
+    dim = [{"condition:dim": {"photometric_l1": value}} for value in (1.0, 5.0, 2.0, 0.5, 3.0)]
+    subjects = tuple(s.model_copy(update={"slices": d}) for s, d in zip(result.subjects, dim, strict=True))
+    last = picks(result.model_copy(update={"subjects": subjects}), ("dim",))[-1]
+    assert (last.number, last.condition, last.wanted) == (1, "dim", "worst")

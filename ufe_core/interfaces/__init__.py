@@ -1,1 +1,1 @@
-"""The five interfaces of a UFE component: source, encoder, calibrator, decoder, metric."""
+"""The six interfaces of a UFE component: source, detector, encoder, calibrator, decoder, metric."""

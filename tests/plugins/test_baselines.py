@@ -128,6 +128,15 @@ def test_without_its_inputs_it_says_what_is_lacking(make, name):
         encoder.encode(FrameBatch.single_user(frames.images[:1], CAMERAS), calibration)
 
 
+def test_what_needs_more_than_images_is_neither_run_live_nor_exported(make):
+    from ufe_core.errors import UfeError
+    from ufe_core.inference.live import EncoderStep
+
+    with pytest.raises(UfeError, match="FlnetEncoder needs keypoints besides images"):
+        EncoderStep(make("flnet"), ())
+    EncoderStep(make("necknet"), ())
+
+
 @pytest.mark.parametrize("name", [*WITH_REFERENCE, "mesh_tracking"])
 def test_a_reference_is_needed_and_may_be_missing_of_one_wearer(make, name):
     with pytest.raises(ConfigError, match="needs the anchor 'neutral'"):

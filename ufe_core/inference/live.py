@@ -25,10 +25,19 @@ class EncoderStep(nn.Module):
     Args:
         encoder: whose `_encode` is called.
         names: of the calibration's tensors, in the order in which they are given.
+
+    Raises:
+        UfeError: the encoder needs more than images.
     """
 
     def __init__(self, encoder: Encoder[Any], names: Sequence[str]) -> None:
         super().__init__()
+        more = [name for name in encoder.inputs if name != "images"]
+        if more:
+            raise UfeError(
+                f"{type(encoder).__name__} needs {' and '.join(more)} besides images: it can be measured, but neither "
+                "run live nor exported."
+            )
         self.encoder, self.names = encoder, tuple(names)
 
     def forward(self, images: Tensor, *calibration: Tensor) -> tuple[Tensor, Tensor]:

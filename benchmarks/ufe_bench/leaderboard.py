@@ -16,6 +16,8 @@ from ufe_bench.table import markdown_table
 from ufe_core.errors import DataError
 from ufe_core.store import default_root, write_atomic
 
+STUDY = "study.json"  # lies among results, and is none
+
 INTRO = (
     "How well each method drives an avatar from the cameras inside a headset, on people it was never trained "
     "on. Every number is a mean over people, with a 95 % bootstrap interval over people; lower is better "
@@ -77,6 +79,8 @@ def collect(folders: Sequence[Path]) -> Collection:
     duplicates = 0
     for folder in folders:
         for path in sorted(folder.rglob("*.json")):
+            if path.name == STUDY:
+                continue
             try:
                 result = load_result(path)
             except DataError as error:

@@ -165,6 +165,14 @@ def test_duplicates_collapse_to_the_newest_and_broken_files_are_reported(build_r
         assert str(tmp_path) not in page.read_text()
 
 
+def test_reports_of_studies_lie_among_results_and_are_none(build_result, tmp_path):
+    write_result(build_result(), tmp_path)
+    (tmp_path / "table3@1").mkdir()
+    (tmp_path / "table3@1" / "study.json").write_text('{"suite": "table3@1"}')
+    found = collect([tmp_path])
+    assert (len(found.results), found.broken) == (1, ())
+
+
 def test_golden_results_give_the_golden_leaderboard(tmp_path):
     built = build_leaderboard([GOLDEN / "results"], tmp_path)
     assert (built.results, built.broken) == (3, ())

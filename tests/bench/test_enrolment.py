@@ -5,10 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from ufe_bench.enrolment import ENROLMENTS, anchors_for
 from ufe_bench.schema import load_result, run_id_of
 from ufe_core.interfaces.encoder import EncoderNeeds
+from ufe_core.types import Detections
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 PEOPLE, ANCHORS, CAMERAS = 5, ("neutral", "smile", "jaw"), ("a", "b")
@@ -16,11 +18,15 @@ ENCODER = SimpleNamespace(needs=EncoderNeeds(CAMERAS, 8, ANCHORS))
 
 
 def capture(person):
-    """Two frames, then anchors whose every pixel tells person and anchor."""
+    """Two frames, then anchors whose every pixel, and every keypoint found in them, tell person and anchor."""
     levels = np.array([0, 0, *(10 * (person + 1) + k for k in range(len(ANCHORS)))], np.uint8)
     images = np.broadcast_to(levels[:, None, None, None], (len(levels), 2, 8, 8)).copy()
+    points = torch.from_numpy(levels).float()[:, None, None, None].expand(-1, 2, 4, 2)
     return SimpleNamespace(
-        images=images, rows_of=lambda names: np.array([2 + ANCHORS.index(name) for name in names], int)
+        images=images,
+        rows_of=lambda names: np.array([2 + ANCHORS.index(name) for name in names], int),
+        detections=Detections(points, torch.ones(points.shape[:-1])),
+        geometry=np.zeros((3, 3), np.float32),
     )
 
 
@@ -30,6 +36,9 @@ CAPTURES = [capture(person) for person in range(PEOPLE)]
 def levels(number, enrolment):
     anchors = anchors_for(ENCODER, CAPTURES, number, enrolment)
     assert anchors.names == ANCHORS and anchors.images.flatten(2).float().std(-1).max() == 0
+    shown, found = anchors.images[0, :, 0, 0, 0], anchors.keypoints
+    assert found.visible[0, :, 0, 0].tolist() == (shown > 0).tolist(), "nothing is found in a black image"
+    assert found.points[0, shown > 0, 0, 0, 0].tolist() == shown[shown > 0].tolist(), "keypoints are of the image seen"
     return anchors.images[0, :, 0, 0, 0].tolist(), anchors.present[0].tolist()
 
 

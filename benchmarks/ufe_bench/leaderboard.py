@@ -4,6 +4,7 @@ Equal results give equal bytes: nothing here reads a clock, a path outside the g
 """
 
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from ufe_core.errors import DataError
 from ufe_core.store import default_root, write_atomic
 
 STUDY = "study.json"  # lies among results, and is none
+FIGURES = "figures"  # of a study, beside its results: a page and its pictures
 
 INTRO = (
     "How well each method drives an avatar from the cameras inside a headset, on people it was never trained "
@@ -24,6 +26,7 @@ INTRO = (
     "unless marked ↑. Methods share a table only if they share the data, the people, the avatar and the "
     "training budget."
 )
+FIGURES_TITLE = "Frames picked by rule: every method beside the truth"
 PAPER_CAVEAT = (
     "Printed in the paper and given for orientation. They were measured on other data and on another avatar, "
     "so they compare with each other and with no number above."
@@ -45,6 +48,8 @@ class Collection:
     results: tuple[Result, ...]
     broken: tuple[BrokenFile, ...]
     duplicates: int
+    figures: Mapping[str, Path]
+    """Suite to the folder of its figures."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +77,15 @@ def default_results() -> list[Path]:
 def collect(folders: Sequence[Path]) -> Collection:
     """Read every `.json` below `folders`. Of equal `run_id`s the newest stays; broken files are reported.
 
-    A folder that does not exist holds no results.
+    Figures of a suite are those of the first folder that has some. A folder that does not exist holds no results.
     """
     found: dict[str, Result] = {}
+    figures: dict[str, Path] = {}
     broken: list[BrokenFile] = []
     duplicates = 0
     for folder in folders:
+        for page in sorted(folder.glob(f"*/{FIGURES}/index.html")):
+            figures.setdefault(page.parents[1].name, page.parent)
         for path in sorted(folder.rglob("*.json")):
             if path.name == STUDY:
                 continue
@@ -95,28 +103,44 @@ def collect(folders: Sequence[Path]) -> Collection:
         results=tuple(found[run_id] for run_id in sorted(found)),
         broken=tuple(sorted(broken, key=lambda b: (b.path, b.reason))),
         duplicates=duplicates,
+        figures=figures,
     )
 
 
 def build_leaderboard(folders: Sequence[Path], out: Path, *, ranked_by: str = RANKED_BY) -> Built:
-    """Write `LEADERBOARD.md` and `index.html` into `out` from the result files below `folders`."""
+    """Write `LEADERBOARD.md` and `index.html` into `out` from the result files below `folders`, and their figures."""
     collection = collect(folders)
     board = build_board(collection.results, ranked_by=ranked_by)
     out.mkdir(parents=True, exist_ok=True)
     markdown, html = out / "LEADERBOARD.md", out / "index.html"
-    write_atomic(markdown, render_markdown(board, broken=collection.broken).encode())
-    write_atomic(html, render_html(board, broken=collection.broken).encode())
+    suites = {ground.key.suite for ground in board}
+    pages = {suite: f"{FIGURES}/{suite}/index.html" for suite in collection.figures if suite in suites}
+    for suite, page in pages.items():
+        _copy_folder(collection.figures[suite], (out / page).parent)
+    write_atomic(markdown, render_markdown(board, broken=collection.broken, figures=pages).encode())
+    write_atomic(html, render_html(board, broken=collection.broken, figures=pages).encode())
     return Built(markdown, html, len(collection.results), collection.duplicates, collection.broken)
 
 
-def render_markdown(board: Sequence[Ground], *, broken: Sequence[BrokenFile] = ()) -> str:
-    """The leaderboard as Markdown."""
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder in the place of what lies there."""
+    if target.is_dir():
+        shutil.rmtree(target)
+    shutil.copytree(source, target)
+
+
+def render_markdown(
+    board: Sequence[Ground], *, broken: Sequence[BrokenFile] = (), figures: Mapping[str, str] | None = None
+) -> str:
+    """The leaderboard as Markdown; `figures` are pages of suites, relative to it."""
     parts = ["# Leaderboard\n", f"{INTRO}\n"]
     if not board:
         parts.append("No results yet. `ufe bench` writes one.\n")
     for ground in board:
         parts.append(f"## {ground.key.suite}\n")
         parts.append(f"{ground_facts(ground)}\n")
+        if figures and ground.key.suite in figures:
+            parts.append(f"[{FIGURES_TITLE}]({figures[ground.key.suite]})\n")
         for group in ground.groups:
             parts.append(f"### {group.title}\n")
             parts.append(_group_markdown(group))
@@ -133,8 +157,10 @@ def render_markdown(board: Sequence[Ground], *, broken: Sequence[BrokenFile] = (
     return "\n".join(parts)
 
 
-def render_html(board: Sequence[Ground], *, broken: Sequence[BrokenFile] = ()) -> str:
-    """The leaderboard as one page that needs nothing else."""
+def render_html(
+    board: Sequence[Ground], *, broken: Sequence[BrokenFile] = (), figures: Mapping[str, str] | None = None
+) -> str:
+    """The leaderboard as one page that needs nothing else; `figures` are pages of suites that it links to."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -163,7 +189,10 @@ def render_html(board: Sequence[Ground], *, broken: Sequence[BrokenFile] = ()) -
     )
     template = environment.get_template("leaderboard.html.j2")
     results = {row.result.run_id for ground in board for row in _runs(ground)}
-    return template.render(board=board, broken=broken, paper=load_paper(), results=len(results))
+    return template.render(
+        board=board, broken=broken, paper=load_paper(), results=len(results), figures=figures or {},
+        figures_title=FIGURES_TITLE,
+    )  # fmt: skip
 
 
 def ground_facts(ground: Ground) -> str:

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -28,13 +29,14 @@ _OURS, _PAPER = "#0072b2", "#d55e00"
 
 @dataclass(frozen=True)
 class Cell:
-    """A row and what became of it: its result, or why there is none."""
+    """A row, what its encoder looks at, and what became of it: its result, or why there is none."""
 
     row: SuiteRow
     result: Result | None
     path: Path | None = None
     error: str | None = None
     request: Request | None = None
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,18 @@ class Study:
             return None
         return paired_difference(values[cell.row.name], values[base])
 
+    def ranking(self, metric: str) -> list[tuple[Cell, PairedDifference | None]]:
+        """Rows best first, each with itself less the next over subjects; the last has none after it."""
+        values, info = self.values(metric), self.metrics[metric]
+        rows = [(fmean(values[c.row.name].values()), c) for c in self.cells if values.get(c.row.name)]
+        order = [cell for _, cell in sorted(rows, key=lambda row: row[0], reverse=info.higher_is_better)]
+        steps = [
+            paired_difference(values[one.row.name], values[other.row.name])
+            if values[one.row.name].keys() == values[other.row.name].keys() else None
+            for one, other in pairwise(order)
+        ]  # fmt: skip
+        return list(zip(order, [*steps, None], strict=True)) if order else []
+
 
 def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> Request:
     """What a row asks of the harness; a row's own options go before the user's."""
@@ -94,11 +108,8 @@ def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str,
     )  # fmt: skip
 
 
-def _that_fit(
-    harness: Harness, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Mapping[str, Any]]:
-    """The user's options but for those of a calibrator or a detector that a row has no use for."""
-    factory = harness.catalogue.get("encoder", row.encoder).load()
+def _that_fit(factory: Any, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The user's options but for those of a calibrator or a detector that an encoder has no use for."""
     idle = {"calibrator": not factory.calibrated, "detector": "keypoints" not in factory.inputs}
     return {kind: fields for kind, fields in overrides.items() if not idle.get(kind, False)}
 
@@ -141,17 +152,20 @@ def run_study(
     for number, row in enumerate(chosen, 1):
         if say is not None:
             say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
+        inputs: tuple[str, ...] = ()
         try:
-            request = request_of(suite, row, _that_fit(harness, row, overrides or {}), **asked)
+            factory = harness.catalogue.get("encoder", row.encoder).load()
+            inputs = factory.inputs
+            request = request_of(suite, row, _that_fit(factory, overrides or {}), **asked)
             if suite.tuning is not None:
                 chosen_options, trials = tuned(harness, request, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)
             outcome = harness.run(request, floors=floors and not beside, reuse=True)
         except UfeError as error:
-            cells.append(Cell(row, None, error=str(error)))
+            cells.append(Cell(row, None, error=str(error), inputs=inputs))
             continue
         beside = beside or outcome.floors
-        cells.append(Cell(row, outcome.result, outcome.path, request=request))
+        cells.append(Cell(row, outcome.result, outcome.path, request=request, inputs=inputs))
     return Study(suite, tuple(cells), tuple(beside))
 
 
@@ -174,20 +188,28 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
     table, numbers = study.paper()
     heads = ["Row", *(_heading(info) for info in metrics.values()), "Latency (ms)", "Parameters", "Trained (s)", "Run"]
     rows: list[list[str]] = []
+    looks = len({cell.inputs for cell in study.cells}) > 1
+    if looks:
+        heads.insert(1, "Looks at")
     for cell in study.cells:
-        rows.append([cell.row.title, *_cells(study, cell)])
+        seen = [_words(cell.inputs)] if looks else []
+        rows.append([cell.row.title, *seen, *_cells(study, cell)])
         if cell.row.name in numbers:
             printed = [formats.number(numbers[cell.row.name].get(name), info.unit) for name, info in metrics.items()]
-            rows.append(["- the paper", *printed, *[""] * 4])
+            latency = numbers[cell.row.name].get("latency_ms")
+            rows.append(["- the paper", *([""] if looks else []), *printed, formats.milliseconds(latency), "", "", ""])
     for floor in study.floors:
-        rows.append([f"{formats.method_name(floor)} (floor)", *_measured(floor, metrics)])
+        seen = ["nothing"] if looks else []
+        rows.append([f"{formats.method_name(floor)} (floor)", *seen, *_measured(floor, metrics)])
     parts = [f"# {suite.id}: {suite.summary}\n", f"{_conditions(study)}\n"]
     if picture is not None:
         parts.append(f"![Every row of the study, ours and the paper's]({picture})\n")
-    parts.append(markdown_table(heads, rows, left=1))
+    parts.append(markdown_table(heads, rows, left=2 if looks else 1))
     parts.append("Means over people, 95 % intervals over people. The paper's numbers were measured on other data.\n")
     if suite.base is not None:
         parts.append(_differences(study))
+    if suite.along is None:
+        parts.append(_rankings(study))
     parts += _slices(study)
     if table is not None:
         parts.append(_agreements(study))
@@ -203,7 +225,8 @@ def as_json(study: Study) -> dict[str, Any]:
     rows = []
     for cell in study.cells:
         result = cell.result
-        row: dict[str, Any] = {"name": cell.row.name, "title": cell.row.title, "error": cell.error}
+        row: dict[str, Any] = {"name": cell.row.name, "title": cell.row.title, "error": cell.error,
+                               "inputs": list(cell.inputs)}  # fmt: skip
         if result is not None:
             row |= {
                 "run_id": result.run_id, "command": result.command, "parameters": result.cost.parameters,
@@ -215,10 +238,18 @@ def as_json(study: Study) -> dict[str, Any]:
                 },
             }  # fmt: skip
         rows.append(row)
+    rankings = {
+        name: [
+            {"name": cell.row.name, "less_next": None if step is None else vars(step)}
+            for cell, step in study.ranking(name)
+        ]
+        for name in study.metrics
+    }
     agreement = {name: vars(found) for name in study.metrics if (found := study.agreement(name)) is not None}
     return {
         "suite": study.suite.id, "base": study.suite.base, "paper": table.id if table is not None else None,
-        "rows": rows, "rank_agreement": agreement, "floors": [floor.run_id for floor in study.floors],
+        "rows": rows, "rankings": rankings, "rank_agreement": agreement,
+        "floors": [floor.run_id for floor in study.floors],
     }  # fmt: skip
 
 
@@ -338,6 +369,29 @@ def _differences(study: Study) -> str:
     heads = ["Row", *(_heading(info) for info in metrics.values())]
     note = f"Difference to '{base}', paired over people, with 95 % interval; **bold** where it leaves out zero.\n\n"
     return note + markdown_table(heads, rows, left=1)
+
+
+def _rankings(study: Study) -> str:
+    """For each metric the rows, best first, and which of them are clearly better than the next."""
+    lines = []
+    for name, info in study.metrics.items():
+        order = study.ranking(name)
+        words = [
+            cell.row.title + ("" if k + 1 == len(order) else " **<**" if step is not None and step.is_clear else " ≈")
+            for k, (cell, step) in enumerate(order)
+        ]
+        if len(order) > 1:
+            lines.append(f"- {info.label}: {' '.join(words)}")
+    if not lines:
+        return ""
+    return (
+        "Order of the rows, best first; **<** where a row is better than the next by an interval that leaves out zero "
+        "(paired over people), ≈ where not:\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _words(inputs: Sequence[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in inputs)
 
 
 def _slices(study: Study) -> list[str]:

@@ -173,6 +173,27 @@ def test_reports_of_studies_lie_among_results_and_are_none(build_result, tmp_pat
     assert (len(found.results), found.broken) == (1, ())
 
 
+def test_figures_of_a_study_are_copied_and_linked(build_result, tmp_path):
+    result = build_result()
+    suite = result.key.suite
+    for folder, text in (("own", "newer"), ("published", "older")):
+        write_result(result, tmp_path / folder)
+        page = tmp_path / folder / suite / "figures" / "index.html"
+        page.parent.mkdir(parents=True)
+        page.write_text(text)
+    stranger = tmp_path / "own" / "other@1" / "figures"
+    stranger.mkdir(parents=True)
+    (stranger / "index.html").write_text("of a suite without results")
+    stale = tmp_path / "out" / "figures" / suite / "99.png"
+    stale.parent.mkdir(parents=True)
+    stale.write_bytes(b"")
+    built = build_leaderboard([tmp_path / "own", tmp_path / "published"], tmp_path / "out")
+    assert (tmp_path / "out" / "figures" / suite / "index.html").read_text() == "newer"
+    assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == [suite] and not stale.exists()
+    for page in (built.markdown, built.html):
+        assert f"figures/{suite}/index.html" in page.read_text()
+
+
 def test_golden_results_give_the_golden_leaderboard(tmp_path):
     built = build_leaderboard([GOLDEN / "results"], tmp_path)
     assert (built.results, built.broken) == (3, ())

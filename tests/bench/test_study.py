@@ -80,6 +80,31 @@ def test_the_page_has_ours_the_papers_differences_and_agreement(table3):
     assert f"tau {agreement.tau:.2f}" in page
 
 
+def test_neighbours_are_compared_best_first(table3):
+    order = table3.ranking("mesh_l2")
+    assert [cell.row.name for cell, _ in order] == sorted(MESH, key=MESH.__getitem__)
+    assert all(step.is_clear and step.mean < 0 for _, step in order[:-1]) and order[-1][1] is None
+    same = tuple(Cell(cell.row, table3.cells[0].result) for cell in table3.cells)
+    page = markdown(Study(table3.suite, same, ()))
+    line = next(line for line in page.splitlines() if line.startswith("- Mesh L2"))
+    assert line.count("≈") == len(same) - 1 and "**<**" not in line
+    assert markdown(table3).count("**<**") >= len(same) - 1
+
+
+def test_what_rows_look_at_is_a_column_where_they_differ(table3):
+    cells = tuple(
+        Cell(cell.row, cell.result, inputs=("images", "keypoints") if k else ("images",))
+        for k, cell in enumerate(table3.cells)
+    )
+    assert "Looks at" not in markdown(table3)
+    page = markdown(Study(table3.suite, cells, ())).splitlines()
+    head = next(line for line in page if line.startswith("| Row"))
+    row = next(line for line in page if line.startswith("| Late fusion"))
+    column = [part.strip() for part in head.split("|")].index("Looks at")
+    assert [part.strip() for part in row.split("|")][column] == "images, keypoints"
+    assert {line.count("|") for line in page[page.index(head) : page.index(head) + 8]} == {head.count("|")}
+
+
 def test_a_row_without_a_result_is_named_and_the_others_stay(table3):
     cells = (Cell(table3.cells[0].row, None, error="the disk is full"), *table3.cells[1:])
     page = markdown(Study(table3.suite, cells, ()))
@@ -103,6 +128,8 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
     asked = []
 
     class Fake:
+        catalogue = catalogue()
+
         def run(self, request, *, floors, reuse):
             asked.append((request.calibrator, floors, reuse))
             if request.calibrator == "pooling":

@@ -35,13 +35,13 @@ def test_equal_codes_are_driven_once_and_give_what_each_alone_gives():
     identity = decoder.identity(texture, torch.from_numpy(load_head().template)[None])
     few = torch.rand(3, decoder.code_space.size, generator=generator)
     rows = torch.tensor([2, 0, 0, 1, 2, 2, 0])
-    together = stage.drive(identity, few[rows], AHEAD.expand(7, -1))
+    together = stage.drive(identity, few[rows], AHEAD.expand(7, -1), renders=True)
     assert (decoder.decoded, decoder.rendered) == (3, 3)
     for n, row in enumerate(rows.tolist()):
-        alone = stage.drive(identity, few[row : row + 1], AHEAD[None])
+        alone = stage.drive(identity, few[row : row + 1], AHEAD[None], renders=True)
         torch.testing.assert_close(together.geometry[n], alone.geometry[0], atol=1e-4, rtol=0)
         torch.testing.assert_close(together.image[n], alone.image[0], atol=1e-5, rtol=0)
     assert not torch.equal(together.image[0], together.image[1])
     before = decoder.decoded
-    stage.drive(identity, few, AHEAD.expand(3, -1))
-    assert decoder.decoded == before + 3
+    stage.drive(identity, few, AHEAD.expand(3, -1), renders=False)
+    assert (decoder.decoded, decoder.rendered) == (before + 3, before), "nothing is rendered that nobody looks at"

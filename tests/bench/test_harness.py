@@ -96,7 +96,7 @@ def test_the_truth_scores_zero(run, monkeypatch):
         object.__setattr__(encoder, "encode", encode)
 
     monkeypatch.setattr(evaluate_module, "enroll", perfect)
-    monkeypatch.setattr(harness_module, "measure_cost", lambda *a: run_cost)
+    monkeypatch.setattr(harness_module, "measure_cost", lambda *a, **k: run_cost)
     run_cost = _cost()
     result = run(encoder="neutral").result
     for name, summary in result.summary.items():

@@ -84,7 +84,7 @@ def test_help_lists_all_commands_and_version(ufe):
 def test_unknown_command_suggests(ufe):
     code, _, err = ufe("plugin")
     assert code == 2
-    assert "No command 'plugin'. Did you mean 'plugins'? Commands: anchors, avatar, bench, export, leaderboard" in err
+    assert "No command 'plugin'. Did you mean 'plugins'? Commands: anchors, avatar, bench, export, keypoints" in err
 
 
 @pytest.mark.parametrize(

@@ -45,12 +45,14 @@ class TrainingConfig(ScheduleConfig, AugmentationConfig):
     geometry: float = Field(1.0, ge=0, description="Weight of L_geo, lambda_1 (mm)")
     gaze: float = Field(20.0, ge=0, description="Weight of L_gaze, lambda_2 (radians)")
     adversarial: float = Field(0.1, ge=0, description="Weight of L_disc, lambda_3; 0 trains no discriminator")
+    adversarial_from: int = Field(2000, ge=0, description="Step at which L_disc and its discriminator join in (O24)")
+    critic_rate: float = Field(1e-4, gt=0, description="Learning rate of the discriminator, all along (O23)")
     penalty: float = Field(10.0, ge=0, description="Weight of the gradient penalty in L_disc, lambda_disc")
     code: float = Field(0.0, ge=0, description="Weight of the distance of codes, Table 2's other loss")
     render_size: int = Field(256, ge=16, le=1024, description="Side of the frontal rendering of L_photo, pixels")
     render_frames: int = Field(16, ge=0, description="Frames of a batch that L_photo renders; 0 leaves it out")
     cutmix_patches: int = Field(3, ge=0, le=16, description="Augmentation: patches pasted from another subject")
-    anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out")
+    anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out, and that all are")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
 
 
@@ -69,10 +71,11 @@ _BUDGETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "people": 4, "frames": 16, "size": 64, "steps": 12, "users": 4, "frames_per_user": 4, "warmup": 2,
         "render_size": 32, "render_frames": 4, "rotation_deg": 5.0, "scale": 1.05, "cutmix_patches": 1,
+        "adversarial_from": 2,
     },
     "cpu": {
         "people": 234, "frames": 36, "size": 64, "steps": 1500, "users": 8, "frames_per_user": 8,
-        "warmup": 50, "learning_rate": 2e-3, "render_size": 64, "render_frames": 2, "rotation_deg": 4.0, "scale": 1.04,
+        "warmup": 50, "learning_rate": 2e-3, "render_size": 64, "render_frames": 1, "rotation_deg": 4.0, "scale": 1.04,
         "shift": 0.02, "gain": 0.1, "cutmix_patches": 0, "anchor_dropout": 0.05,
     },
     "gpu": {
@@ -85,7 +88,7 @@ _BUDGETS: dict[str, dict[str, Any]] = {
 _SUMMARY = {
     "smoke": "tests: seconds on 2 cores",
     "cpu": "a laptop: about half an hour from nothing on 2 cores",
-    "gpu": "at most 10 minutes a method on one data-centre GPU",
+    "gpu": "one data-centre GPU: meant for ten minutes a method",
     "paper": "the paper's own numbers (P§7) on many GPUs",
 }
 

@@ -25,6 +25,8 @@ def measured(detector: KeypointDetector[Any], captures: Sequence[PackedCapture])
         images = torch.from_numpy(np.array(capture.images[:]))
         found = detector.detect(images)
         truth, visible = np.array(capture.extras["keypoints"][:]), np.array(capture.extras["visible"][:])
+        covered = [camera.name == capture.conditions.get("blocked") for camera in capture.cameras]
+        visible[:, covered] = False  # the source says what the face hides, not what is stuck on a lens
         side = images.shape[-1]
         away.append(np.linalg.norm(found.points.numpy() - truth, axis=-1) * (SIDE / side))
         inside.append(((truth >= 0) & (truth < side)).all(-1))
@@ -44,10 +46,12 @@ def measured(detector: KeypointDetector[Any], captures: Sequence[PackedCapture])
 
 
 def _summary(away: np.ndarray, seen: np.ndarray, inside: np.ndarray, right: np.ndarray) -> Mapping[str, float]:
-    hidden = inside & ~seen
+    hidden, none = away[inside & ~seen], float("nan")
+    away = away[seen]
     return {
-        "median_px": float(np.median(away[seen])), "mean_px": float(away[seen].mean()),
-        "p95_px": float(np.quantile(away[seen], 0.95)),
-        "hidden_median_px": float(np.median(away[hidden])) if hidden.any() else float("nan"),
+        "median_px": float(np.median(away)) if len(away) else none,
+        "mean_px": float(away.mean()) if len(away) else none,
+        "p95_px": float(np.quantile(away, 0.95)) if len(away) else none,
+        "hidden_median_px": float(np.median(hidden)) if len(hidden) else none,
         "visibility": float(right.mean()),
     }  # fmt: skip

@@ -186,12 +186,33 @@ def resolve_recipe(
     elif detector is not None or "detector" in extra:
         raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no keypoints: leave --detector out.")
     uses_anchors = fusion.spec.load().uses_anchors if fusion is not None else factory.uses_anchors
-    given = tuple(anchors) if uses_anchors else ()
+    given = _anchors_for(chosen["encoder"].spec.id, factory.reads_anchors, anchors) if uses_anchors else ()
     changed = dict(extra.get("training", {}))
     training = build_config(TrainingConfig, {**budget_defaults(budget), **changed}, owner="training")
     return Recipe(
         chosen["source"], chosen["decoder"], chosen["encoder"], fusion, finder, given, budget, training, changed
     )
+
+
+def _anchors_for(encoder: str, reads: Sequence[str] | None, anchors: Sequence[str]) -> tuple[str, ...]:
+    """Which of the anchors an encoder is given: those that it reads, or all."""
+    missing = [name for name in reads or () if name not in anchors]
+    if missing:
+        raise ConfigError(
+            f"Encoder '{encoder}' needs the anchor {missing[0]!r}: give --anchors {','.join(reads or ())}."
+        )
+    return tuple(anchors if reads is None else reads)
+
+
+def training_subjects(source: Chosen) -> tuple[str, ...]:
+    """The training part of the source's split; every subject of a source that has none."""
+    from ufe_core.registry import load_registry
+
+    for split in load_registry().splits.values():
+        if split.source == source.spec.id and split.train:
+            return split.train
+    subjects: tuple[str, ...] = source.spec.load()(source.config).subjects()
+    return subjects
 
 
 def subjects_digest(subjects: Sequence[str]) -> str:

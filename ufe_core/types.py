@@ -395,6 +395,10 @@ class Calibration:
             return dict(self.tensors)
         return {name: value.index_select(0, users) for name, value in self.tensors.items()}
 
+    def to(self, device: torch.device) -> Calibration:
+        """The same on another device."""
+        return Calibration(self.encoder, {name: value.to(device) for name, value in self.tensors.items()})
+
     def save(self, path: Path) -> None:
         """Write to a safetensors file, atomically."""
         from ufe_core.weights import save_weights
@@ -407,9 +411,12 @@ class Calibration:
         """Read what `save` wrote.
 
         Raises:
-            ArtifactError: the file is damaged, or is not a calibration.
+            ArtifactError: there is no such file, it is damaged, or it is not a calibration.
         """
         from ufe_core.weights import load_weights
+
+        if not path.is_file():
+            raise ArtifactError(f"Calibration {path} does not exist. 'encoder.enroll(anchors).save(path)' writes one.")
 
         tensors, spec = load_weights(path)
         if spec["component"] != "ufe/calibration":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -13,7 +14,7 @@ from typing import Any
 
 from ufe_bench.aggregate import Summary, summarise
 from ufe_bench.validation import Candidate, validate
-from ufe_core.errors import ConfigError
+from ufe_core.errors import ConfigError, UfeError
 from ufe_core.store import write_atomic
 
 Anchors = tuple[str, ...]
@@ -41,8 +42,8 @@ class Search:
 
     @property
     def best(self) -> Anchors:
-        """The set of least error."""
-        return self.results[0][1]
+        """The set of least error of those that have anchors."""
+        return next(anchors for _, anchors in self.results if anchors)
 
     def curve(self) -> list[tuple[int, float, Anchors]]:
         """For each number of anchors the best set of that many."""
@@ -58,9 +59,9 @@ def search(
 ) -> Search:  # fmt: skip
     """Grow sets one anchor at a time, keeping the `beam` best of all sets measured so far (Algorithm 1).
 
-    It ends when a set of `most` anchors is in the beam, or when no larger set enters it. Sets are told apart whatever
-    the order of their anchors; each is written in the order in which they were added. The empty set is measured too,
-    for the curve, and is never in the beam once there are others.
+    It ends when a set of `most` anchors is in the beam, or when no larger set enters it. Sets are written, and trained
+    with, in the candidates' order, whichever anchor was added last: so each is measured once. The empty set is measured
+    too, for the curve, and is never in the beam once there are others.
 
     Args:
         candidates: anchors to choose among.
@@ -86,7 +87,7 @@ def search(
             for name in candidates:
                 grown = frozenset((*anchors, name))
                 if name not in anchors and grown not in known:
-                    wanted.setdefault(grown, (*anchors, name))
+                    wanted[grown] = tuple(sorted(grown, key=order.__getitem__))
         for anchors, error in errors(list(wanted.values())):
             known[frozenset(anchors)] = (error, anchors)
         # Equal errors: smaller sets first, then in the candidates' order, so that no run depends on timing.
@@ -153,7 +154,13 @@ class Workers:
             self._pool.submit(measure, self.candidate, anchors): anchors for anchors in sets
         }
         for future in as_completed(futures):
-            found = future.result()
+            try:
+                found = future.result()
+            except BrokenProcessPool as error:
+                raise UfeError(
+                    "A process of the search was killed, most likely for want of memory: use fewer --workers. What was "
+                    "measured is kept."
+                ) from error
             self.measured[frozenset(found.anchors)] = found
             self._on_done(found)
             yield futures[future], found.summary.mean

@@ -53,12 +53,14 @@ def list_sets(source: str, as_json: bool) -> None:
 @click.option("--validation", default=24, show_default=True, type=click.IntRange(1),
               help="Of the training people so many, the last ones, are measured on and not trained on.")  # fmt: skip
 @click.option("--frames", default=24, show_default=True, type=click.IntRange(1), help="Frames of each of them.")
-@click.option("--workers", type=click.IntRange(1), help="Sets trained at a time.  [default: one for each 2 cores]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=click.IntRange(1), help="Sets trained at a time, each in some 5 GB of memory at budget "
+              "cpu. [default: one for each 2 cores, one on a GPU]")  # fmt: skip
 @click.option("--out", default=Path("anchors.json"), show_default=True, type=click.Path(dir_okay=False, path_type=Path),
               help="File of the best set and all that was measured; a picture lies beside it.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print the file's JSON instead of text.")
 def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, ...], validation: int, frames: int,
-                workers: int | None, out: Path, as_json: bool, **names: Any) -> None:  # fmt: skip
+                device: str, workers: int | None, out: Path, as_json: bool, **names: Any) -> None:  # fmt: skip
     """Find the anchors that lower the error most: grow sets one at a time, keep the best few (Algorithm 1).
 
     For each set an encoder is trained, on the training people but the last ones, and its photometric error is measured
@@ -83,8 +85,9 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     from ufe_core.recipe import OWNERS, resolve_recipe
     from ufe_core.registry import load_registry
     from ufe_core.store import Store, write_atomic
+    from ufe_core.training.loop import pick_device
 
-    overrides = parse_overrides(assignments, owners=OWNERS)
+    place, overrides = pick_device(device), parse_overrides(assignments, owners=OWNERS)
     spec, opened = open_source(names["source"], [a for a in assignments if a.startswith("source.")])
     known = list(opened.captures(opened.subjects()[:1])[0].anchors)
     chosen = known if candidates == "all" else all_known(f"'{spec.id}'", "anchor", names_of(candidates), known)
@@ -106,7 +109,8 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
         recipe.training.render_size,
         (METRIC,),
         str(Store().root),
-        split=split,
+        str(place),
+        split,
     )
     done: list[Measured] = []
 
@@ -120,7 +124,8 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
         for error, members in level.beam:
             click.echo(f"      {error:.3f}  {', '.join(members)}", err=True)
 
-    with Workers(candidate, workers or max(1, (os.cpu_count() or 1) // 2), on_done) as pool:
+    usual = 1 if place.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
+    with Workers(candidate, workers or usual, on_done) as pool:
         found = search(chosen, pool.errors, beam=beam, most=most, on_level=on_level)
         content = file_of(found, pool.measured, candidate)
         write_atomic(out, (json.dumps(content, indent=1) + "\n").encode())

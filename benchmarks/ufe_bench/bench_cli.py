@@ -60,7 +60,7 @@ def bench(
     it again, and rebuilds the leaderboard. Interrupted work continues where it stopped.
 
     A study trains and measures each of its rows, keeps each by itself, and puts them side by side with the paper's:
-    study.md, study.png and study.json beside the result files.
+    study.md, study.png and study.json beside the result files. With --row some rows are run, and the report stays.
 
     \b
     Examples:
@@ -114,7 +114,10 @@ def bench(
             outcome = harness.run(request, floors=floors)
     folders = list(dict.fromkeys([results, *default_results()]))
     built = build_leaderboard(folders, store.root / "leaderboard")
-    sound = _tell_study(study, results, as_json) if study is not None else _tell(cast("Outcome", outcome), as_json)
+    if study is not None:  # a report of some rows must not take the place of that of all
+        sound = _tell_study(study, None if rows else results, as_json)
+    else:
+        sound = _tell(cast("Outcome", outcome), as_json)
     if drawn is not None and not as_json:
         click.echo(f"figures      {drawn}")
     if not as_json:
@@ -150,17 +153,17 @@ def _tell(outcome: Outcome, as_json: bool) -> bool:
     return outcome.result.complete
 
 
-def _tell_study(study: Study, results: Path, as_json: bool) -> bool:
-    """Write the report, print it; whether nothing is missing."""
+def _tell_study(study: Study, results: Path | None, as_json: bool) -> bool:
+    """Print the report, and write it where a folder is given; whether nothing is missing."""
     from ufe_bench.study import as_json as study_json
     from ufe_bench.study import markdown, write_report
 
-    report = write_report(study, results)
+    report = write_report(study, results) if results is not None else None
     if as_json:
         click.echo(json.dumps(study_json(study), indent=1))
     else:
         click.echo(markdown(study))
-        click.echo(f"study        {report}")
+        click.echo(f"study        {report or 'not written: it is made of all rows'}")
     for cell in study.cells:
         if cell.result is None:
             click.echo(f"ufe: row {cell.row.name!r} failed: {cell.error}", err=True)

@@ -130,7 +130,7 @@ def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
         (result for result in current if reasons[result.run_id] is not None),
         key=lambda r: (method_name(r), r.run_id),
     )
-    contenders = [result for result in in_order if result.key.budget.name != "none"]
+    contenders = [r for r in in_order if r.key.budget.name != "none" and not r.hypothetical]
     leading = {name: _leaders(contenders, name, info) for name, info in metrics.items()}
     floor = next((result for result in in_order if result.key.components.encoder.id == MEAN_FLOOR), None)
     variants = _variants(current)

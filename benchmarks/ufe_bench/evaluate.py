@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ufe_core.recipe import Chosen
 
 _BATCH = 64
+_DONNING_MM = {"under 2 mm": 2.0, "2 to 4 mm": 4.0}  # how far from its place a headset sits
 _WARM_UP, _LATENCY_RUNS = 50, 500
 
 
@@ -43,10 +45,13 @@ class Material:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the subjects gave: numbers of those that worked, the cause for those that did not."""
+    """What the subjects gave: numbers of those that worked, the cause for those that did not, and, of all that worked,
+    each metric's mean by segment.
+    """
 
     subjects: list[SubjectResult]
     missing: list[MissingFrames]
+    segments: dict[str, dict[str, float]]
 
 
 class Stage:
@@ -58,7 +63,7 @@ class Stage:
     ) -> None:  # fmt: skip
         self.decoder, self.camera, self.mask, self.device = decoder, camera, mask, device
         self.metrics = {name: metric.to(device) for name, metric in metrics.items()}
-        self._truth: dict[tuple[str, int, bool], Driven] = {}
+        self._truth: dict[tuple[str, int, int, bool], Driven] = {}
 
     def identity(self, capture: PackedCapture) -> Identity:
         """A person's identity bias, one row."""
@@ -84,7 +89,7 @@ class Stage:
 
     def truth(self, capture: PackedCapture, identity: Identity, block: np.ndarray, *, renders: bool) -> Driven:
         """The avatar in the true codes of some rows of a capture; it is kept for the next method."""
-        key = (capture.sha256, int(block[0]), renders)
+        key = (capture.sha256, int(block[0]), len(block), renders)
         if key not in self._truth:
             codes = (torch.from_numpy(np.array(values[block])) for values in (capture.expression, capture.gaze))
             self._truth[key] = self.drive(identity, *(value.to(self.device) for value in codes), renders=renders)
@@ -101,42 +106,81 @@ def evaluate(
     """
     subjects: list[SubjectResult] = []
     missing: list[MissingFrames] = []
+    segments: dict[str, dict[str, list[float]]] = {}
     for number, capture in enumerate(material.captures):
         count = len(capture.frame_rows)
         try:
-            values, slices = _person(encoder, stage, material, number, enrolment)
+            errors = _errors(encoder, stage, material, number, enrolment)
             subjects.append(
                 SubjectResult(
-                    id=capture.subject, frames=count, failed=0, metrics=values, conditions=capture.conditions,
-                    slices=slices,
+                    id=capture.subject, frames=count, failed=0, metrics=_means(errors.all), slices=errors.slices(),
+                    conditions=capture.conditions,
                 )
             )  # fmt: skip
+            for segment, values in errors.segments.items():
+                for name, value in _means(values).items():
+                    segments.setdefault(segment, {}).setdefault(name, []).append(value)
         except UfeError as error:
             missing.append(MissingFrames(subject=capture.subject, frames=count, reason=str(error)))
         if progress:
             progress(len(subjects) + len(missing))
-    return Evaluation(subjects, missing)
+    means = {segment: {name: fmean(v) for name, v in values.items()} for segment, values in sorted(segments.items())}
+    return Evaluation(subjects, missing, means)
 
 
-def _person(
+@dataclass(frozen=True)
+class _Errors:
+    """A person's errors by metric, of each frame float64: of all frames, by segment, by kind of it, by condition."""
+
+    all: dict[str, np.ndarray]
+    segments: dict[str, dict[str, np.ndarray]]
+    kinds: dict[str, dict[str, np.ndarray]]
+    conditions: dict[str, dict[str, np.ndarray]]
+    where: dict[str, Any]
+
+    def slices(self) -> dict[str, dict[str, float]]:
+        """Means by kind of segment and by condition, and of all frames under the light and the donning there was."""
+        out = {f"segment:{kind}": _means(values) for kind, values in self.kinds.items()}
+        out |= {f"condition:{name}": _means(values) for name, values in self.conditions.items()}
+        if "environment" in self.where:
+            out[f"light:{self.where['environment']}"] = _means(self.all)
+        if "donning_mm" in self.where:
+            away = float(self.where["donning_mm"])
+            band = next((name for name, most in _DONNING_MM.items() if away < most), "over 4 mm")
+            out[f"donning:{band}"] = _means(self.all)
+        return out
+
+
+def _means(errors: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Of each metric; nothing that could be wrong is no error."""
+    return {name: float(values.mean()) if len(values) else 0.0 for name, values in errors.items()}
+
+
+def _errors(
     encoder: Encoder[Any], stage: Stage, material: Material, number: int, enrolment: Enrolment
-) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """A person's means of each metric, and those of slices."""
+) -> _Errors:  # fmt: skip
+    """A person's errors."""
     single, temporal = stage.chosen(temporal=False), stage.chosen(temporal=True)
     capture = material.captures[number]
     calibration = enroll(encoder, material.captures, number, stage.device, enrolment)
     errors = _measure(encoder, stage, capture, calibration, single, _BATCH)
-    slices = {}
-    kinds = np.array([material.kinds.get(capture.segments[row], "") for row in capture.frame_rows])
-    for kind in sorted(set(kinds.tolist()) - {""}):
-        slices[f"segment:{kind}"] = {name: float(values[kinds == kind].mean()) for name, values in errors.items()}
-    if temporal:
-        errors |= _measure(encoder, stage, material.clips[number], calibration, temporal, material.clip_frames)
+    names = np.array([capture.segments[row] for row in capture.frame_rows])
+    kinds = np.array([material.kinds.get(name, "") for name in names])
+
+    def parts(labels: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+        return {
+            str(label): {name: values[labels == label] for name, values in errors.items()}
+            for label in np.unique(labels) if label
+        }  # fmt: skip
+
+    segments, of_kinds = parts(names), parts(kinds)
+    conditions: dict[str, dict[str, np.ndarray]] = {}
     for condition, captures in material.conditions.items():
         worn = enroll(encoder, captures, number, stage.device, enrolment)
-        found = _measure(encoder, stage, captures[number], worn, single, _BATCH)
-        slices[f"condition:{condition}"] = {name: float(values.mean()) for name, values in found.items()}
-    return {name: float(values.mean()) for name, values in errors.items()}, slices
+        conditions[condition] = _measure(encoder, stage, captures[number], worn, single, _BATCH)
+    if temporal:
+        errors = errors | _measure(encoder, stage, material.clips[number], calibration, temporal, material.clip_frames)
+    return _Errors(errors, segments, of_kinds, conditions, dict(capture.conditions))
 
 
 def _measure(

@@ -42,7 +42,7 @@ class Pick:
     """A frame to show: why, whose, and under which condition; none is the session that is measured."""
 
     why: str
-    number: int
+    subject: str
     condition: str | None
     wanted: str
 
@@ -61,7 +61,7 @@ def picks(result: Result, conditions: Sequence[str]) -> list[Pick]:
     """What the rule picks by the numbers of the base row."""
     numbers = [subject.metrics[METRIC] for subject in result.subjects]
     order = np.argsort(numbers)
-    least, median, most = int(order[0]), int(order[len(order) // 2]), int(order[-1])
+    least, median, most = (result.subjects[k].id for k in (order[0], order[len(order) // 2], order[-1]))
     chosen = [
         Pick("least error of all people, median frame", least, None, "median"),
         Pick("median person, median frame", median, None, "median"),
@@ -72,7 +72,8 @@ def picks(result: Result, conditions: Sequence[str]) -> list[Pick]:
     for condition in conditions:
         slices = [subject.slices.get(f"condition:{condition}", {}).get(METRIC, -1.0) for subject in result.subjects]
         words = condition.replace("_", " ")
-        chosen.append(Pick(f"{words}: greatest error, worst frame", int(np.argmax(slices)), condition, "worst"))
+        worst = result.subjects[int(np.argmax(slices))].id
+        chosen.append(Pick(f"{words}: greatest error, worst frame", worst, condition, "worst"))
     return chosen
 
 
@@ -116,22 +117,25 @@ def write_figures(
     return page
 
 
-def _captures(ready: Ready, pick: Pick) -> Sequence[PackedCapture]:
-    return ready.material.captures if pick.condition is None else ready.material.conditions[pick.condition]
+def _captures(ready: Ready, pick: Pick) -> tuple[Sequence[PackedCapture], int]:
+    """Everybody's captures under the condition of a pick, and which of them is meant."""
+    captures = ready.material.captures if pick.condition is None else ready.material.conditions[pick.condition]
+    return captures, [capture.subject for capture in captures].index(pick.subject)
 
 
 def _encoded(ready: Ready, pick: Pick, rows: np.ndarray) -> Encoding:
-    captures = _captures(ready, pick)
+    captures, number = _captures(ready, pick)
     device = ready.stage.device
-    calibration = enroll(ready.encoder, captures, pick.number, device)
-    frames = frames_of(captures[pick.number], rows, ready.encoder.needs.cameras)
+    calibration = enroll(ready.encoder, captures, number, device)
+    frames = frames_of(captures[number], rows, ready.encoder.needs.cameras)
     return ready.encoder.encode(frames.to(device), calibration)
 
 
 @torch.inference_mode()
 def _frame(base: Ready, pick: Pick) -> tuple[PackedCapture, int]:
     """The capture of a pick, and the row of the frame whose error of the base method is the one wanted."""
-    capture, stage = _captures(base, pick)[pick.number], base.stage
+    captures, number = _captures(base, pick)
+    capture, stage = captures[number], base.stage
     rows = capture.frame_rows
     encoding = _encoded(base, pick, rows)
     identity = stage.identity(capture)
@@ -147,7 +151,8 @@ def _panels(
 ) -> tuple[list[Panel], np.ndarray]:
     """What each method made of the frame, and the truth [H, W, 3]."""
     first = next(iter(ready.values()))
-    stage, capture = first.stage, _captures(first, pick)[pick.number]
+    captures, number = _captures(first, pick)
+    stage, capture = first.stage, captures[number]
     identity, device = stage.identity(capture), stage.device
     camera = stage.decoder.frontal_camera(_SIZE)
     mask = stage.decoder.face_mask(_SIZE).to(device)

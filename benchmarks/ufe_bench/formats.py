@@ -59,12 +59,13 @@ def short(component_id: str) -> str:
 
 
 def method_name(result: Result) -> str:
-    """The method as users type it: `univ + late_fusion`; owners other than `ufe` are shown."""
+    """The method as users type it: `univ + late_fusion`; owners but `ufe` are shown, hypothetical methods have a *."""
     components = result.key.components
     parts = [components.encoder.id]
     if components.calibrator is not None:
         parts.append(components.calibrator.id)
-    return " + ".join(short(part) if part.startswith("ufe/") else part for part in parts)
+    name = " + ".join(short(part) if part.startswith("ufe/") else part for part in parts)
+    return f"{name} *" if result.hypothetical else name
 
 
 def budget_title(budget: Budget) -> str:

@@ -66,7 +66,8 @@ _DATA_OPTIONS = ("people", "frames", "size")
 class Request:
     """What a user asked for. `train` leaves released weights aside; `fresh` trains again.
 
-    `tuned` are training options that a search chose, and `trials` is its trace.
+    `row` is the row of a study that this is. `tuned` are training options that a search chose, and `trials` is its
+    trace.
     """
 
     suite: Suite
@@ -79,6 +80,7 @@ class Request:
     anchors: tuple[str, ...] = DEFAULT_ANCHORS
     overrides: Mapping[str, Mapping[str, Any]] | None = None
     enrolment: Enrolment = "own"
+    row: str | None = None
     train: bool = False
     fresh: bool = False
     tuned: Mapping[str, Any] = field(default_factory=dict)
@@ -92,26 +94,41 @@ class Request:
             given["training"] = {**given.get("training", {}), **self.tuned}
         return given
 
-    def command(self, verb: str = "bench") -> str:
-        """The command that asks for this, `ufe bench` or `ufe train`, in canonical form."""
-        words = ["ufe", verb, "--encoder", self.encoder]
-        if self.calibrator:
-            words += ["--calibrator", self.calibrator]
-        if self.detector:
-            words += ["--detector", self.detector]
-        for name, default in _DEFAULTS.items():
-            if getattr(self, name) != default:
-                words += [f"--{name}", getattr(self, name)]
-        if self.anchors != DEFAULT_ANCHORS:
-            words += ["--anchors", ",".join(self.anchors) or "none"]
-        for kind, fields in sorted(self.options.items()):
-            for name, value in sorted(fields.items()):
-                words += ["--set", f"{kind}.{name}={value}"]
-        if verb == "bench":
-            words += ["--suite", self.suite.name] if self.suite.name != "main" else []
-            words += ["--enrolment", self.enrolment] if self.enrolment != "own" else []
-            words += ["--train"] if self.train else []
-        return shlex.join(words)
+    def command(self) -> str:
+        """The command that measures this, `ufe bench`, in canonical form; of a study, its row."""
+        if self.suite.rows:
+            words = ["ufe", "bench", "--suite", self.suite.name, "--row", self.row or self.encoder, *self._defaults()]
+            said = self.suite.row(self.row).set if self.row else {}
+            given = {
+                kind: {name: value for name, value in fields.items() if name not in said.get(kind, {})}
+                for kind, fields in (self.overrides or {}).items()
+            }
+            return shlex.join([*words, *_settings(given)])
+        words = ["ufe", "bench", *self._components(), *_settings(self.options)]
+        words += ["--suite", self.suite.name] if self.suite.name != "main" else []
+        words += ["--enrolment", self.enrolment] if self.enrolment != "own" else []
+        return shlex.join([*words, *(["--train"] if self.train else [])])
+
+    def training_command(self) -> str:
+        """The command that makes the weights, `ufe train`."""
+        return shlex.join(["ufe", "train", *self._components(), *_settings(self.options)])
+
+    def _components(self) -> list[str]:
+        words = ["--encoder", self.encoder]
+        words += ["--calibrator", self.calibrator] if self.calibrator else []
+        words += ["--detector", self.detector] if self.detector else []
+        words += self._defaults()
+        return [*words, *(["--anchors", ",".join(self.anchors) or "none"] if self.anchors != DEFAULT_ANCHORS else [])]
+
+    def _defaults(self) -> list[str]:
+        chosen = [(name, getattr(self, name)) for name, default in _DEFAULTS.items() if getattr(self, name) != default]
+        return [word for name, value in chosen for word in (f"--{name}", value)]
+
+
+def _settings(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Options as words of a command."""
+    pairs = [(f"{kind}.{name}", value) for kind, fields in options.items() for name, value in fields.items()]
+    return [word for name, value in sorted(pairs) for word in ("--set", f"{name}={value}")]
 
 
 @dataclass(frozen=True)
@@ -180,7 +197,7 @@ class Harness:
         """
         setup = self._resolve(request)
         setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
-        beside = [self._floor(request, name) for name in request.suite.floors] if floors else []
+        beside = self.floors(request) if floors else []
         same = [floor for floor in beside if floor.key.components.encoder.id == setup.recipe.encoder.spec.id]
         result = same[0] if same else self._measure(request, setup, reuse=reuse and not request.fresh)
         path = result_path(result, self.results) if same else write_result(result, self.results)
@@ -188,6 +205,7 @@ class Harness:
 
     def ready(self, request: Request) -> Ready:
         """What `run` measures, for a closer look; what was made before is taken from the store."""
+        request = replace(request, fresh=False)
         setup = self._resolve(request)
         encoder, _ = self._encoder(request, setup, released_weights(setup.recipe, request))
         return self._ready(request, setup, encoder.encoder)
@@ -198,13 +216,17 @@ class Harness:
         wanted = PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=texture)
         return Ready(encoder, self._stage(setup, suite), self._material(suite, setup, wanted, type(encoder)))
 
+    def floors(self, request: Request) -> list[Result]:
+        """The results of the suite's floors on the data of a request."""
+        return [self._floor(request, name) for name in request.suite.floors]
+
     def _floor(self, request: Request, name: str) -> Result:
         """A floor's result on the same data, from its file if it was measured before."""
         training = (request.overrides or {}).get("training", {})
         kept = {option: training[option] for option in _DATA_OPTIONS if option in training}
         floor = replace(
             request, encoder=name, calibrator=None, detector=None, anchors=DEFAULT_ANCHORS, enrolment="own",
-            train=False, fresh=False, tuned={}, trials=(), overrides={"training": kept} if kept else None,
+            row=None, train=False, fresh=False, tuned={}, trials=(), overrides={"training": kept} if kept else None,
         )  # fmt: skip
         result = self._measure(floor, self._resolve(floor), reuse=True)
         write_result(result, self.results)
@@ -245,6 +267,8 @@ class Harness:
             ready.encoder, ready.stage, ready.material, enrolment=request.enrolment,
             progress=lambda done: self.tell(Progress(name, done, people, {})),
         )  # fmt: skip
+        hypothetical = "exact_mesh" in ready.encoder.inputs
+        cost = measure_cost(ready.encoder, ready.material.captures[0], self.device, detector=setup.recipe.detector)
         return make_result(
             key,
             evaluation.subjects,
@@ -252,11 +276,13 @@ class Harness:
                 name: MetricInfo(label=metric.label, unit=metric.unit, higher_is_better=metric.higher_is_better)
                 for name, metric in ready.stage.metrics.items()
             },
-            cost=measure_cost(ready.encoder, ready.material.captures[0], self.device, detector=setup.recipe.detector),
+            cost=cost.model_copy(update={"encode_ms": None}) if hypothetical else cost,
             environment=environment_record(),
             missing=evaluation.missing,
             training=training_record(encoder),
             trials=request.trials,
+            segments=evaluation.segments,
+            hypothetical=hypothetical,
             created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             seconds=round(time.monotonic() - start, 3),
             command=request.command(),
@@ -283,7 +309,7 @@ class Harness:
         made = trained(recipe, subjects, store=self.store, device=self.device, fresh=request.fresh, listener=self.tell)
         if made.sha256 is None:
             return made, Weights(sha256=None, origin="none", command=None)
-        return made, Weights(sha256=made.sha256, origin="trained", command=request.command("train"))
+        return made, Weights(sha256=made.sha256, origin="trained", command=request.training_command())
 
     def _key(self, request: Request, setup: _Setup, encoder: TrainedEncoder, weights: Weights) -> RunKey:
         suite, recipe = request.suite, setup.recipe

@@ -60,6 +60,8 @@ def training_record(encoder: TrainedEncoder) -> TrainingRecord | None:
         steps=record["config"]["steps"] if encoder.encoder.learns == "weights" else 0,
         seconds=record["seconds"],
         device=record["device"],
+        config=record["config"],
+        precision=record.get("precision"),
     )
 
 

@@ -185,6 +185,8 @@ class TrainingRecord(Record):
     steps: Count
     seconds: NonNegative
     device: str
+    config: dict[str, Any] = Field(default_factory=dict, description="Every training option, as it was resolved")
+    precision: str | None = Field(None, description="Of the networks: float32 or bfloat16")
 
 
 class Trial(Record):
@@ -211,6 +213,10 @@ class Result(Record):
     missing: tuple[MissingFrames, ...]
     training: TrainingRecord | None
     trials: tuple[Trial, ...] = Field((), description="How the training options were chosen, in the order tried")
+    segments: dict[str, dict[str, float]] = Field(
+        default_factory=dict, description="The metrics by segment of the performance, means over people"
+    )
+    hypothetical: bool = Field(False, description="The method is given what no headset could: it takes no rank")
     created: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$", description="UTC")
     seconds: NonNegative = Field(description="Wall time of the evaluation")
     command: str = Field(description="Command that makes this file again")
@@ -244,6 +250,8 @@ def make_result(
     missing: Sequence[MissingFrames] = (),
     training: TrainingRecord | None = None,
     trials: Sequence[Trial] = (),
+    segments: Mapping[str, Mapping[str, float]] | None = None,
+    hypothetical: bool = False,
 ) -> Result:
     """Build a result; `run_id`, `summary` and `complete` are computed, subjects are put in order of id.
 
@@ -264,6 +272,8 @@ def make_result(
         missing=tuple(missing),
         training=training,
         trials=tuple(trials),
+        segments={name: dict(values) for name, values in (segments or {}).items()},
+        hypothetical=hypothetical,
         created=created,
         seconds=seconds,
         command=command,

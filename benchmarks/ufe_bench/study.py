@@ -104,7 +104,7 @@ def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str,
     asked = {name: value for name, value in asked.items() if name != "anchors"}
     return Request(
         suite=suite, encoder=row.encoder, calibrator=row.calibrator, anchors=tuple(anchors), overrides=merged or None,
-        enrolment=row.enrolment, train=suite.train, **asked,
+        enrolment=row.enrolment, row=row.name, train=suite.train, **asked,
     )  # fmt: skip
 
 
@@ -115,19 +115,18 @@ def _that_fit(factory: Any, overrides: Mapping[str, Mapping[str, Any]]) -> dict[
 
 
 def chosen_rows(suite: Suite, names: Sequence[str]) -> tuple[SuiteRow, ...]:
-    """The rows of these names, or all.
+    """The rows of these names, or all; names of floors are allowed and are no rows.
 
     Raises:
         ConfigError: there is no such row.
     """
-    by_name = {row.name: row for row in suite.rows}
+    known = [*(row.name for row in suite.rows), *suite.floors]
     for name in names:
-        if name not in by_name:
+        if name not in known:
             raise ConfigError(
-                f"Suite '{suite.id}' has no row {name!r}.{did_you_mean(name, list(by_name))} Rows: "
-                f"{', '.join(by_name)}."
+                f"Suite '{suite.id}' has no row {name!r}.{did_you_mean(name, known)} Rows: {', '.join(known)}."
             )
-    return tuple(by_name[name] for name in dict.fromkeys(names)) if names else suite.rows
+    return tuple(suite.row(name) for name in dict.fromkeys(names) if name not in suite.floors) if names else suite.rows
 
 
 def run_study(
@@ -140,7 +139,7 @@ def run_study(
     Args:
         harness: which runs them; what it has measured before is taken from its file.
         suite: with rows.
-        rows: names of the rows to run; none means all.
+        rows: names of the rows to run, floors among them; none means all.
         overrides: options for every row, as `--set` gives them.
         floors: whether the suite's floors are measured too.
         say: told which row is begun.
@@ -149,6 +148,8 @@ def run_study(
     cells: list[Cell] = []
     beside: list[Result] = []
     chosen = chosen_rows(suite, rows)
+    if not chosen:
+        beside = harness.floors(request_of(suite, suite.rows[0], overrides or {}, **asked))
     for number, row in enumerate(chosen, 1):
         if say is not None:
             say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
@@ -186,6 +187,7 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
     """The study as a page: a table with the paper's numbers below ours, differences to the base row, agreement."""
     suite, metrics = study.suite, study.metrics
     table, numbers = study.paper()
+    beside = ", ours and the paper's" if numbers else ""
     heads = ["Row", *(_heading(info) for info in metrics.values()), "Latency (ms)", "Parameters", "Trained (s)", "Run"]
     rows: list[list[str]] = []
     looks = len({cell.inputs for cell in study.cells}) > 1
@@ -203,9 +205,10 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
         rows.append([f"{formats.method_name(floor)} (floor)", *seen, *_measured(floor, metrics)])
     parts = [f"# {suite.id}: {suite.summary}\n", f"{_conditions(study)}\n"]
     if picture is not None:
-        parts.append(f"![Every row of the study, ours and the paper's]({picture})\n")
+        parts.append(f"![Every row of the study{beside}]({picture})\n")
     parts.append(markdown_table(heads, rows, left=2 if looks else 1))
-    parts.append("Means over people, 95 % intervals over people. The paper's numbers were measured on other data.\n")
+    other = " The paper's numbers were measured on other data." if numbers else ""
+    parts.append(f"Means over people, 95 % intervals over people.{other}\n")
     if suite.base is not None:
         parts.append(_differences(study))
     if suite.along is None:
@@ -361,13 +364,16 @@ def _differences(study: Study) -> str:
         if all(difference is None for difference in differences):
             continue
         rows.append([cell.row.title, *(
-            formats.UNKNOWN if d is None else _signed(d, info) for d, info in zip(differences, metrics.values(),
-                                                                                   strict=True)
+            formats.UNKNOWN if d is None else f"{_signed(d, info)} {_share(study, name, d)}"
+            for d, (name, info) in zip(differences, metrics.items(), strict=True)
         )])  # fmt: skip
     if not rows:
         return ""
     heads = ["Row", *(_heading(info) for info in metrics.values())]
-    note = f"Difference to '{base}', paired over people, with 95 % interval; **bold** where it leaves out zero.\n\n"
+    note = (
+        f"Difference to '{base}', paired over people, with 95 % interval, and in per cent of it; **bold** where it "
+        "leaves out zero.\n\n"
+    )
     return note + markdown_table(heads, rows, left=1)
 
 
@@ -415,6 +421,12 @@ def _slices(study: Study) -> list[str]:
             heads = [_heading(info), *(name.partition(":")[2].replace("_", " ") for name in names)]
             parts.append(markdown_table(heads, rows, left=1))
     return parts
+
+
+def _share(study: Study, metric: str, difference: PairedDifference) -> str:
+    """A difference to the base row in per cent of that row's mean."""
+    whole = fmean(study.values(metric)[study.suite.base or ""].values())
+    return f"({100 * difference.mean / whole:+.0f} %)" if whole else ""
 
 
 def _signed(difference: PairedDifference, info: MetricInfo) -> str:

@@ -76,6 +76,10 @@ class Suite(ComponentConfig):
             raise ValueError(f"base {self.base!r} is no row")
         return self
 
+    def row(self, name: str) -> SuiteRow:
+        """The row of that name."""
+        return next(row for row in self.rows if row.name == name)
+
     @property
     def id(self) -> str:
         """Name and version, as `main@1`."""

@@ -18,18 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from ufe_baselines.plugin import FlnetConfig
-from ufe_baselines.regressor import Reference, by_side, mirrored_points, perceptron
+from ufe_baselines.regressor import Reference
+from ufe_core.face_encoder import by_region, mirrored_detections, perceptron
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import CodeSpace, Detections, FrameBatch
-
-_HIDDEN = 2  # with the read-out's, four layers in all
 
 
 class FlnetEncoder(Reference[FlnetConfig]):
     """Displacements to code and gaze; see the module."""
 
-    code_modules = ("ufe_baselines.flnet", "ufe_baselines.regressor")
+    code_modules = (*Reference.code_modules, "ufe_baselines.flnet")
 
     def __init__(
         self, config: FlnetConfig, *, needs: EncoderNeeds, code_space: CodeSpace,
@@ -39,20 +38,20 @@ class FlnetEncoder(Reference[FlnetConfig]):
         self.regions = nn.ModuleList()
         for region in range(2):
             count = 2 * 4 * len(keypoints[2 * region].names)
-            trunk = perceptron(count, config.width, config.width, hidden=_HIDDEN - 1, from_zero=False)
+            trunk = perceptron(count, config.width, config.width, from_zero=False)
             self.regions.append(nn.Sequential(nn.BatchNorm1d(count), trunk, nn.Hardswish()))
-        self.read_out(config.width, config.width, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
+        self.read_out(2 * config.width, config.width, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
 
     def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         assert frames.keypoints is not None
         side = frames.images.shape[-1]
-        now = mirrored_points(frames.keypoints, side)
-        before = mirrored_points(Detections(kept["points"], kept["visible"]), side)
+        now = mirrored_detections(frames.keypoints, side)
+        before = mirrored_detections(Detections(kept["points"], kept["visible"]), side)
         known = (before.visible.flatten(1).amax(1) > 0).float()[:, None, None, None]  # was there a reference at all?
         moved = (now.points - before.points) * known / side
         parts = torch.cat([moved, now.visible[..., None], before.visible[..., None]], -1)
         upper, lower = (
             network(some.reshape(len(frames.images), -1))
-            for network, some in zip(self.regions, by_side(parts), strict=True)
+            for network, some in zip(self.regions, by_region(parts), strict=True)
         )
         return upper, lower

@@ -6,18 +6,21 @@ network is shown the reference image warped by each T_k and how the keypoints' h
 mask for each T_k, one for the still background, and an occlusion map; the masked sum is the dense warp field, with
 which a generator warps the reference. Keypoints and Jacobians are learnt without labels.
 
-Kept: sparse first-order motions, the dense motion network with what it is shown, the masks and the occlusion map, the
-dense warp field against a reference frame of the same person.
+Kept: sparse first-order motions, the dense motion network (an hourglass of five levels) with what it is shown, the
+masks and the occlusion map, the dense warp field against a reference frame of the same person.
 
 Changed: the warp field is not what paints an image but what is read (P§10): the backbone of the universal encoder
 regresses (e, g) from field and occlusion (P§13.8, O61). Keypoints are those of the headset detector that every baseline
-shares; each sparse motion belongs to one part of the face (lids, brow, lips ...), whose centre is the mean of its
-keypoints and whose Jacobian is their least-squares fit. The reference is the neutral anchor (O60).
+shares; each sparse motion belongs to one part of the face (brow, a sixth of the lips' rim ...), whose centre is the
+mean of its keypoints and whose Jacobian is their least-squares fit. The detector's confidence, which the original's
+keypoints lack, draws the motion of a part that is hidden, and of all where there is no reference, towards none. The
+hourglass is narrower than the original's, as the images are smaller. The reference is the neutral anchor (O60).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -26,25 +29,33 @@ from torch.nn import functional
 
 from ufe_baselines.keypoint_maps import groups_of
 from ufe_baselines.plugin import FommConfig
-from ufe_baselines.regressor import Pooled, Reference, by_side, mirrored_images, mirrored_points
+from ufe_baselines.regressor import Pooled, Reference
+from ufe_core.face_encoder import by_region, mirrored_detections
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import CodeSpace, Detections, FrameBatch
 
 _RIDGE = 0.02  # keeps Jacobians of parts whose points lie on a line near the identity
+_ARC = 6  # keypoints of a ring that one motion stands for
+_WIDEST, _LEAST_SIDE = 8, 8
 _HEAT_VARIANCE = 0.01  # of the heat maps, as in the original (kp_variance), in half sides squared
 
 
 class Motions(NamedTuple):
-    """First-order motions of G parts: `driving` and `reference` [B, G, 2] in [-1, 1], `jacobian` [B, G, 2, 2]."""
+    """First-order motions of G parts: `driving` and `reference` [B, G, 2] in [-1, 1], `jacobian` [B, G, 2, 2], and
+    `belief` [B, G] in [0, 1], how surely each part was seen then and now.
+    """
 
     driving: Tensor
     reference: Tensor
     jacobian: Tensor
+    belief: Tensor
 
 
 def first_order(driving: Tensor, reference: Tensor, weight: Tensor, groups: Sequence[Sequence[int]]) -> Motions:
     """The affine motion of each part from where its keypoints are to where they were, by weighted least squares.
+
+    The less a part's keypoints are believed, the nearer its motion is to none.
 
     Args:
         driving: float32 [B, K, 2], where keypoints are, in [-1, 1].
@@ -52,9 +63,10 @@ def first_order(driving: Tensor, reference: Tensor, weight: Tensor, groups: Sequ
         weight: float32 [B, K], how far each is believed.
         groups: indices of K, one list for each part.
     """
-    centres, sources, jacobians = [], [], []
+    centres, sources, jacobians, beliefs = [], [], [], []
     identity = torch.eye(2, device=driving.device)
     for group in groups:
+        belief = weight[:, group].mean(1)
         share = weight[:, group, None] + 1e-4
         share = share / share.sum(1, keepdim=True)
         d, r = driving[:, group], reference[:, group]
@@ -63,10 +75,12 @@ def first_order(driving: Tensor, reference: Tensor, weight: Tensor, groups: Sequ
         spread = (share * away).transpose(1, 2) @ away
         ridge = _RIDGE * spread.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * identity + 1e-6 * identity
         cross = (share * was).transpose(1, 2) @ away
-        jacobians.append((cross + ridge) @ torch.linalg.inv(spread + ridge))
+        turned = (cross + ridge) @ torch.linalg.inv(spread + ridge) - identity
+        jacobians.append(identity + belief[:, None, None] * turned)
         centres.append(centre)
-        sources.append(source)
-    return Motions(torch.stack(centres, 1), torch.stack(sources, 1), torch.stack(jacobians, 1))
+        sources.append(centre + belief[:, None] * (source - centre))
+        beliefs.append(belief)
+    return Motions(*(torch.stack(parts, 1) for parts in (centres, sources, jacobians, beliefs)))
 
 
 def sparse_fields(motions: Motions, grid: Tensor) -> Tensor:
@@ -80,46 +94,59 @@ def sparse_fields(motions: Motions, grid: Tensor) -> Tensor:
 class FommEncoder(Reference[FommConfig]):
     """Dense motion for each face region, and a backbone on it; see the module."""
 
-    code_modules = ("ufe_baselines.fomm", "ufe_baselines.keypoint_maps", "ufe_baselines.regressor")
+    code_modules = (*Reference.code_modules, "ufe_baselines.fomm", "ufe_baselines.keypoint_maps")
 
     def __init__(
         self, config: FommConfig, *, needs: EncoderNeeds, code_space: CodeSpace,
         keypoints: tuple[KeypointNames, ...],
     ) -> None:  # fmt: skip
         super().__init__(config, needs=needs, code_space=code_space)
-        self.groups = [groups_of(keypoints[2 * region].names) for region in range(2)]
-        self.dense = nn.ModuleList(DenseMotion(len(groups), config.width) for groups in self.groups)
+        self.groups = [groups_of(keypoints[2 * region].names, arc=_ARC) for region in range(2)]
+        side = max(needs.size // 2, _LEAST_SIDE)  # the original works at a quarter of its larger images
+        self.dense = nn.ModuleList(
+            DenseMotion(len(groups), config.width, config.levels, side) for groups in self.groups
+        )
         networks = [Pooled(config.backbone, config.backbone_options, inputs=3, cells=config.cells) for _ in range(2)]
         self.regions = nn.ModuleList(networks)
         count = 2 * networks[0].features
-        self.read_out(count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
+        self.read_out(2 * count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
 
     def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         assert frames.keypoints is not None
         side = frames.images.shape[-1]
-        now = mirrored_points(frames.keypoints, side)
-        before = mirrored_points(Detections(kept["points"], kept["visible"]), side)
-        weight = by_side(now.visible * before.visible)
-        driving, reference = by_side(2 * now.points / side - 1), by_side(2 * before.points / side - 1)
-        images = by_side(mirrored_images(self.standardised(kept["image"])))[:, :, None]
+        now = mirrored_detections(frames.keypoints, side)
+        before = mirrored_detections(Detections(kept["points"], kept["visible"]), side)
+        weight = by_region(now.visible * before.visible)
+        driving, reference = by_region(2 * now.points / side - 1), by_region(2 * before.points / side - 1)
+        images = self.views(kept["image"])
         made = []
         for k, (dense, network) in enumerate(zip(self.dense, self.regions, strict=True)):
-            motions = first_order(driving[k], reference[k], weight[k], self.groups[k])
-            field = dense(images[k], motions)
+            with torch.autocast(images.device.type, enabled=False):  # half precision would round motions away
+                motions = first_order(driving[k], reference[k], weight[k], self.groups[k])
+            field = functional.interpolate(
+                dense(images[k], motions), (side, side), mode="bilinear", align_corners=False
+            )
             made.append(network(field).view(len(frames.images), -1))
         return made[0], made[1]
 
 
 class DenseMotion(nn.Module):
-    """From sparse motions of G parts to the warp field less the identity, times ten, and occlusion: [B, 3, S, S]."""
+    """From sparse motions of G parts to the warp field less the identity, times ten, and occlusion: [B, 3, S, S].
 
-    def __init__(self, parts: int, width: int) -> None:
+    Args:
+        parts: G.
+        width: channels of the finest maps; twice, four and at most eight times as many below.
+        levels: how many times maps are halved, as far as 2 x 2 cells are left.
+        side: S.
+    """
+
+    def __init__(self, parts: int, width: int, levels: int, side: int) -> None:
         super().__init__()
-        inputs = 2 * (parts + 1)
-        self.down = nn.ModuleList(
-            [_block(inputs, width, 1), _block(width, 2 * width, 2), _block(2 * width, 4 * width, 2)]
-        )
-        self.up = nn.ModuleList([_block(6 * width, 2 * width, 1), _block(3 * width, width, 1)])
+        self.side, levels = side, min(levels, side.bit_length() - 2)
+        widths = [width * min(2**k, _WIDEST) for k in range(levels + 1)]
+        self.first = _block(2 * (parts + 1), width, 1)
+        self.down = nn.ModuleList(_block(above, below, 2) for above, below in pairwise(widths))
+        self.up = nn.ModuleList(_block(above + below, above, 1) for above, below in pairwise(widths))
         self.masks, self.occlusion = nn.Conv2d(width, parts + 1, 3, padding=1), nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, reference: Tensor, motions: Motions) -> Tensor:
@@ -129,26 +156,31 @@ class DenseMotion(nn.Module):
             reference: float32 [B, 1, H, H], reference images, standardised.
             motions: towards them.
         """
-        side = max(reference.shape[-1] // 2, 8)  # the original works at a quarter of its larger images
+        side = self.side
         small = functional.interpolate(reference, (side, side), mode="bilinear", align_corners=False, antialias=True)
         centres = (torch.arange(side, device=reference.device) + 0.5) * (2 / side) - 1
         grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1)
-        fields = sparse_fields(motions, grid)
+        with torch.autocast(reference.device.type, enabled=False):
+            fields = sparse_fields(motions, grid)
         batch, count = fields.shape[:2]
         warped = functional.grid_sample(
             small.repeat_interleave(count, 0), fields.flatten(0, 1), align_corners=False, padding_mode="border"
         ).view(batch, count, side, side)
-        heat = _heat(motions.driving, grid) - _heat(motions.reference, grid)
-        x = torch.cat([warped, functional.pad(heat, (0, 0, 0, 0, 1, 0))], 1)
-        levels = []
-        for stage in self.down:
-            x = stage(x)
-            levels.append(x)
-        for stage, skip in zip(self.up, levels[-2::-1], strict=True):
-            x = stage(torch.cat([functional.interpolate(x, scale_factor=2), skip], 1))
-        masks = self.masks(x).softmax(1)
-        field = (masks[..., None] * fields).sum(1) - grid
+        heat = motions.belief[:, :, None, None] * (_heat(motions.driving, grid) - _heat(motions.reference, grid))
+        x = self._hourglass(torch.cat([warped, functional.pad(heat, (0, 0, 0, 0, 1, 0))], 1))
+        masks = self.masks(x).float().softmax(1)
+        field = (masks[..., None] * (fields - grid)).sum(1)
         return torch.cat([10 * field.permute(0, 3, 1, 2), self.occlusion(x).sigmoid()], 1)
+
+    def _hourglass(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        above: list[Tensor] = []
+        for halve in self.down:
+            above.append(x)
+            x = halve(x)
+        for mix, skip in zip(reversed(self.up), reversed(above), strict=True):
+            x = mix(torch.cat([skip, functional.interpolate(x, skip.shape[-2:])], 1))
+        return x
 
 
 def _heat(centres: Tensor, grid: Tensor) -> Tensor:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from ufe_baselines.keypoint_maps import drawn, groups_of
 from ufe_baselines.plugin import GeometryGuidedConfig
-from ufe_baselines.regressor import Pooled, Regressor, by_side, mirrored_images, mirrored_points
+from ufe_baselines.regressor import Pooled, Regressor
+from ufe_core.face_encoder import by_region, mirrored_detections
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import CodeSpace, FrameBatch
@@ -28,7 +29,7 @@ from ufe_core.types import CodeSpace, FrameBatch
 class GeometryGuidedEncoder(Regressor[GeometryGuidedConfig]):
     """A backbone for each face region on an image and its heat maps; see the module."""
 
-    code_modules = ("ufe_baselines.geometry_guided", "ufe_baselines.keypoint_maps", "ufe_baselines.regressor")
+    code_modules = (*Regressor.code_modules, "ufe_baselines.geometry_guided", "ufe_baselines.keypoint_maps")
     inputs = ("images", "keypoints")
 
     def __init__(
@@ -43,16 +44,16 @@ class GeometryGuidedEncoder(Regressor[GeometryGuidedConfig]):
         ]
         self.regions = nn.ModuleList(networks)
         count = 2 * networks[0].features
-        self.read_out(count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
+        self.read_out(2 * count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
 
     def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         assert frames.keypoints is not None
         side = frames.images.shape[-1]
-        images = by_side(mirrored_images(self.standardised(frames.images)))
-        found = mirrored_points(frames.keypoints, side)
-        points, visible = by_side(found.points), by_side(found.visible)
+        images = self.views(frames.images)
+        found = mirrored_detections(frames.keypoints, side)
+        points, visible = by_region(found.points), by_region(found.visible)
         made = []
         for k, network in enumerate(self.regions):
             maps = drawn(points[k], visible[k], self.groups[k], side, spread=self.config.spread * side)
-            made.append(network(torch.cat([images[k][:, None], maps], 1)).view(len(frames.images), -1))
+            made.append(network(torch.cat([images[k], maps], 1)).view(len(frames.images), -1))
         return made[0], made[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +60,7 @@ class HeadFit(nn.Module):
         super().__init__()
         head = load_head()
         self.noise_px, self.iterations = noise_px, iterations
-        self.lenses = [_Lens.of(camera) for camera in rig]
+        self.lenses = nn.ModuleList(_Lens(camera) for camera in rig)
         count = max(len(one.vertices) for one in keypoints)
         self.rows = [torch.tensor([*one.vertices, *[0] * (count - len(one.vertices))]) for one in keypoints]
         self.pupils = [torch.tensor(one.pupils, dtype=torch.int64) for one in keypoints]
@@ -87,10 +88,11 @@ class HeadFit(nn.Module):
         )
         parts = [_Points(self, c, neutral, centres, radius) for c in range(len(self.lenses))]
         turn, shift = torch.where(known > 0, _SLIP_TURN, _TURN), torch.where(known > 0, _SLIP_MM, _SHIFT_MM)
-        action = torch.full((b, n), _RESTING_ACTION if resting else _ACTION, dtype=double)
-        spread = torch.cat(
-            [turn[:, None].expand(-1, 3), shift[:, None].expand(-1, 3), action, torch.full((b, GAZE), _GAZE)], 1
-        ).to(double)
+        action, gaze = (
+            neutral.new_full((b, n), _RESTING_ACTION if resting else _ACTION),
+            neutral.new_full((b, GAZE), _GAZE),
+        )
+        spread = torch.cat([turn[:, None].expand(-1, 3), shift[:, None].expand(-1, 3), action, gaze], 1).to(double)
         start = torch.cat([pose, pose.new_zeros(b, n + GAZE)], 1)
         state = start.clone()
         for _ in range(self.iterations):
@@ -111,6 +113,10 @@ class HeadFit(nn.Module):
 
     def moved(self, fit: Fit, neutral: Tensor, rows: Tensor) -> Tensor:
         """Displacement [B, n, 3] of some vertices of neutral meshes [B, V, 3] in head coordinates, mm."""
+        with torch.autocast(neutral.device.type, enabled=False):  # half precision would cost tenths of a degree of gaze
+            return self._moved(fit, neutral.float(), rows)
+
+    def _moved(self, fit: Fit, neutral: Tensor, rows: Tensor) -> Tensor:
         moved = torch.einsum("ba,avx->bvx", fit.actions, self.actions[:, rows])
         gaze = gaze_of(fit.angles)
         for k, eye in enumerate(self.eyes):
@@ -127,7 +133,8 @@ class _Points:
     """The points of one camera, of B people."""
 
     def __init__(self, fit: HeadFit, camera: int, neutral: Tensor, centres: Tensor, radius: Tensor) -> None:
-        self.lens, pupils = fit.lenses[camera], fit.pupils[camera]
+        self.lens: Any = fit.lenses[camera]
+        pupils = fit.pupils[camera]
         rows = fit.rows[camera]
         self.resting = neutral[:, rows]
         self.actions = fit.actions[:, rows].to(neutral.dtype)
@@ -160,24 +167,19 @@ class _Points:
         return pixels - found, torch.einsum("bkij,bpkj->bkip", of_points, moves), usable
 
 
-@dataclass(frozen=True)
-class _Lens:
+class _Lens(nn.Module):
     """A camera in torch: the model of `CameraSpec.project`."""
 
-    fisheye: bool
     rotation: Tensor
     translation: Tensor
     intrinsics: Tensor
-    distortion: tuple[float, ...]
 
-    @classmethod
-    def of(cls, camera: CameraSpec) -> _Lens:
-        rotation, translation, intrinsics = (
-            torch.from_numpy(np.array(value, np.float64))
-            for value in (camera.rotation, camera.translation, camera.intrinsics)
-        )
-        distortion = tuple(float(k) for k in camera.distortion)
-        return cls(camera.model == "fisheye", rotation, translation, intrinsics, distortion)
+    def __init__(self, camera: CameraSpec) -> None:
+        super().__init__()
+        self.fisheye, self.distortion = camera.model == "fisheye", tuple(float(k) for k in camera.distortion)
+        for name in ("rotation", "translation", "intrinsics"):
+            value = torch.from_numpy(np.array(getattr(camera, name), np.float64))
+            self.register_buffer(name, value, persistent=False)
 
     def seen(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Pixels [B, K, 2] of head points [B, K, 3], their derivative [B, K, 2, 3], and which are well in view.

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+_RINGS = ("lid", "lip_inner", "lip_outer")
 
-def groups_of(names: Sequence[str]) -> list[list[int]]:
+
+def groups_of(names: Sequence[str], *, arc: int | None = None) -> list[list[int]]:
     """Indices of keypoints by the part of the face that their names tell: `lid_00` and `lid_01` are one group.
 
-    Both pupils are groups of their own.
+    Both pupils are groups of their own. With `arc`, rings (lids, lips), whose points are numbered along them, are cut
+    into arcs of about so many points.
     """
     parts: dict[str, list[int]] = {}
     for k, name in enumerate(names):
         stem, _, number = name.rpartition("_")
         parts.setdefault(stem if number.isdigit() else name, []).append(k)
-    return list(parts.values())
+    out = []
+    for stem, group in parts.items():
+        arcs = max(1, round(len(group) / arc)) if arc and stem in _RINGS else 1
+        out += [some.tolist() for some in np.array_split(group, arcs)]
+    return out
 
 
 def drawn(points: Tensor, visible: Tensor, groups: Sequence[Sequence[int]], side: int, *, spread: float) -> Tensor:

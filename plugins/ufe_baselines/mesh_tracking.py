@@ -6,13 +6,15 @@ input, and a network regresses (e, g) from it (P§9.1, marked *).
 
 `mesh_tracking_gt` is that row: the exact mesh. No headset could give it.
 
-`mesh_tracking` is a real one, which the paper does not have. Kept: a parametric head, of the wearer's own neutral
-shape, is fitted to each frame by Gauss-Newton on reprojection errors, with priors and robust weights. Changed: the
-terms of the error are keypoints that the shared detector found, not photometric ones, for infrared headset images of
-unknown light have no albedo to compare with. The fit starts from how the headset sat when the neutral anchor was taken.
+`mesh_tracking` is a real one, which the paper does not have. Kept: a parametric head is fitted to each frame by
+Gauss-Newton on reprojection errors, with priors and robust weights. Changed: the terms of the error are keypoints that
+the shared detector found, not photometric ones, for infrared headset images of unknown light have no albedo to compare
+with. The fit starts from how the headset sat when the neutral anchor was taken. It is given more than a tracker in the
+field has: the wearer's exact neutral mesh, as an avatar brings it, the cameras' exact lenses, and the simulator's own
+52 actions as its model of how faces move, though not how much each person's face obeys them. Take it for a bound.
 
 Both: vertex offsets from the neutral mesh, mm, of the face and of the eyeballs, so that gaze can be recovered (O69),
-go through perceptrons.
+go through perceptrons (the point network of O61 would have to learn which vertex is which).
 """
 
 from __future__ import annotations
@@ -26,8 +28,9 @@ from torch import Tensor, nn
 
 from ufe_baselines.head_fit import POSE, HeadFit
 from ufe_baselines.plugin import MeshConfig, MeshTrackingConfig
-from ufe_baselines.regressor import REFERENCE, Regressor, perceptron
-from ufe_core.errors import ConfigError, ContractError
+from ufe_baselines.regressor import REFERENCE, Regressor
+from ufe_core.errors import ContractError
+from ufe_core.face_encoder import perceptron
 from ufe_core.head import EYE_LEFT, EYE_RIGHT, load_head
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
@@ -36,6 +39,7 @@ from ufe_core.types import AnchorSet, CameraSpec, CodeSpace, Detections, FrameBa
 ConfigT = TypeVar("ConfigT", bound=MeshConfig)
 
 _NOISE_AT_PX = 192
+_STILL_MM = 0.2  # coordinates that move less over the training frames are not blown up
 
 
 class _OffsetRegressor(Regressor[ConfigT]):
@@ -45,17 +49,18 @@ class _OffsetRegressor(Regressor[ConfigT]):
         super().__init__(config, needs=needs, code_space=code_space)
         head = load_head()
         face = head.topology.region("face")
-        chosen = face[np.unique(np.linspace(0, len(face) - 1, config.vertices).astype(int))]
+        chosen = face[_spread_over(head.template[face], config.vertices)]
         self.vertex_count = len(head.template)
         self.face = torch.from_numpy(chosen.astype(np.int64))
         self.eyes = torch.from_numpy(np.flatnonzero(np.isin(head.part, (EYE_LEFT, EYE_RIGHT))))
         self.of_eyes, self.of_face = self._trunk(len(self.eyes)), self._trunk(len(self.face))
-        self.read_out(config.width, config.width, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
+        self.read_out(2 * config.width, config.width, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
 
     def _trunk(self, vertices: int) -> nn.Sequential:
         width = self.config.width
         trunk = perceptron(3 * vertices, width, width, from_zero=False)
-        return nn.Sequential(nn.BatchNorm1d(3 * vertices, affine=False), trunk, nn.Hardswish())
+        scale = nn.BatchNorm1d(3 * vertices, eps=_STILL_MM**2, affine=False)  # what hardly moves stays small
+        return nn.Sequential(scale, trunk, nn.Hardswish())
 
     def read(self, eyes: Tensor, face: Tensor) -> tuple[Tensor, Tensor]:
         """Features of offsets."""
@@ -71,10 +76,19 @@ class _OffsetRegressor(Regressor[ConfigT]):
         return anchors.geometry
 
 
+def _spread_over(points: np.ndarray, count: int) -> np.ndarray:
+    """Rows of at most `count` of the points [n, 3], each the farthest from those before; in order."""
+    chosen, distance = [0], np.full(len(points), np.inf)
+    while len(chosen) < min(count, len(points)):
+        distance = np.minimum(distance, np.linalg.norm(points - points[chosen[-1]], axis=1))
+        chosen.append(int(distance.argmax()))
+    return np.sort(chosen)
+
+
 class ExactMeshEncoder(_OffsetRegressor[MeshConfig]):
     """Hypothetical: it is given the exact mesh of each frame."""
 
-    code_modules = ("ufe_baselines.mesh_tracking", "ufe_baselines.regressor")
+    code_modules = (*Regressor.code_modules, "ufe_baselines.mesh_tracking")
     inputs = ("images", "neutral_mesh", "exact_mesh")
 
     def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
@@ -89,9 +103,10 @@ class ExactMeshEncoder(_OffsetRegressor[MeshConfig]):
 class MeshTrackingEncoder(_OffsetRegressor[MeshTrackingConfig]):
     """A mesh fitted to keypoints; see the module."""
 
-    code_modules = ("ufe_baselines.mesh_tracking", "ufe_baselines.head_fit", "ufe_baselines.regressor")
+    code_modules = (*Regressor.code_modules, "ufe_baselines.mesh_tracking", "ufe_baselines.head_fit")
     inputs = ("images", "keypoints", "neutral_mesh")
     uses_anchors = True
+    reads_anchors = (REFERENCE,)
     uses_rig = True
 
     def __init__(
@@ -99,8 +114,6 @@ class MeshTrackingEncoder(_OffsetRegressor[MeshTrackingConfig]):
         keypoints: tuple[KeypointNames, ...], rig: tuple[CameraSpec, ...],
     ) -> None:  # fmt: skip
         super().__init__(config, needs=needs, code_space=code_space)
-        if REFERENCE not in needs.anchors:
-            raise ConfigError(f"'mesh_tracking' needs the anchor '{REFERENCE}': give --anchors {REFERENCE}.")
         noise = config.noise_px * needs.size / _NOISE_AT_PX
         self.fit = HeadFit(rig, keypoints, noise_px=noise, iterations=config.iterations)
 
@@ -110,7 +123,7 @@ class MeshTrackingEncoder(_OffsetRegressor[MeshTrackingConfig]):
         neutral, known = self._mesh(anchors), anchors.present[:, at].float()
         found = anchors.keypoints.map(lambda value: value[:, at])
         found = Detections(found.points, found.visible * known[:, None, None])
-        anywhere = torch.zeros(len(neutral), POSE)
+        anywhere = neutral.new_zeros(len(neutral), POSE)
         put_on = self.fit(found, neutral, anywhere, torch.zeros_like(known), resting=True)
         return {"neutral": neutral, "pose": put_on.pose, "known": known}
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from ufe_baselines.plugin import NeckNetConfig
-from ufe_baselines.regressor import Pooled, Regressor, by_side, mirrored_images
+from ufe_baselines.regressor import Pooled, Regressor
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import CodeSpace, FrameBatch
 
@@ -25,19 +25,18 @@ from ufe_core.types import CodeSpace, FrameBatch
 class NeckNetEncoder(Regressor[NeckNetConfig]):
     """A ResNet for each face region; see the module."""
 
-    code_modules = ("ufe_baselines.necknet", "ufe_baselines.regressor")
+    code_modules = (*Regressor.code_modules, "ufe_baselines.necknet")
 
     def __init__(self, config: NeckNetConfig, *, needs: EncoderNeeds, code_space: CodeSpace) -> None:
         super().__init__(config, needs=needs, code_space=code_space)
         networks = [Pooled(config.backbone, config.backbone_options, inputs=1, cells=config.cells) for _ in range(2)]
         self.regions = nn.ModuleList(networks)
         count = 2 * networks[0].features
-        self.read_out(count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
+        self.read_out(2 * count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
 
     def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        images = by_side(mirrored_images(self.standardised(frames.images)))
         upper, lower = (
-            network(some[:, None]).view(len(frames.images), -1)
-            for network, some in zip(self.regions, images, strict=True)
+            network(some).view(len(frames.images), -1)
+            for network, some in zip(self.regions, self.views(frames.images), strict=True)
         )
         return upper, lower

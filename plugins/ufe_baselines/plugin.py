@@ -43,6 +43,7 @@ class FommConfig(_Backbone):
     """Options of `fomm`."""
 
     width: int = Field(32, ge=4, le=256, description="Channels of the dense motion network's finest maps")
+    levels: int = Field(5, ge=1, le=6, description="Times that it halves its maps, as far as they are large enough")
 
 
 class FlnetConfig(_ReadOut):
@@ -54,7 +55,7 @@ class FlnetConfig(_ReadOut):
 class MovementSdkConfig(ComponentConfig):
     """Options of `movement_sdk`."""
 
-    width: int = Field(32, ge=4, le=256, description="Channels after the first layer; 2, 4 and 4 times as many later")
+    width: int = Field(24, ge=4, le=256, description="Channels after the first halving; up to 8 times as many later")
     gaze_width: int = Field(128, ge=8, le=8192, description="Hidden width of f_gaze")
 
 
@@ -77,7 +78,7 @@ _NARROW = {"backbone": "resnet10t", "cells": 2,
            "backbone_options": {"channels": [24, 48, 96, 192], "stem_width": 16}}  # fmt: skip
 _SMOKE = {"backbone": "resnet10t", "backbone_options": {"channels": [8, 16, 24, 32], "stem_width": 8}}
 _NARROW_34 = {"backbone": "resnet34", "cells": 2,
-              "backbone_options": {"channels": [16, 32, 64, 128], "stem_width": 16}}  # fmt: skip
+              "backbone_options": {"channels": [16, 32, 64, 128], "stem_type": "deep", "stem_width": 8}}  # fmt: skip
 
 #: Name, target, options, presets, summary.
 _BASELINES: tuple[tuple[str, str, type[ComponentConfig], dict[str, dict[str, Any]], str], ...] = (
@@ -85,12 +86,13 @@ _BASELINES: tuple[tuple[str, str, type[ComponentConfig], dict[str, dict[str, Any
      {"smoke": _SMOKE, "cpu": _NARROW}, "Raw images with heat maps of landmarks (Song 2018)"),
     ("flnet", "flnet:FlnetEncoder", FlnetConfig, {}, "Displacements of landmarks from a reference (Gu 2020)"),
     ("fomm", "fomm:FommEncoder", FommConfig,
-     {"smoke": {**_SMOKE, "width": 8}, "cpu": {**_NARROW, "width": 12}},
+     {"smoke": {**_SMOKE, "width": 4}, "cpu": {**_NARROW, "width": 12}},
      "First Order Motion: the warp field between keypoints and a reference's (Siarohin 2019)"),
     ("necknet", "necknet:NeckNetEncoder", NeckNetConfig,
      {"smoke": _SMOKE, "cpu": _NARROW_34}, "NeckNet-style: raw images, a ResNet-34 (Chen 2021)"),
     ("movement_sdk", "movement_sdk:MovementSdkEncoder", MovementSdkConfig,
-     {"smoke": {"width": 8}}, "SDK-style: raw images, a light network, 63 bounded activations (Meta 2023)"),
+     {"smoke": {"width": 4}, "cpu": {"width": 12}},
+     "SDK-style: raw images, a light network, 63 bounded activations (Meta 2023)"),
     ("mesh_tracking", "mesh_tracking:MeshTrackingEncoder", MeshTrackingConfig, {},
      "A mesh really tracked: the head model fitted to keypoints (Thies 2016)"),
     ("mesh_tracking_gt", "mesh_tracking:ExactMeshEncoder", MeshConfig, {},

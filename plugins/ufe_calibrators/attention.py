@@ -104,8 +104,9 @@ class SelfAttention(_Attention):
         blocks = cast("list[_SelfBlock]", self.blocks)
         qkv = torch.cat([blocks[0].qkv(own), first], 3)
         for i, block in enumerate(blocks):
-            tokens = block(tokens, qkv if i == 0 else block.qkv(tokens), there)
-        return self._added(features, tokens[:, :count])
+            wanted = count if block is blocks[-1] else tokens.shape[1]  # nobody reads what anchors become in the last
+            tokens = block(tokens, qkv if i == 0 else block.qkv(tokens), there, wanted)
+        return self._added(features, tokens)
 
 
 class _CrossBlock(nn.Module):
@@ -145,9 +146,10 @@ class _SelfBlock(nn.Module):
         """Queries, keys and values [B, 3, heads, N, W / heads] of tokens [B, N, W]."""
         return _split(self.project(self.norm(tokens)), 3, self.heads)
 
-    def forward(self, tokens: Tensor, qkv: Tensor, there: Tensor) -> Tensor:
-        """Tokens [B, N, W] after the block; those that are not `there`, bool [B, N], are not attended to."""
+    def forward(self, tokens: Tensor, qkv: Tensor, there: Tensor, wanted: int) -> Tensor:
+        """The first tokens [B, wanted, W] after the block; those not `there`, bool [B, N], are not attended to."""
         query, key, value = qkv.unbind(1)
+        query, tokens = query[:, :, :wanted], tokens[:, :wanted]
         tokens = tokens + self.out(_attend(query, key, value, there))
         return tokens + self.perceptron(tokens)
 

@@ -19,7 +19,8 @@ class LateFusion(Calibrator[LateFusionConfig]):
     is replaced by a learned feature (P§13.1, O8).
 
     Weights start at the difference between the current features and the first anchor's (neutral), plus a little
-    of everything: the network sets out from "what has changed since rest" and learns the others from there.
+    of everything: the network sets out from "what has changed since rest" and learns the others from there. With
+    `start = current` they start at the current features alone, as the other calibrators do.
     """
 
     def __init__(self, config: LateFusionConfig, *, channels: int, anchors: int) -> None:
@@ -32,7 +33,8 @@ class LateFusion(Calibrator[LateFusionConfig]):
             eye = torch.eye(channels)[..., None, None]
             self.current.weight.mul_(0.1).add_(eye)
             for k, convolution in enumerate(self.cached):
-                cast(nn.Conv2d, convolution).weight.mul_(0.1).sub_(eye if k == 0 else 0.0)
+                compared = k == 0 and config.start == "difference"
+                cast(nn.Conv2d, convolution).weight.mul_(0.1).sub_(eye if compared else 0.0)
 
     def precompute(self, features: Tensor, present: Tensor) -> dict[str, Tensor]:
         """The anchors' share of the convolution, `share` [U, K, h, w]; [U, K, 1, 1] where there are none."""

@@ -1,6 +1,7 @@
 """Registers the calibrators of P§4.5. Every `ufe` command imports this file: no torch here."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -12,7 +13,11 @@ class NoneConfig(ComponentConfig):
 
 
 class LateFusionConfig(ComponentConfig):
-    """`late_fusion` has no options: its width is the backbone's."""
+    """Options of `late_fusion`; its width is the backbone's."""
+
+    start: Literal["difference", "current"] = Field(
+        "difference", description="What its first weights give: the difference to the first anchor, or the frame alone"
+    )
 
 
 class EarlyFusionConfig(ComponentConfig):
@@ -28,7 +33,7 @@ class AttentionConfig(ComponentConfig):
 
     width: int = Field(128, ge=8, le=2048, description="Width of the tokens, one for each cell of a feature map")
     heads: int = Field(4, ge=1, le=32, description="Attention heads; they divide the width")
-    layers: int = Field(1, ge=1, le=12, description="Blocks of attention and perceptron")
+    layers: int = Field(2, ge=1, le=12, description="Blocks of attention and perceptron (O9)")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "AttentionConfig":

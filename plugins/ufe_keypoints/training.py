@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from ufe_core.budgets import AugmentationConfig, ComponentTrainingConfig
 from ufe_core.errors import DataError
+from ufe_core.face_encoder import REGIONS, mirrored_points
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.interfaces.training import ComponentTraining
@@ -23,7 +24,7 @@ from ufe_core.store import Store
 from ufe_core.training.augment import Augmentation
 from ufe_keypoints.network import Found, HeatmapNetwork
 
-REGIONS = ("upper", "lower")
+_SESSION = 1  # encoders learn from session 0: what is found there is found in images that no training saw
 _SPREAD_CELLS = 1.0  # deviation of the target distributions
 _STATISTICS_FRAMES = 4
 _SHOWN, _SHOWN_PX = 6, 192
@@ -72,13 +73,7 @@ class Networks(nn.Module):
             found: Found = network(both.contiguous(memory_format=torch.channels_last))
             parts.append(Found(*(value.unflatten(0, (len(images), 2)) for value in found)))
         points, seen, heat = (torch.cat(values, 1) for values in zip(*parts, strict=True))
-        return Found(mirrored(points, side), seen, heat)
-
-
-def mirrored(points: Tensor, side: int) -> Tensor:
-    """Points [B, 4, K, 2] with those of right cameras taken into the mirrored image, or back."""
-    across = torch.stack([side - points[:, 1::2, :, 0], points[:, 1::2, :, 1]], -1)
-    return torch.stack([points[:, 0::2], across], 2).flatten(1, 2)
+        return Found(mirrored_points(points, side), seen, heat)
 
 
 class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
@@ -119,7 +114,10 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         self, source: HMCSource[Any], subjects: Sequence[str], store: Store, progress: Callable[[str], None]
     ) -> list[PackedCapture]:
         cameras = tuple(one.camera for one in self.keypoints)
-        request = PackRequest(self.config.frames, self.config.size, cameras, (), extras=("keypoints",))
+        session = min(_SESSION, source.sessions - 1)
+        request = PackRequest(
+            self.config.frames, self.config.size, cameras, (), session=session, extras=("keypoints",)
+        )  # fmt: skip
         return pack(source, subjects, request, store=store, progress=progress)
 
     def fit_statistics(self, data: Sequence[PackedCapture]) -> None:
@@ -140,7 +138,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         inside = ((points >= 0) & (points < side)).all(-1)
         weight = torch.where(seen, 1.0, config.hidden) * inside
         away = torch.linalg.vector_norm(found.points - points, dim=-1) * (_SHOWN_PX / side)
-        cells = mirrored(points, side) * (found.heat.shape[-1] / side)
+        cells = mirrored_points(points, side) * (found.heat.shape[-1] / side)
         terms = {
             "points": (away * weight).sum() / weight.sum(),
             "heat": (_cross_entropy(found.heat, cells) * weight).sum() / weight.sum(),

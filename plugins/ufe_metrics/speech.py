@@ -9,7 +9,7 @@ from ufe_core.errors import ContractError
 from ufe_core.interfaces.metric import Driven, Metric
 from ufe_metrics.plugin import MetricConfig
 
-SHUT_MM = 0.6  # lips are shut where their centres are no further apart than at rest by this much
+SHUT_MM, OPEN_MM = 0.6, 1.0  # lips are shut, or open, where their centres are less, or more, apart than at rest by this
 
 
 class Jitter(Metric[MetricConfig]):
@@ -18,7 +18,7 @@ class Jitter(Metric[MetricConfig]):
     The acceleration of a vertex is x(t + 1) - 2 x(t) + x(t - 1). What the truth does is no jitter, however fast.
     """
 
-    label, unit, needs = "jitter", "mm", frozenset({"geometry"})
+    label, unit, needs = "jitter", "mm/frame²", frozenset({"geometry"})
     temporal = True
 
     def per_frame(self, predicted: Driven, truth: Driven) -> Tensor:
@@ -27,28 +27,49 @@ class Jitter(Metric[MetricConfig]):
         return (away[2:] - 2 * away[1:-1] + away[:-2]).norm(dim=-1).mean(1)
 
 
-class MissedClosures(Metric[MetricConfig]):
-    """Share of the frames of speech in which the lips are shut in truth and the avatar's are not."""
-
-    label, unit, needs = "missed closures", "%", frozenset({"geometry"})
+class _Closures(Metric[MetricConfig]):
+    unit, needs = "%", frozenset({"geometry"})
     temporal = True
 
-    def per_frame(self, predicted: Driven, truth: Driven) -> Tensor:
-        return 100 * (self._shut(truth) & ~self._shut(predicted)).double()
-
-    def _shut(self, driven: Driven) -> Tensor:
-        """Bool [B]."""
+    def _gap(self, driven: Driven) -> Tensor:
+        """How much further apart the lips are than at rest, mm [B]."""
         if driven.neutral is None:
             raise ContractError(f"{type(self).__name__} needs the resting mesh, none was given.")
         upper, lower = self.topology.region("lip_centres")
         gap = (driven.geometry[:, upper] - driven.geometry[:, lower]).norm(dim=-1)
-        return gap < (driven.neutral[upper] - driven.neutral[lower]).norm() + SHUT_MM
+        return gap - (driven.neutral[upper] - driven.neutral[lower]).norm()
 
 
-class FalseClosures(MissedClosures):
-    """Share of the frames of speech in which the avatar's lips are shut and they are not in truth."""
+class MissedClosures(_Closures):
+    """Of the frames of speech in which the lips are shut in truth, how many the avatar's are open in.
+
+    To be shut a frame early or late is no miss. Without a closure nothing is missed.
+    """
+
+    label = "missed closures"
+
+    def per_frame(self, predicted: Driven, truth: Driven) -> Tensor:
+        shut = self._gap(truth) < SHUT_MM
+        missed = ~_nearby(self._gap(predicted) <= OPEN_MM)
+        return 100 * missed[shut].double()
+
+
+class FalseClosures(_Closures):
+    """Of the frames of speech in which the lips are open in truth, how many the avatar's are shut in.
+
+    A frame before or after a closure does not count.
+    """
 
     label = "false closures"
 
     def per_frame(self, predicted: Driven, truth: Driven) -> Tensor:
-        return 100 * (self._shut(predicted) & ~self._shut(truth)).double()
+        away = ~_nearby(self._gap(truth) <= OPEN_MM)
+        return 100 * (self._gap(predicted) < SHUT_MM)[away].double()
+
+
+def _nearby(frames: Tensor) -> Tensor:
+    """Whether it is so in a frame, bool [B], or in one beside it."""
+    near = frames.clone()
+    near[1:] |= frames[:-1]
+    near[:-1] |= frames[1:]
+    return near

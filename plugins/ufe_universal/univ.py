@@ -6,40 +6,30 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from ufe_core.errors import ConfigError, ContractError
+from ufe_core.errors import ContractError
+from ufe_core.face_encoder import REGIONS, FaceEncoder
 from ufe_core.interfaces.calibrator import Calibrator, CalibratorFactory
-from ufe_core.interfaces.encoder import Encoder, EncoderNeeds, TrainingStatistics
+from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBatch
 from ufe_universal.backbone import split_backbone
 from ufe_universal.plugin import UnivConfig
 
-REGIONS = ("upper", "lower")
 
-
-class UnivEncoder(Encoder[UnivConfig]):
+class UnivEncoder(FaceEncoder[UnivConfig]):
     """z^P = phi_cal^P(phi_exp^P(x^P), phi_exp^P(y^P)), e = f_fuse(z^U, z^L), g = f_gaze(z^U) (eq. 7-9).
 
-    Cameras come as left eye, right eye, left mouth, right mouth. Right images are mirrored into the left
-    ones' orientation and share a network with them (P§2.3); the order of concatenation tells the sides apart.
-    With a calibrator that takes images phi_exp is nothing, and phi_cal the whole network.
+    Right images share a network with left ones (P§2.3); the order of concatenation tells the sides apart. With a
+    calibrator that takes images phi_exp is nothing, and phi_cal the whole network.
     """
 
-    learns = "weights"
     calibrated = True
-    code_modules = ("ufe_universal.univ", "ufe_universal.backbone")
-    image_mean: Tensor
-    image_std: Tensor
-    code_mean: Tensor
-    code_std: Tensor
+    code_modules = (*FaceEncoder.code_modules, "ufe_universal.univ", "ufe_universal.backbone")
 
     def __init__(
         self, config: UnivConfig, *, needs: EncoderNeeds, code_space: CodeSpace, calibrator: CalibratorFactory
     ) -> None:
         super().__init__(config, needs=needs, code_space=code_space)
-        if len(needs.cameras) != 4:
-            raise ConfigError(f"'ufe/univ' needs 4 tracking cameras, this source has {len(needs.cameras)}.")
         self.extract, self.calibrate, self.reduce = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         count = len(needs.anchors)
         for region in REGIONS:
@@ -57,26 +47,7 @@ class UnivEncoder(Encoder[UnivConfig]):
                 self.calibrate[region] = after = calibrator(split.channels, count)
                 if after.outputs != split.channels:
                     raise ContractError(f"{type(after).__name__} makes {after.outputs} channels of {split.channels}.")
-        self.fuse = _mlp(4 * features, config.fuse_width, code_space.size)
-        self.gaze = _mlp(2 * features, config.gaze_width, 6)
-        self.register_buffer("image_mean", torch.full((2,), 0.5))
-        self.register_buffer("image_std", torch.full((2,), 0.25))
-        self.register_buffer("code_mean", torch.zeros(code_space.size))
-        self.register_buffer("code_std", torch.ones(code_space.size))
-
-    def fit_statistics(self, statistics: TrainingStatistics) -> None:
-        """Input mean and deviation per region (P§13.1, O11); output mean and deviation per code entry."""
-        total, square, count = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), 0
-        for images in statistics.images:
-            regions = images.double().div(255).unflatten(1, (2, 2))
-            total += regions.mean((0, 2, 3, 4)).cpu() * len(images)
-            square += regions.square().mean((0, 2, 3, 4)).cpu() * len(images)
-            count += len(images)
-        mean = total / count
-        self.image_mean.copy_(mean)
-        self.image_std.copy_((square / count - mean**2).clamp_min(1e-6).sqrt())
-        self.code_mean.copy_(statistics.labels.expression.mean(0))
-        self.code_std.copy_(statistics.labels.expression.std(0).clamp_min(0.02))
+        self.read_out(4 * features, 2 * features, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
 
     def forward(self, frames: FrameBatch, anchors: AnchorSet) -> Encoding:
         """Enrol and encode in one pass, so that batch normalisation sees frames and anchors alike."""
@@ -99,7 +70,10 @@ class UnivEncoder(Encoder[UnivConfig]):
 
     def _extract(self, images: Tensor) -> list[Tensor]:
         """phi_exp of both regions of images [B, 4, H, W]: maps [B 2, K, h, w] each, left then right."""
-        return [self.extract[r](x) for r, x in zip(REGIONS, self._regions(images), strict=True)]
+        return [
+            self.extract[region](some.contiguous(memory_format=torch.channels_last))
+            for region, some in zip(REGIONS, self.views(images), strict=True)
+        ]
 
     def _precompute(self, maps: list[Tensor], present: Tensor) -> dict[str, Tensor]:
         """The calibrators' caches [U, 2, ...] of anchor feature maps [U M 2, K, h, w]."""
@@ -125,25 +99,4 @@ class UnivEncoder(Encoder[UnivConfig]):
             calibrated = self.calibrate[region](map_, cached)
             pooled.append(self.reduce[region](calibrated).view(batch, -1))  # z^P: left and right in fixed order
         upper, lower = pooled
-        expression = self.code_mean + self.code_std * self.fuse(torch.cat([upper, lower], 1)).float()
-        gaze = self.gaze(upper).float().view(batch, 2, 3) + expression.new_tensor([0.0, 0.0, 1.0])
-        return Encoding(expression, functional.normalize(gaze, dim=-1).flatten(1))
-
-    def _regions(self, images: Tensor) -> list[Tensor]:
-        """Upper and lower images, normalised, right ones mirrored: float32 [B 2, 1, H, W] each."""
-        pairs = images.unflatten(1, (2, 2))
-        out = []
-        for k in range(2):
-            left, right = pairs[:, k, 0], pairs[:, k, 1].flip(-1)
-            both = torch.stack([left, right], 1).flatten(0, 1)[:, None].float()
-            normal = (both / 255 - self.image_mean[k]) / self.image_std[k]
-            out.append(normal.contiguous(memory_format=torch.channels_last))
-        return out
-
-
-def _mlp(inputs: int, width: int, outputs: int) -> nn.Sequential:
-    """A 2-layer perceptron whose output starts near zero."""
-    last = nn.Linear(width, outputs)
-    nn.init.normal_(last.weight, std=0.01)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(inputs, width), nn.Hardswish(), last)
+        return self.coded(torch.cat([upper, lower], 1), upper)

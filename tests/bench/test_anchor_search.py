@@ -78,13 +78,18 @@ def test_it_ends_where_more_anchors_do_not_help():
     assert full.ended == "a set of 3 anchors is among the best"
 
 
-def test_a_set_is_written_in_the_order_in_which_it_grew():
+def test_a_set_is_written_in_the_order_of_the_candidates_whichever_came_last():
     order = {"c": 5.0, "a": 3.0, "b": 1.0}
     found = search("abc", measured_by(lambda anchors: 10 - sum(order[name] for name in anchors)), beam=1, most=3)
-    assert found.best == ("c", "a", "b")
+    assert found.best == ("a", "b", "c")
     assert [(count, anchors) for count, _, anchors in found.curve()] == [
-        (0, ()), (1, ("c",)), (2, ("c", "a")), (3, ("c", "a", "b"))
+        (0, ()), (1, ("c",)), (2, ("a", "c")), (3, ("a", "b", "c"))
     ]  # fmt: skip
+
+
+def test_the_best_set_has_anchors_even_where_none_would_do():
+    found = search("ab", measured_by(lambda anchors: len(anchors)), beam=2, most=2)
+    assert found.curve()[0][1] < found.curve()[1][1] and len(found.best) == 1
 
 
 def test_nothing_to_search_is_an_error():

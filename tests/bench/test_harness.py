@@ -164,7 +164,7 @@ def test_the_recorded_command_asks_for_the_same_again(suite):
         "ufe bench --encoder univ --calibrator none --budget smoke --anchors neutral,jaw_open "
         "--set encoder.stride=8 --set training.steps=5 --train"
     )
-    assert request.command("train").endswith("--set training.steps=5")
+    assert request.training_command().endswith("--set training.steps=5")
 
 
 def test_the_command_line_prints_json_and_one_line_errors(monkeypatch, capsys, few_people, suite, tmp_path):
@@ -217,5 +217,9 @@ def test_people_are_also_measured_by_segment_in_clips_and_under_conditions(run, 
     assert set(result.summary) == {"mesh_l2", "jitter", "missed_closures"} and result.complete
     for subject in result.subjects:
         assert set(subject.slices) >= {"condition:dim", "segment:expression"}
-        assert all(set(values) == {"mesh_l2"} for values in subject.slices.values()), "clips are no slices"
+        assert set(subject.slices["condition:dim"]) == set(subject.slices["segment:expression"]) == {"mesh_l2"}
+        under = [name for name in subject.slices if name.partition(":")[0] in ("light", "donning")]
+        assert len(under) == 2 and all(subject.slices[name] == subject.metrics for name in under)
         assert subject.metrics["jitter"] > 0, "a resting face does not move as the truth does"
+    assert all(set(values) == {"mesh_l2"} for values in result.segments.values()) and len(result.segments) > 2
+    assert not result.hypothetical

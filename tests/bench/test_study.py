@@ -1,5 +1,7 @@
 """Studies: rows as requests, their numbers side by side with the paper's, and what fails alone."""
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from ufe_bench.harness import Outcome
 from ufe_bench.paper import load_paper
 from ufe_bench.study import Cell, Study, as_json, chosen_rows, draw, markdown, request_of, run_study, write_report
 from ufe_bench.suite import SuiteRow, load_suite
+from ufe_core.cli.main import main
 from ufe_core.errors import ConfigError, DataError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
@@ -42,12 +45,13 @@ def test_a_rows_options_go_before_the_users():
 
 
 def test_an_unknown_row_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"'table3@1' has no row 'poolin'. Did you mean 'pooling'\?"):
+    with pytest.raises(ConfigError, match=r"'table3@2' has no row 'poolin'. Did you mean 'pooling'\?"):
         chosen_rows(load_suite("table3"), ["poolin"])
 
 
 MESH = {"none": 1.3, "self_attention": 1.0, "cross_attention": 0.95, "early_fusion": 1.2, "pooling": 1.1,
-        "late_fusion": 0.9}  # fmt: skip
+        "late_fusion": 0.9,
+        "late_fusion_plain": 0.925, "late_fusion_again": 0.975}  # fmt: skip
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ def test_a_row_without_a_result_is_named_and_the_others_stay(table3):
 
 def test_the_picture_and_the_files(table3, tmp_path):
     path = write_report(table3, tmp_path)
-    assert path == tmp_path / "table3@1" / "study.md"
+    assert path == tmp_path / "table3@2" / "study.md"
     assert (path.parent / "study.png").read_bytes().startswith(b"\x89PNG")
     assert "![" in path.read_text() and (path.parent / "study.json").is_file()
     assert draw(Study(table3.suite, (), ())) is None
@@ -142,6 +146,29 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
     assert asked == [("pooling", True, True), ("none", True, True), ("late_fusion", False, True)]
     assert [cell.error for cell in study.cells] == ["no such captures", None, None]
     assert len(study.floors) == 1 and said[0] == "Row 1 of 3: Pooling aggregation (pooling)"
+
+
+@pytest.mark.parametrize("name", [*STUDIES, "table1"])
+def test_the_recorded_command_of_a_row_asks_for_the_same_again(name, monkeypatch, tmp_path, capsys):
+    """Every word of it is taken by the command line, and gives the request that it is of."""
+    suite, overrides = load_suite(name), {"training": {"steps": 7}}
+    heard = []
+
+    def run_study(harness, suite, *, rows, overrides, **asked):
+        kept = {key: value for key, value in asked.items() if key in ("decoder", "source", "budget", "fresh")}
+        heard.append([request_of(suite, row, overrides, **kept) for row in chosen_rows(suite, rows)])
+        raise DataError("enough")
+
+    monkeypatch.setattr("ufe_bench.study.run_study", run_study)
+    monkeypatch.setenv("UFE_HOME", str(tmp_path))
+    for row in suite.rows:
+        given = request_of(suite, row, overrides, decoder="upm", source="synthetic", budget="smoke", fresh=False)
+        words = shlex.split(given.command())
+        assert words[:2] == ["ufe", "bench"]
+        with pytest.raises(SystemExit):
+            main(words[1:])
+        assert heard.pop() == [given]
+    capsys.readouterr()
 
 
 def test_a_suite_with_contradicting_rows_is_refused():

@@ -10,6 +10,7 @@ from ufe_bench.harness import Harness, Request
 from ufe_bench.suite import Tuning, load_suite
 from ufe_bench.tuning import tuned
 from ufe_bench.validation import Validation
+from ufe_core.errors import ConfigError
 from ufe_core.plugins import catalogue
 from ufe_core.store import Store
 
@@ -51,6 +52,13 @@ def test_every_trial_is_a_share_of_the_row_and_the_least_geometric_mean_wins(har
     assert all(c.validation == 5 and c.frames == 3 and "jitter" not in c.metrics for c, _ in asked)
 
 
+def test_what_is_searched_cannot_be_set_too(harness, asked):
+    request = Request(suite=load_suite("table1"), encoder="necknet", overrides={"training": {"learning_rate": 0.1}})
+    with pytest.raises(ConfigError, match=r"'table1@1' searches training.learning_rate itself: leave it out of --set"):
+        tuned(harness, request, PLAN)
+    assert asked == []
+
+
 def test_a_row_that_takes_no_steps_is_not_searched(harness, asked):
     assert tuned(harness, Request(suite=load_suite("table1"), encoder="mean"), PLAN) == ({}, ())
     assert asked == []
@@ -65,8 +73,10 @@ def test_what_was_chosen_is_trained_with_and_sets_no_row_apart():
 def test_figures_are_of_people_picked_by_their_errors(build_result):
     result = build_result(mesh=(3.0, 1.0, 2.0, 9.0, 4.0))
     chosen = picks(result, ())
-    assert [pick.number for pick in chosen] == [1, 0, 0, 3, 3] and {pick.condition for pick in chosen} == {None}
+    people = [subject.id for subject in result.subjects]
+    assert [people.index(pick.subject) for pick in chosen] == [1, 0, 0, 3, 3]
+    assert {pick.condition for pick in chosen} == {None}
     dim = [{"condition:dim": {"photometric_l1": value}} for value in (1.0, 5.0, 2.0, 0.5, 3.0)]
     subjects = tuple(s.model_copy(update={"slices": d}) for s, d in zip(result.subjects, dim, strict=True))
     last = picks(result.model_copy(update={"subjects": subjects}), ("dim",))[-1]
-    assert (last.number, last.condition, last.wanted) == (1, "dim", "worst")
+    assert (last.subject, last.condition, last.wanted) == (people[1], "dim", "worst")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ufe_core.budgets import TrainingConfig
-from ufe_core.training.augment import Augmentation, cutmix
+from ufe_core.training.augment import Augmentation, CutMix
 
 SIDE = 16
 NONE = {"rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "cutmix_patches": 0}
@@ -10,6 +10,10 @@ NONE = {"rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "cutmix_patches": 
 
 def images(users=3, count=2, cameras=4, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (users, count, cameras, SIDE, SIDE), dtype=np.uint8)
+
+
+def cutmix(before, patches, rng):
+    return CutMix.draw(patches, before.shape[:3], before.shape[-1], rng).apply(before)
 
 
 def single(affine, gain=1.0):
@@ -93,6 +97,17 @@ def test_cutmix_changes_at_most_a_quarter_and_takes_it_from_another_subject(patc
     assert share.min() > 0 and share.max() <= 0.25
     assert set(np.unique(out[0][changed[0]])) <= {20, 30}
     assert np.array_equal(before[:, 0, 0, 0, 0], level), "the images given must be left alone"
+
+
+def test_points_under_a_patch_are_covered():
+    before = np.broadcast_to(np.array([10, 20], np.uint8)[:, None, None, None, None], (2, 3, 4, 32, 32)).copy()
+    mix = CutMix.draw(3, before.shape[:3], 32, np.random.default_rng(1))
+    changed = mix.apply(before) != before
+    columns, rows = np.meshgrid(np.arange(32), np.arange(32))
+    centres = np.stack([columns.ravel(), rows.ravel()], -1) + 0.5
+    covered = mix.covers(np.broadcast_to(centres, (2, 3, 4, 1024, 2)))
+    assert np.array_equal(covered, changed.reshape(covered.shape)) and covered.any() and not covered.all()
+    assert not CutMix.draw(0, (2, 3, 4), 32, np.random.default_rng(1)).covers(np.ones((2, 3, 4, 5, 2))).any()
 
 
 def test_one_subject_alone_has_nobody_to_mix_with():

@@ -120,7 +120,7 @@ def test_what_a_live_encoder_refuses():
             live(images)
     other, _ = encoder_of("late_fusion")
     other.fingerprint = "that"
-    with pytest.raises(ContractError, match="another encoder"):
+    with pytest.raises(ContractError, match="made by encoder this, not by that"):
         LiveEncoder(other, calibration)
     both = type(calibration)(
         "this", {name: value.repeat_interleave(2, 0) for name, value in calibration.tensors.items()}

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from ufe_core.cli.onnx import export
-from ufe_core.errors import ArtifactError, UfeError
+from ufe_core.errors import ArtifactError, ContractError, UfeError
 from ufe_core.inference.onnx import OnnxEncoder, difference, export_onnx
 from ufe_core.types import Calibration
 
@@ -26,13 +26,30 @@ def test_every_calibrator_is_exported_with_its_calibration_as_an_input(calibrato
     model = OnnxEncoder(path)
     assert model.about["cameras"] == list(encoder.needs.cameras) and model.about["encoder"] == "this"
     assert model.about["anchors"] == list(encoder.needs.anchors) and model.about["code_space"]["size"] == 9
-    expression, gaze = model(frames(1).numpy(), {n: v.numpy() for n, v in calibration.tensors.items()})
+    expression, gaze = model(frames(1).numpy(), calibration)
     assert expression.shape == (1, 9) and np.linalg.norm(gaze.reshape(2, 3), axis=1) == pytest.approx(1, abs=1e-5)
     if calibrator == "late_fusion":
         other = Calibration("this", {name: value + 0.5 for name, value in calibration.tensors.items()})
         assert difference(path, encoder, other, frames(2)) < 1e-4
-        theirs, _ = model(frames(1).numpy(), {n: v.numpy() for n, v in other.tensors.items()})
+        theirs, _ = model(frames(1).numpy(), other)
         assert np.abs(theirs - expression).max() > 1e-3, "another wearer's calibration gives other codes"
+
+
+def test_a_model_refuses_a_calibration_of_another_encoder(tmp_path):
+    encoder, calibration = encoder_of("late_fusion", backbone=BACKBONE)
+    export_onnx(encoder, calibration, tmp_path / "encoder.onnx")
+    stranger = Calibration("that", calibration.tensors)
+    with pytest.raises(ContractError, match="made by encoder that, not by this"):
+        OnnxEncoder(tmp_path / "encoder.onnx")(frames(1).numpy(), stranger)
+
+
+def test_larger_batches_are_compared_and_what_is_no_number_is_infinitely_wrong(tmp_path):
+    encoder, calibration = encoder_of("late_fusion", backbone=BACKBONE)
+    path = tmp_path / "encoder.onnx"
+    export_onnx(encoder, calibration, path, batch=2)
+    assert difference(path, encoder, calibration, frames(3)) < 1e-4
+    broken = Calibration("this", {name: value * float("nan") for name, value in calibration.tensors.items()})
+    assert difference(path, encoder, broken, frames(2)) == float("inf")
 
 
 def test_files_that_are_no_such_model_are_named(tmp_path):

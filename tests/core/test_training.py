@@ -15,7 +15,7 @@ from ufe_core.errors import ArtifactError, DataError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import Recipe, resolve_recipe
 from ufe_core.registry import load_registry
-from ufe_core.store import Store
+from ufe_core.store import Store, fingerprint
 from ufe_core.training.loop import pick_device, refuse_held_out, trained
 from ufe_core.training.optimise import learning_rate
 from ufe_synthetic.source import SyntheticCapture, SyntheticSource
@@ -87,7 +87,9 @@ def test_the_weights_say_how_they_were_made(straight, store):
     made = recipe()
     assert done.record["config"] == made.training.model_dump(mode="json")
     assert (done.record["subjects"], done.record["budget"]) == (4, "smoke") and done.record["seconds"] > 0
-    assert done.encoder.training is False and done.encoder.fingerprint == done.sha256
+    codes = [made.encoder.code, made.calibrator.code]
+    assert done.encoder.training is False and done.encoder.fingerprint == fingerprint([done.sha256, *codes])
+    assert done.record["precision"] in ("float32", "bfloat16")
     assert not list((store.root / "training").glob("*/checkpoint*")), "a finished training leaves no checkpoint"
     log = done.path.with_name("log.csv").read_text().splitlines()
     assert log[0] == ",".join(["step", "learning_rate", "total", *TERMS]) and len(log) == 11
@@ -108,7 +110,15 @@ def test_the_same_command_gives_the_same_bytes(straight, store):
 def test_training_learns(store):
     """Four people's frames by heart: the loss falls well below where it began."""
     overrides = {
-        "training": {**QUICK, "steps": 60, "learning_rate": 2e-3, "rotation_deg": 0, "scale": 1, "cutmix_patches": 0},
+        "training": {
+            **QUICK,
+            "steps": 60,
+            "learning_rate": 2e-3,
+            "rotation_deg": 0,
+            "scale": 1,
+            "cutmix_patches": 0,
+            "adversarial": 0,
+        },
         "encoder": {"backbone": "resnet10t", "backbone_options": {"channels": [16, 32, 48, 64], "stem_width": 8}},
     }
     made = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)

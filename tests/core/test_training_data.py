@@ -29,9 +29,10 @@ def capture(person, *, labelled=True, images=None):
     )  # fmt: skip
 
 
-def data(people=PEOPLE, make=capture, **options):
+def data(people=PEOPLE, make=capture, drops_anchors=True, **options):
     config = TrainingConfig(**{"users": 3, "frames_per_user": 2, "frames": FRAMES, "size": 32, **options})
-    return TrainingData([make(person) for person in range(people)], CAMERAS, ANCHORS, config)
+    captures = [make(person) for person in range(people)]
+    return TrainingData(captures, CAMERAS, ANCHORS, config, drops_anchors=drops_anchors)
 
 
 def flat(batch):
@@ -106,10 +107,15 @@ def test_cutmix_leaves_anchors_alone():
     assert float(changed.min()) > 0 and float(changed.max()) <= 0.25
 
 
-def test_anchors_are_left_out_at_the_given_rate():
+def test_anchors_are_left_out_one_by_one_and_all_at_once():
     source = data(**{**STILL, "anchor_dropout": 0.25})
-    present = torch.cat([source.batch(step).anchors.present.flatten() for step in range(200)])
-    assert 0.7 < float(present.float().mean()) < 0.8
+    present = torch.cat([source.batch(step).anchors.present for step in range(300)]).float()
+    assert 0.7 < float(present[present.any(1)].mean()) < 0.8
+    # All are gone where the person's are left out, or each of them by chance.
+    expected = 0.25 + 0.75 * 0.25 ** len(ANCHORS)
+    assert expected - 0.05 < float((~present.any(1)).float().mean()) < expected + 0.05
+    needed = data(**{**STILL, "anchor_dropout": 0.25}, drops_anchors=False)
+    assert all(bool(needed.batch(step).anchors.present.all()) for step in range(20))
 
 
 def test_batches_made_ahead_are_the_batches_asked_for():

@@ -12,7 +12,7 @@ from ufe_core.head import load_head
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.plugins import catalogue
-from ufe_core.recipe import choose
+from ufe_core.recipe import choose, resolve_recipe
 from ufe_core.types import AnchorSet, CodeSpace, Detections, FrameBatch
 
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
@@ -40,13 +40,13 @@ def keypoints(capture):
 
 @pytest.fixture
 def make(keypoints, rig):
-    def encoder(name, anchors=("jaw_open", "neutral"), **options):
+    def encoder(name, budget="smoke", **options):
         torch.manual_seed(0)
-        chosen = choose(catalogue(), "encoder", name, "smoke", options)
+        chosen = choose(catalogue(), "encoder", name, budget, options)
         factory = chosen.spec.load()
         context = {"keypoints": keypoints} if "keypoints" in factory.inputs else {}
         context |= {"rig": rig} if factory.uses_rig else {}
-        needs = EncoderNeeds(CAMERAS, SIZE, anchors if factory.uses_anchors else ())
+        needs = EncoderNeeds(CAMERAS, SIZE, factory.reads_anchors or ())
         return factory(chosen.config, needs=needs, code_space=CodeSpace("nine", CODES), **context)
 
     return encoder
@@ -85,6 +85,14 @@ def test_each_gives_codes_and_unit_gaze_and_enrols_once(make, name):
         at_once = encoder(frames, anchors)
     torch.testing.assert_close(at_once.expression, encoding.expression, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(at_once.gaze, encoding.gaze, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("budget", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", ALL)
+def test_each_is_whole_at_every_size(make, name, budget):
+    encoder = make(name, budget).eval()
+    frames, anchors = batch(encoder, count=2)
+    assert encoder.encode(frames, encoder.enroll(anchors)).expression.shape == (2, CODES)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -138,32 +146,23 @@ def test_what_needs_more_than_images_is_neither_run_live_nor_exported(make):
 
 
 @pytest.mark.parametrize("name", [*WITH_REFERENCE, "mesh_tracking"])
-def test_a_reference_is_needed_and_may_be_missing_of_one_wearer(make, name):
-    with pytest.raises(ConfigError, match="needs the anchor 'neutral'"):
-        encoder = make(name, anchors=("jaw_open",))
-        encoder.enroll(batch(encoder)[1])
+def test_a_reference_is_needed_and_no_other_anchor(name):
+    with pytest.raises(ConfigError, match=f"'ufe/{name}' needs the anchor 'neutral': give --anchors neutral"):
+        resolve_recipe(catalogue(), encoder=name, anchors=("jaw_open",))
+    assert resolve_recipe(catalogue(), encoder=name, anchors=("jaw_open", "neutral", "smile")).anchors == ("neutral",)
+
+
+@pytest.mark.parametrize("name", [*WITH_REFERENCE, "mesh_tracking"])
+def test_the_reference_of_one_wearer_may_be_missing(make, name):
     encoder = make(name).eval()
     frames, anchors = batch(encoder)
     lost = AnchorSet(
-        anchors.images, anchors.names, CAMERAS, torch.tensor([[True, True], [True, False]]), anchors.keypoints,
-        anchors.geometry,
-    )  # fmt: skip
+        anchors.images, anchors.names, CAMERAS, torch.tensor([[True], [False]]), anchors.keypoints, anchors.geometry
+    )
     found = encoder.encode(frames, encoder.enroll(lost)).expression
     whole = encoder.encode(frames, encoder.enroll(anchors)).expression
     assert torch.allclose(found[:2], whole[:2], atol=1e-6) and not torch.allclose(found[2:], whole[2:], atol=1e-6)
     assert torch.isfinite(found).all()
-
-
-def test_only_the_reference_anchor_counts(make):
-    for name in WITH_REFERENCE:
-        encoder = make(name).eval()
-        frames, anchors = batch(encoder)
-        other = detections(2, 2, seed=9)
-        points = torch.stack([other.points[:, 0], anchors.keypoints.points[:, 1]], 1)
-        visible = torch.stack([other.visible[:, 0], anchors.keypoints.visible[:, 1]], 1)
-        swapped = AnchorSet(anchors.images, anchors.names, CAMERAS, anchors.present, Detections(points, visible))
-        kept, again = encoder.enroll(anchors), encoder.enroll(swapped)
-        assert torch.equal(encoder.encode(frames, kept).expression, encoder.encode(frames, again).expression)
 
 
 def test_flnet_reads_displacements_not_places(make):
@@ -194,9 +193,7 @@ def test_first_order_motion_is_the_affine_map_that_moved_the_points():
     driving = torch.rand(3, 12, 2, generator=draw) - 0.5
     matrix, shift = torch.tensor([[1.2, 0.3], [-0.1, 0.8]]), torch.tensor([0.2, -0.1])
     reference = driving @ matrix.T + shift
-    motions = first_order(
-        driving, reference, torch.rand(3, 12, generator=draw), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]
-    )
+    motions = first_order(driving, reference, torch.ones(3, 12), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
     torch.testing.assert_close(motions.jacobian, matrix.expand(3, 2, 2, 2), atol=0.06, rtol=0)
     grid = torch.rand(5, 5, 2, generator=draw) * 0.4 - 0.2
     fields = sparse_fields(motions, grid)
@@ -204,17 +201,48 @@ def test_first_order_motion_is_the_affine_map_that_moved_the_points():
     torch.testing.assert_close(fields[:, 1:], (grid @ matrix.T + shift).expand(3, 2, -1, -1, -1), atol=0.04, rtol=0)
 
 
-def test_parts_whose_points_lie_on_a_line_or_are_hidden_have_finite_motion():
+def test_parts_whose_points_lie_on_a_line_have_finite_motion():
     line = torch.linspace(-0.5, 0.5, 6)[None, :, None] * torch.tensor([1.0, 0.5])
-    motions = first_order(line, line + 0.1, torch.zeros(1, 6), [list(range(6))])
+    motions = first_order(line, line + 0.1, torch.ones(1, 6), [list(range(6))])
     torch.testing.assert_close(motions.jacobian[0, 0], torch.eye(2), atol=1e-3, rtol=0)
     torch.testing.assert_close(motions.reference - motions.driving, torch.full((1, 1, 2), 0.1))
+
+
+def test_the_less_a_part_is_believed_the_less_it_moves():
+    draw = torch.Generator().manual_seed(3)
+    driving, reference = torch.rand(1, 6, 2, generator=draw), torch.rand(1, 6, 2, generator=draw)
+    whole, half, none = (first_order(driving, reference, w * torch.ones(1, 6), [list(range(6))]) for w in (1, 0.5, 0))
+    away = [(one.reference - one.driving).norm() + (one.jacobian - torch.eye(2)).norm() for one in (whole, half, none)]
+    assert away[0] > away[1] > 0.1 and away[2] == 0
+    assert [float(one.belief) for one in (whole, half, none)] == [1, 0.5, 0]
+
+
+def test_without_a_reference_the_warp_field_is_nothing(make):
+    encoder = make("fomm").eval()
+    frames, anchors = batch(encoder)
+    lost = AnchorSet(
+        anchors.images, anchors.names, CAMERAS, torch.zeros(2, 1, dtype=torch.bool), anchors.keypoints, anchors.geometry
+    )
+    fields = []
+    for dense in encoder.dense:
+        dense.register_forward_hook(lambda module, given, field: fields.append(field))
+    encoder.encode(frames, encoder.enroll(lost))
+    assert all(field[:, :2].abs().max() < 1e-5 for field in fields) and len(fields) == 2
+    encoder.encode(frames, encoder.enroll(anchors))
+    assert fields[2][:, :2].abs().max() > 0.1
+
+
+def test_rings_are_cut_into_arcs(keypoints):
+    whole, arcs = groups_of(keypoints[2].names), groups_of(keypoints[2].names, arc=6)
+    assert sorted(k for group in arcs for k in group) == list(range(96)) and len(arcs) > len(whole) + 4
+    rings = [group for group in arcs if keypoints[2].names[group[0]].startswith("lip")]
+    assert all(4 <= len(group) <= 8 and group == list(range(group[0], group[-1] + 1)) for group in rings)
 
 
 def test_where_nothing_moved_the_warp_field_is_nothing():
     points = torch.rand(2, 12, 2, generator=torch.Generator().manual_seed(2)) - 0.5
     motions = first_order(points, points, torch.ones(2, 12), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
-    dense = DenseMotion(2, 8).eval()
+    dense = DenseMotion(2, 8, 5, 32).eval()
     with torch.no_grad():
         field = dense(torch.rand(2, 1, 64, 64), motions)
     assert field.shape == (2, 3, 32, 32) and field[:, :2].abs().max() < 1e-4
@@ -284,7 +312,7 @@ class TestFit:
 
         points = np.random.default_rng(0).uniform([-40, -40, 0], [40, 100, 30], (50, 3))
         for camera in rig:
-            pixels, slope, usable = _Lens.of(camera).seen(torch.from_numpy(points)[None])
+            pixels, slope, usable = _Lens(camera).seen(torch.from_numpy(points)[None])
             good = usable[0].numpy()
             np.testing.assert_allclose(pixels[0].numpy()[good], camera.project(points)[good], atol=1e-6)
             step = np.array([0.0, 1e-4, 0.0])

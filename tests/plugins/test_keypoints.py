@@ -9,6 +9,7 @@ import torch
 
 from ufe_core.cli.main import main
 from ufe_core.errors import ArtifactError, ContractError
+from ufe_core.face_encoder import mirrored_points
 from ufe_core.keypoint_errors import measured
 from ufe_core.packed import PackRequest, pack
 from ufe_core.plugins import catalogue
@@ -16,7 +17,7 @@ from ufe_core.registry import load_registry
 from ufe_core.store import Store
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_keypoints.network import HeatmapNetwork, soft_argmax
-from ufe_keypoints.training import Networks, _cross_entropy, mirrored
+from ufe_keypoints.training import Networks, _cross_entropy
 
 TRAIN = load_registry().splits["synthetic"].train
 CPU = torch.device("cpu")
@@ -32,8 +33,8 @@ def test_soft_argmax_is_the_mean_place_in_cells():
 
 def test_mirroring_twice_changes_nothing_and_once_only_right_cameras():
     points = 64 * torch.rand(2, 4, 5, 2, generator=torch.Generator().manual_seed(0))
-    once = mirrored(points, 64)
-    torch.testing.assert_close(mirrored(once, 64), points)
+    once = mirrored_points(points, 64)
+    torch.testing.assert_close(mirrored_points(once, 64), points)
     assert torch.equal(once[:, 0::2], points[:, 0::2])
     torch.testing.assert_close(once[:, 1::2, :, 0], 64 - points[:, 1::2, :, 0])
 
@@ -74,8 +75,8 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_one(store):
-    quick = {"training": {"people": 3, "frames": 4, "steps": 60, "size": 48, "batch": 3, "learning_rate": 0.01,
-                          "rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "picture_every": 30}}  # fmt: skip
+    quick = {"training": {"people": 3, "frames": 4, "steps": 100, "size": 48, "batch": 3, "learning_rate": 0.01,
+                          "rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "picture_every": 50}}  # fmt: skip
     recipe = resolve_component_recipe(catalogue(), "detector", "heatmap", budget="smoke", overrides=quick)
     return recipe, trained_component(recipe, TRAIN, store=store, device=CPU)
 
@@ -91,9 +92,10 @@ def detector(trained_one):
 
 def test_it_learns_people_by_heart(detector, store, synthetic):
     """Trained on a few frames: within a few pixels on them, and it knows what is seen."""
-    captures = pack(synthetic, TRAIN[:3], PackRequest(4, 48, CAMERAS, (), extras=("keypoints",)), store=store)
+    request = PackRequest(4, 48, CAMERAS, (), session=1, extras=("keypoints",))
+    captures = pack(synthetic, TRAIN[:3], request, store=store)
     report = measured(detector, captures)
-    assert report["cameras"]["all"]["median_px"] < 8 and report["cameras"]["all"]["visibility"] > 0.9
+    assert report["cameras"]["all"]["median_px"] < 8 and report["cameras"]["all"]["visibility"] > 0.85
     assert set(report["cameras"]) == {*CAMERAS, "all"} and set(report["subjects"]) == set(TRAIN[:3])
 
 
@@ -110,9 +112,8 @@ def test_the_same_command_gives_the_same_bytes(trained_one, store):
     before = done.path.read_bytes()
     assert trained_component(recipe, TRAIN, store=store, device=CPU, fresh=True).path.read_bytes() == before
     assert sorted(file.name for file in done.path.with_name("pictures").iterdir()) == [
-        "step_000030.png",
-        "step_000060.png",
-    ]
+        "step_000050.png", "step_000100.png",
+    ]  # fmt: skip
 
 
 def test_images_of_another_size_are_resized_and_points_are_in_their_pixels(detector, synthetic):

@@ -44,9 +44,30 @@ def test_one_trembling_frame_is_seen_in_three_accelerations():
 
 
 def test_closures_are_missed_or_made_up():
-    truth, avatar = lips(0.0, 0.3, 5.0, 9.0), lips(0.2, 4.0, 0.1, 9.0)
-    assert metric("missed_closures").errors(avatar, truth).tolist() == [0, 100, 0, 0]
-    assert metric("false_closures").errors(avatar, truth).tolist() == [0, 0, 100, 0]
+    truth = lips(9.0, 9.0, 0.0, 9.0, 9.0, 9.0, 9.0, 0.3, 0.2)
+    avatar = lips(9.0, 9.0, 4.0, 9.0, 0.1, 9.0, 9.0, 0.1, 0.2)
+    assert metric("missed_closures").errors(avatar, truth).tolist() == [100, 0, 0], "of three frames that are shut"
+    # Frames 1, 3 and 6 are next to a closure; of the others one is shut.
+    assert metric("false_closures").errors(avatar, truth).tolist() == [0, 100, 0]
+
+
+def test_a_closure_may_be_a_frame_early_or_late():
+    truth = lips(9.0, 9.0, 0.0, 9.0, 9.0)
+    for avatar in (lips(9.0, 0.0, 9.0, 9.0, 9.0), lips(9.0, 9.0, 9.0, 0.0, 9.0)):
+        assert metric("missed_closures").errors(avatar, truth).tolist() == [0]
+        assert metric("false_closures").errors(avatar, truth).tolist() == [0, 0]
+    late = lips(9.0, 9.0, 9.0, 9.0, 0.0)
+    assert metric("missed_closures").errors(late, truth).tolist() == [100]
+    assert metric("false_closures").errors(late, truth).tolist() == [0, 100]
+
+
+def test_neither_shut_nor_open_is_no_mistake_and_no_closure_none_missed():
+    between, shut = lips(0.8, 0.8, 0.8), lips(0.0, 0.0, 0.0)
+    assert metric("missed_closures").errors(between, shut).tolist() == [0, 0, 0]
+    assert metric("false_closures").errors(shut, between).tolist() == []
+    missed = metric("missed_closures")
+    missed.update(shut, between)
+    assert missed.compute() == 0
 
 
 def test_without_the_resting_mesh_nobody_knows_what_shut_is():

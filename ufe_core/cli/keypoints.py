@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ufe_core.cli.choice import choose_part, choose_subjects, open_source, progress_bar, which_source
+from ufe_core.cli.choice import choose_part, choose_subjects, open_source, progress_bar, splits_of, which_source
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ufe_core.interfaces.detector import KeypointDetector
+    from ufe_core.interfaces.source import HMCSource
 
-_SHOWN_PX = 384
+_SHOWN_PX, _SHOWN = 384, 2
 _DETECTOR = click.option("--detector", default="heatmap", show_default=True, help="Which detector.")
 _WEIGHTS = click.option("--weights", default="released", show_default=True, metavar="FILE",
                         help="Weights that 'ufe train --detector NAME --out FILE' wrote.")  # fmt: skip
@@ -62,7 +63,15 @@ def find(
     """
     import numpy as np
 
+    from ufe_core.config import did_you_mean
+    from ufe_core.errors import ConfigError
+
     found_by = _open(detector, weights)
+    if camera is not None and camera not in found_by.cameras:
+        hint = did_you_mean(camera, list(found_by.cameras))
+        raise ConfigError(f"The detector has no camera {camera!r}.{hint} It has {', '.join(found_by.cameras)}.")
+    if image is not None and subjects:
+        raise ConfigError(f"Give either the image '{image}' or --subject, not both.")
     if image is not None:
         planes, titles = _image_of(image, camera, found_by), [str(image)]
     else:
@@ -95,22 +104,24 @@ def find(
 @click.option("--count", type=click.IntRange(1), help="Only so many people.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="Frames of each.")
 @click.option("--size", default=192, show_default=True, type=click.IntRange(16, 1024), help="Side of the images.")
+@click.option("--condition", "conditions", multiple=True, metavar="NAME",
+              help="Value of source.condition to measure under as well; may be repeated.")  # fmt: skip
 @_DETECTOR
 @_WEIGHTS
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def measure(
-    name: str, assignments: Sequence[str], part: str, count: int | None, frames: int, size: int, detector: str,
-    weights: str, as_json: bool,
+    name: str, assignments: Sequence[str], part: str, count: int | None, frames: int, size: int,
+    conditions: Sequence[str], detector: str, weights: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a detector against exact keypoints, by camera: pixels at 192 x 192, and how often it knows what is seen.
 
-    Errors are of points that are seen; those of hidden ones stand beside them. Whatever condition the source is set to
-    is what is measured.
+    Errors are of points that are seen; those of hidden ones stand beside them. With --condition the same people are
+    measured under conditions of the source too, a line each.
 
     \b
     Examples:
       ufe keypoints measure
-      ufe keypoints measure --set source.condition=glasses
+      ufe keypoints measure --condition glasses --condition hand
       ufe keypoints measure --count 8 --frames 8 --json
     """
     from ufe_core.keypoint_errors import measured
@@ -119,20 +130,28 @@ def measure(
 
     found_by = _open(detector, weights)
     spec, source = open_source(name, assignments)
+    sources = {condition: open_source(name, [*assignments, f"source.condition={condition}"])[1]
+               for condition in conditions}  # fmt: skip
     people = choose_part(spec, source, (), None, part, count)
     request = PackRequest(frames, size, found_by.cameras, (), extras=("keypoints",))
     with progress_bar() as bar:
-        task = bar.add_task("people", total=len(people))
-        captures = pack(source, people, request, store=Store(), progress=lambda _: bar.advance(task))
-    report = measured(found_by, captures)
+        task = bar.add_task("people", total=len(people) * (1 + len(sources)))
+
+        def report_on(source: HMCSource[Any]) -> dict[str, Any]:
+            captures = pack(source, people, request, store=Store(), progress=lambda _: bar.advance(task))
+            return measured(found_by, captures)
+
+        report = report_on(source)
+        report["conditions"] = {name: report_on(one)["cameras"]["all"] for name, one in sources.items()}
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
     click.echo(f"{detector}: {len(people)} people x {frames} frames, pixels at 192 x 192")
-    click.echo(f"{'camera':18}{'median':>8}{'mean':>8}{'95 %':>8}{'hidden, median':>16}{'knows what is seen':>20}")
-    for camera, row in report["cameras"].items():
+    click.echo(f"{'camera':25}{'median':>8}{'mean':>8}{'95 %':>8}{'hidden, median':>16}{'knows what is seen':>20}")
+    rows = {**report["cameras"], **{f"all, {name}": row for name, row in report["conditions"].items()}}
+    for camera, row in rows.items():
         click.echo(
-            f"{camera:18}{row['median_px']:8.2f}{row['mean_px']:8.2f}{row['p95_px']:8.2f}{row['hidden_median_px']:16.2f}"
+            f"{camera:25}{row['median_px']:8.2f}{row['mean_px']:8.2f}{row['p95_px']:8.2f}{row['hidden_median_px']:16.2f}"
             f"{row['visibility']:20.1%}"
         )
 
@@ -149,12 +168,10 @@ def _image_of(path: Path, camera: str | None, detector: KeypointDetector[Any]) -
     import cv2
     import numpy as np
 
-    from ufe_core.config import did_you_mean
     from ufe_core.errors import ConfigError, DataError
 
-    if camera not in detector.cameras:
-        hint = did_you_mean(camera, list(detector.cameras)) if camera else ""
-        raise ConfigError(f"Say with --camera which one '{path}' is of: {', '.join(detector.cameras)}.{hint}")
+    if camera is None:
+        raise ConfigError(f"Say with --camera which one '{path}' is of: {', '.join(detector.cameras)}.")
     grey = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise DataError(f"'{path}' is no image that can be read.")
@@ -172,7 +189,9 @@ def _frames_of(
 
     spec, source = open_source(name, assignments)
     planes, titles = [], []
-    for subject in choose_subjects(spec, source, subjects, 2, None):
+    held_out = splits_of(spec, source.subjects()).get("test", [])  # those whom the detector was trained on flatter it
+    people = held_out[:_SHOWN] if held_out and not subjects else choose_subjects(spec, source, subjects, _SHOWN, None)
+    for subject in people:
         (capture,) = source.captures([subject])
         rows = capture.spread(frames, seed=0)
         planes.append(capture.frames(rows, cameras=detector.cameras, size=_SHOWN_PX))

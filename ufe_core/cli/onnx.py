@@ -68,12 +68,13 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     (who,) = choose_subjects(recipe.source.spec, source, [subject] if subject else [], 1, None)
     calibration, frames = _enrolled(ready.encoder, source, who)
     out.mkdir(parents=True, exist_ok=True)
-    model = out / "encoder.onnx"
-    export_onnx(ready.encoder, calibration, model, batch=batch)
+    model, unchecked = out / "encoder.onnx", out / "encoder.unchecked.onnx"
+    export_onnx(ready.encoder, calibration, unchecked, batch=batch)
+    apart = difference(unchecked, ready.encoder, calibration, frames)
+    if apart > _MOST:
+        raise ArtifactError(f"{unchecked} differs from its encoder by {apart:.2g} in a code's number: do not use it.")
+    unchecked.replace(model)
     calibration.save(out / "calibration.safetensors")
-    apart = difference(model, ready.encoder, calibration, frames) if batch == 1 else None
-    if apart is not None and apart > _MOST:
-        raise ArtifactError(f"{model} differs from its encoder by {apart:.2g} in a code's number: do not use it.")
     report = {
         "model": str(model), "calibration": str(out / "calibration.safetensors"), "subject": who, "batch": batch,
         "bytes": model.stat().st_size, "largest_difference": apart, "frames": len(frames),
@@ -82,11 +83,7 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     if as_json:
         click.echo(json.dumps(report, indent=1))
         return
-    checked = (
-        f"codes differ from torch's by {apart:.1g} at most, over {len(frames)} frames"
-        if apart is not None
-        else "not checked: only models of batch 1 are"
-    )
+    checked = f"codes differ from torch's by {apart:.1g} at most, over {len(frames)} frames"
     click.echo(f"model        {model} ({model.stat().st_size / 1e6:.1f} MB); {checked}")
     click.echo(f"calibration  {out / 'calibration.safetensors'}, of {who}")
 
@@ -95,12 +92,13 @@ def _ready(recipe: Recipe, *, usual: bool, listener: Any) -> TrainedEncoder:
     """Released weights where nothing but the usual is asked for and there are some, else trained ones."""
     import torch
 
-    from ufe_core.registry import load_registry, packaged_file, released_encoder
+    from ufe_core.recipe import training_subjects
+    from ufe_core.registry import packaged_file, released_encoder
     from ufe_core.store import Store
     from ufe_core.training.loop import load_trained, trained
 
     device = torch.device("cpu")
-    subjects = next(s.part("train") for s in load_registry().splits.values() if s.source == recipe.source.spec.id)
+    subjects = training_subjects(recipe.source)
     calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
     released = released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget)
     if usual and released is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ import click
 if TYPE_CHECKING:
     import torch
 
-    from ufe_core.recipe import Chosen, Recipe
+    from ufe_core.recipe import Recipe
     from ufe_core.training.progress import Progress
 
 _BUDGETS = ("smoke", "cpu", "gpu", "paper")
@@ -91,7 +90,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
-    from ufe_core.recipe import DEFAULT_DECODER, DEFAULT_ENCODER, OWNERS, resolve_recipe
+    from ufe_core.recipe import DEFAULT_DECODER, DEFAULT_ENCODER, OWNERS, resolve_recipe, training_subjects
     from ufe_core.store import Store
     from ufe_core.training.loop import pick_device, trained
 
@@ -116,7 +115,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
         click.echo(_plan(recipe, place), err=True)
     with TrainingDisplay() as watch.show:
         done = trained(
-            recipe, _training_subjects(recipe.source), store=Store(), device=place, fresh=fresh, listener=watch
+            recipe, training_subjects(recipe.source), store=Store(), device=place, fresh=fresh, listener=watch
         )  # fmt: skip
     assert done.path is not None, "only an encoder that learns nothing has no file"
     if first:
@@ -134,6 +133,7 @@ def _train_component(
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
+    from ufe_core.recipe import training_subjects
     from ufe_core.store import Store
     from ufe_core.training.components import resolve_component_recipe, trained_component
 
@@ -148,7 +148,7 @@ def _train_component(
     watch = _Watch(size.steps)
     with TrainingDisplay() as watch.show:
         done = trained_component(
-            recipe, _training_subjects(recipe.source), store=Store(), device=device, fresh=fresh, listener=watch
+            recipe, training_subjects(recipe.source), store=Store(), device=device, fresh=fresh, listener=watch
         )  # fmt: skip
     _report(done.path, done.sha256, done.record, watch, out, as_json, steps=True)
 
@@ -187,17 +187,6 @@ def _plan(recipe: Recipe, device: torch.device) -> str:
         text += f"{people * min(size.frames_per_user, size.frames)}"
         return f"{text}; {device}, {'bfloat16' if uses_bfloat16(size, device) else 'float32'}"
     return f"{text}: labels of {size.people} people x {size.frames} frames"
-
-
-def _training_subjects(source: Chosen) -> Sequence[str]:
-    """The training part of the source's split; every subject of a source that has none."""
-    from ufe_core.registry import load_registry
-
-    for split in load_registry().splits.values():
-        if split.source == source.spec.id and split.train:
-            return split.train
-    subjects: tuple[str, ...] = source.spec.load()(source.config).subjects()
-    return subjects
 
 
 def _report(path: Path, sha256: str | None, record: dict[str, Any], watch: _Watch, out: Path | None, as_json: bool, *,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ufe_core.errors import ContractError, UfeError
 from ufe_core.inference.fold import folded
-from ufe_core.interfaces.encoder import Encoder
+from ufe_core.interfaces.encoder import Encoder, refuse_foreign
 from ufe_core.types import Calibration, Encoding, FrameBatch
 
 Runtime = Literal["auto", "torch", "onnx"]
@@ -84,11 +84,10 @@ class LiveEncoder:
     ) -> None:
         if any(value.shape[0] != 1 for value in calibration.tensors.values()):
             raise ContractError("A live encoder has one wearer; this calibration is of several.")
-        if calibration.encoder != encoder.fingerprint:
-            raise ContractError("This calibration was made by another encoder: enroll the wearer again.")
-        self.calibration = calibration
+        refuse_foreign(calibration, encoder.fingerprint)
         size = encoder.needs.size
         device = next((value.device for value in encoder.state_dict().values()), torch.device("cpu"))
+        self.calibration = calibration = calibration.to(device)
         self._images = torch.zeros(batch, len(encoder.needs.cameras), size, size, dtype=torch.uint8, device=device)
         self.runtime = _chosen(runtime, device)
         self._call: Callable[[Tensor], tuple[Tensor, Tensor]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ufe_core.errors import ArtifactError, UfeError
 from ufe_core.inference.live import EncoderStep, for_inference
-from ufe_core.interfaces.encoder import Encoder
+from ufe_core.interfaces.encoder import Encoder, refuse_foreign
 from ufe_core.store import write_atomic
 from ufe_core.types import Calibration
 
@@ -124,28 +124,40 @@ class OnnxEncoder:
         except Exception as error:  # the runtime's own errors have no base of theirs
             raise ArtifactError(f"'{path}' is no encoder that ufe exported: {str(error).splitlines()[0]}") from error
 
-    def __call__(self, images: np.ndarray, calibration: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Expression and gaze of images uint8 [B, C, H, W] of one wearer."""
-        given = {entry.name for entry in self._session.get_inputs()}
-        found = self._session.run(
-            list(OUTPUTS),
-            {IMAGES: images, **{name: value for name, value in calibration.items() if name in given}},
-        )
+    @property
+    def batch(self) -> int:
+        """How many instants it takes at a time."""
+        return next(int(entry.shape[0]) for entry in self._session.get_inputs() if entry.name == IMAGES)
+
+    def __call__(self, images: np.ndarray, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
+        """Expression and gaze of images uint8 [B, C, H, W] of one wearer.
+
+        Raises:
+            ContractError: the calibration was made by another encoder.
+        """
+        refuse_foreign(calibration, self.about["encoder"])
+        given = {entry.name for entry in self._session.get_inputs()}  # what does not count is no input
+        kept = {name: value.cpu().numpy() for name, value in calibration.tensors.items() if name in given}
+        found = self._session.run(list(OUTPUTS), {IMAGES: images, **kept})
         return found[0], found[1]
 
 
 def difference(path: Path, encoder: Encoder[Any], calibration: Calibration, images: Tensor) -> float:
-    """The largest difference of codes between a model in ONNX Runtime and its encoder in torch, over frames."""
+    """The largest difference of codes between a model in ONNX Runtime and its encoder in torch, over frames.
+
+    Infinite where the model gives something that is no number.
+    """
     model = OnnxEncoder(path)
-    kept = {name: value.cpu().numpy() for name, value in calibration.tensors.items()}
     step = EncoderStep(encoder, list(calibration.tensors))
     largest = 0.0
-    for k in range(len(images)):
-        found = model(images[k : k + 1].numpy(), kept)
+    for start in range(0, len(images), model.batch):
+        rows = torch.arange(start, start + model.batch) % len(images)
+        found = model(images[rows].numpy(), calibration)
         with torch.inference_mode():
-            expected = step(images[k : k + 1], *calibration.tensors.values())
+            expected = step(images[rows], *calibration.tensors.values())
         for mine, theirs in zip(found, expected, strict=True):
-            largest = max(largest, float(np.abs(mine - theirs.numpy()).max()))
+            apart = np.abs(mine - theirs.numpy()).max()
+            largest = max(largest, float(apart)) if np.isfinite(apart) else float("inf")
     return largest
 
 

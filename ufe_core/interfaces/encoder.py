@@ -28,6 +28,19 @@ class EncoderNeeds:
     anchors: tuple[str, ...] = ()
 
 
+def refuse_foreign(calibration: Calibration, encoder: str) -> None:
+    """Refuse a calibration that an encoder of another fingerprint made.
+
+    Raises:
+        ContractError: names both.
+    """
+    if calibration.encoder != encoder:
+        raise ContractError(
+            f"This calibration was made by encoder {calibration.encoder[:12] or '(untrained)'}, not by "
+            f"{encoder[:12] or '(untrained)'}: enroll the user again."
+        )
+
+
 @dataclass(frozen=True)
 class TrainingStatistics:
     """What is known of the training subjects before training: streams of their labels and of their images."""
@@ -42,8 +55,9 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     A plugin overrides `_encode`, and `_enroll` if it keeps something of the anchors. `learns` says what it needs of
     the training subjects: nothing, their statistics alone (`fit_statistics`), or gradient steps too. One that sets
     `calibrated` gets a keyword argument `calibrator`, a function (channels, anchors) -> Calibrator for one face
-    region; one that uses anchors in its own way sets `uses_anchors`. One that needs more than images says so in
-    `inputs`, and finds it in the frames and the anchors: `keypoints` that the detector of the recipe found in them
+    region; one that uses anchors in its own way sets `uses_anchors`, and `reads_anchors` where it needs certain ones
+    and looks at no other. One that needs more than images says so in `inputs`, and finds it in the frames and the
+    anchors: `keypoints` that the detector of the recipe found in them
     (it is told which ones these are by a keyword argument `keypoints`, a tuple of `KeypointNames`);
     `neutral_mesh` of the users (anchors); `exact_mesh` of the frames, for hypothetical rows alone. One that reasons
     with the cameras' calibration sets `uses_rig`, gets a keyword argument `rig`, the nominal cameras, and in training
@@ -58,6 +72,7 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     learns: ClassVar[Literal["nothing", "statistics", "weights"]] = "nothing"
     calibrated: ClassVar[bool] = False
     uses_anchors: ClassVar[bool] = False
+    reads_anchors: ClassVar[tuple[str, ...] | None] = None
     uses_rig: ClassVar[bool] = False
     inputs: ClassVar[tuple[EncoderInput, ...]] = ("images",)
     code_modules: ClassVar[tuple[str, ...]] = ()
@@ -67,7 +82,7 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
         self.config = config
         self.needs = needs
         self.code_space = code_space
-        self.fingerprint = ""  # set by whoever loads or trains the weights; marks the calibrations made with them
+        self.fingerprint = ""  # of weights and code, set by whoever loads them; marks the calibrations made with them
 
     @final
     @torch.inference_mode()
@@ -101,12 +116,8 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
             )
         self._check_size("frames", frames.images)
         self._check_inputs("frames", keypoints=frames.keypoints, exact_mesh=frames.geometry)
-        if calibration.encoder != self.fingerprint:
-            raise ContractError(
-                f"This calibration was made by encoder {calibration.encoder[:12] or '(untrained)'}, not by "
-                f"{self.fingerprint[:12] or '(untrained)'}: enroll the user again."
-            )
-        encoding = self._encode(frames, calibration)
+        refuse_foreign(calibration, self.fingerprint)
+        encoding = self._encode(frames, calibration.to(frames.images.device))
         self._check(encoding, frames.images.shape[0])
         return encoding
 

@@ -94,5 +94,5 @@ class Metric(torchmetrics.Metric, ABC, Generic[ConfigT]):
 
     @final
     def compute(self) -> Tensor:
-        """Mean over the frames seen since the last reset, float64 []."""
-        return self.total / self.count
+        """Mean over the frames seen since the last reset, float64 []; 0 where none of them could be wrong."""
+        return self.total / self.count.clamp_min(1)

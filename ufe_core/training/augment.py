@@ -53,20 +53,40 @@ class Augmentation:
         return (turned + self.affine[:, None, :, None, :, 2] + 1) * (side / 2)
 
 
-def cutmix(images: np.ndarray, patches: int, rng: np.random.Generator) -> np.ndarray:
-    """CutMix (O29): paste patches of another subject's same camera, at most a quarter of the area."""
-    users, count, cameras, side, _ = images.shape
-    if not patches or users < 2:
-        return images
-    out = images.copy()
-    largest = int(side * np.sqrt(0.25 / patches))
-    for u in range(users):
-        for n in range(count):
-            other = (u + rng.integers(1, users)) % users
-            for c in range(cameras):
-                for _ in range(patches):
-                    height, width = rng.integers(side // 16 + 1, largest + 1, 2)
-                    top, left = rng.integers(0, side - height + 1), rng.integers(0, side - width + 1)
-                    box = np.s_[c, top : top + height, left : left + width]
-                    out[u, n][box] = images[other, n][box]
-    return out
+@dataclass(frozen=True)
+class CutMix:
+    """Drawn patches of other subjects' images (O29), at most a quarter of the area.
+
+    `boxes` int64 [U, N, C, P, 4]: top, left, bottom, right; `others` int64 [U, N]: whose image they are taken from.
+    """
+
+    boxes: np.ndarray
+    others: np.ndarray
+
+    @classmethod
+    def draw(cls, patches: int, shape: tuple[int, int, int], side: int, rng: np.random.Generator) -> CutMix:
+        """Draw patches for images [U, N, C] of that side; none where nobody else is in the batch."""
+        users, count, _ = shape
+        patches = patches if users > 1 else 0
+        largest = int(side * np.sqrt(0.25 / max(patches, 1)))
+        size = rng.integers(side // 16 + 1, largest + 1, (*shape, patches, 2))
+        corner = rng.integers(0, side - size + 1)
+        others = (np.arange(users)[:, None] + rng.integers(1, max(users, 2), (users, count))) % users
+        return cls(np.concatenate([corner, corner + size], -1), others)
+
+    def apply(self, images: np.ndarray) -> np.ndarray:
+        """Images uint8 [U, N, C, H, W] with the patches pasted."""
+        if not self.boxes.shape[3]:
+            return images
+        out = images.copy()
+        for u, n, c, p in np.ndindex(self.boxes.shape[:4]):
+            top, left, bottom, right = self.boxes[u, n, c, p]
+            box = np.s_[c, top:bottom, left:right]
+            out[u, n][box] = images[self.others[u, n], n][box]
+        return out
+
+    def covers(self, points: np.ndarray) -> np.ndarray:
+        """Which of points [U, N, C, K, 2], pixels (x, y), lie under a patch, bool [U, N, C, K]."""
+        x, y = points[..., None, 0], points[..., None, 1]
+        top, left, bottom, right = np.moveaxis(self.boxes[:, :, :, None], -1, 0)
+        return np.asarray(((x >= left) & (x < right) & (y >= top) & (y < bottom)).any(-1))

@@ -25,7 +25,7 @@ class CodeCritic(nn.Module):
 
     def __init__(self, size: int, config: TrainingConfig) -> None:
         super().__init__()
-        self.penalty = config.penalty
+        self.penalty, self.rate = config.penalty, config.critic_rate
         self.layers = nn.Sequential(
             nn.Linear(size, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, 1)
         )
@@ -59,5 +59,5 @@ class CodeCritic(nn.Module):
         return {"critic": critic, "adversarial": -functional_call(self, frozen, (predicted,)).mean()}
 
     def groups(self) -> list[dict[str, object]]:
-        """Parameters as AdamW takes them, with the moments that WGAN-GP asks for."""
-        return [{"params": list(self.parameters()), "betas": (0.0, 0.9), "weight_decay": 0.0}]
+        """Parameters as `Optimisation` takes them, with the rate and the moments that WGAN-GP asks for (O23)."""
+        return [{"params": list(self.parameters()), "betas": (0.0, 0.9), "weight_decay": 0.0, "rate": self.rate}]

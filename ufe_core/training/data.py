@@ -17,7 +17,7 @@ from ufe_core.budgets import TrainingConfig
 from ufe_core.errors import DataError
 from ufe_core.interfaces.encoder import TrainingStatistics
 from ufe_core.packed import PackedCapture
-from ufe_core.training.augment import Augmentation, cutmix
+from ufe_core.training.augment import Augmentation, CutMix
 from ufe_core.types import AnchorSet, Detections, FrameBatch, Labels
 
 _STATISTICS_FRAMES = 8
@@ -61,7 +61,7 @@ class TrainingData:
 
     def __init__(
         self, captures: Sequence[PackedCapture], cameras: tuple[str, ...], anchors: tuple[str, ...],
-        config: TrainingConfig, *, moves_images: bool = True,
+        config: TrainingConfig, *, moves_images: bool = True, drops_anchors: bool = True,
     ) -> None:  # fmt: skip
         for capture in captures:
             if not len(capture.expression) or not len(capture.geometry):
@@ -72,7 +72,7 @@ class TrainingData:
         self.cameras = cameras
         self.anchor_names = anchors
         self.config = config
-        self.moves_images = moves_images
+        self.moves_images, self.drops_anchors = moves_images, drops_anchors
         self.users = min(config.users, len(captures))
         self.frames_per_user = min(config.frames_per_user, config.frames)
 
@@ -101,15 +101,17 @@ class TrainingData:
         chosen = [self.captures[row] for row in subjects]
         rows = [rng.choice(capture.frame_rows, self.frames_per_user, replace=False) for capture in chosen]
         pairs = list(zip(chosen, rows, strict=True))
+        anchor_rows = [capture.rows_of(self.anchor_names) for capture in chosen]
         images = np.stack([capture.images[some] for capture, some in pairs])
-        held = np.stack([capture.images[capture.rows_of(self.anchor_names)] for capture in chosen])
+        held = np.stack([capture.images[some] for capture, some in zip(chosen, anchor_rows, strict=True)])
         augment = Augmentation.draw(config, self.users, len(self.cameras), rng)
+        patches = CutMix.draw(config.cutmix_patches, images.shape[:3], images.shape[-1], rng)
         if self.moves_images:
-            images, held = cutmix(augment.apply(images), config.cutmix_patches, rng), augment.apply(held)
-        present = rng.uniform(size=(self.users, len(self.anchor_names))) >= config.anchor_dropout
+            images, held = patches.apply(augment.apply(images)), augment.apply(held)
+        present = self._present(rng)
         users = torch.arange(self.users).repeat_interleave(self.frames_per_user)
-        found = self._detections(rows, chosen, augment)
-        anchors = self._detections([c.rows_of(self.anchor_names) for c in chosen], chosen, augment)
+        found = self._detections(rows, chosen, augment, patches)
+        anchors = self._detections(anchor_rows, chosen, augment)
         meshes = [capture.exact_mesh[some] for capture, some in pairs if capture.exact_mesh is not None]
         return Batch(
             FrameBatch(
@@ -128,10 +130,17 @@ class TrainingData:
             torch.from_numpy(subjects.astype(np.int64)),
         )  # fmt: skip
 
+    def _present(self, rng: np.random.Generator) -> np.ndarray:
+        """Which anchors are there, bool [U, M]: each may be left out, and all of a person's at once."""
+        chance = self.config.anchor_dropout if self.drops_anchors else 0.0
+        each = rng.uniform(size=(self.users, len(self.anchor_names))) >= chance
+        return each & (rng.uniform(size=(self.users, 1)) >= chance)
+
     def _detections(
-        self, rows: Sequence[np.ndarray], captures: Sequence[PackedCapture], augment: Augmentation
-    ) -> Detections | None:
-        """Keypoints [U, N, C, K] of some rows of U captures, moved as their images are."""
+        self, rows: Sequence[np.ndarray], captures: Sequence[PackedCapture], augment: Augmentation,
+        patches: CutMix | None = None,
+    ) -> Detections | None:  # fmt: skip
+        """Keypoints [U, N, C, K] of some rows of U captures, moved as their images are; none is seen under a patch."""
         found = [capture.detections for capture in captures if capture.detections is not None]
         if not found:
             return None
@@ -139,6 +148,8 @@ class TrainingData:
         visible = torch.stack([each.visible[some] for each, some in zip(found, rows, strict=True)])
         if self.moves_images:
             points = augment.move(points, self.config.size)
+            if patches is not None:
+                visible = visible * torch.from_numpy(~patches.covers(points))
         return Detections(torch.from_numpy(points.astype(np.float32)), visible)
 
     def batches(self, start: int, stop: int) -> Generator[tuple[int, Batch], None, None]:

@@ -25,7 +25,7 @@ from ufe_core.labels import labelled
 from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
 from ufe_core.registry import load_registry
-from ufe_core.store import Store, write_atomic
+from ufe_core.store import Store, fingerprint, write_atomic
 from ufe_core.training.critic import CodeCritic
 from ufe_core.training.data import Batch, TrainingData
 from ufe_core.training.losses import DecoderLoss
@@ -156,11 +156,11 @@ def load_trained(recipe: Recipe, file: Path, cameras: tuple[str, ...], code_spac
     """
     tensors, spec = load_weights(file, sha256=sha256)
     encoder = recipe.make_encoder(cameras, code_space)
-    expected = weights_spec(recipe, encoder)
-    for name, value in expected.items():
-        if spec.get(name) != value:
+    found = _with_later_options(recipe, spec)
+    for name, value in weights_spec(recipe, encoder).items():
+        if found.get(name) != value:
             raise ArtifactError(
-                f"{file} was made with another {name}: {spec.get(name)!r}, not {value!r}. Use the options it "
+                f"{file} was made with another {name}: {found.get(name)!r}, not {value!r}. Use the options it "
                 "was made with, or train anew."
             )
     try:
@@ -169,7 +169,8 @@ def load_trained(recipe: Recipe, file: Path, cameras: tuple[str, ...], code_spac
         )
     except RuntimeError as error:
         raise ArtifactError(f"{file} does not fit {recipe.encoder.spec.id!r}: {str(error).splitlines()[-1]}") from error
-    encoder.fingerprint = digest = sha256_file(file)
+    digest = sha256_file(file)
+    encoder.fingerprint = fingerprint([digest, recipe.encoder.code, recipe.calibrator and recipe.calibrator.code])
     _place(encoder, device).eval()
     record = {"seconds": seconds_beside(file), **spec.get("training", {})}
     return TrainedEncoder(encoder, digest, file, record)
@@ -207,6 +208,18 @@ def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
         "cameras": list(encoder.needs.cameras), "size": encoder.needs.size,
         "anchors": list(encoder.needs.anchors),
     }  # fmt: skip
+
+
+def _with_later_options(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
+    """What a file says of itself, with the defaults of options that are younger than it."""
+    found = dict(spec)
+    defaults = recipe.encoder.spec.config().model_dump(mode="json")
+    if isinstance(found.get("config"), dict):
+        found["config"] = {**defaults, **found["config"]}
+    if recipe.calibrator is not None and isinstance(found.get("calibrator"), dict):
+        defaults = recipe.calibrator.spec.config().model_dump(mode="json")
+        found["calibrator"] = {**found["calibrator"], "config": {**defaults, **found["calibrator"]["config"]}}
+    return found
 
 
 def refuse_held_out(source_id: str, subjects: Sequence[str]) -> None:
@@ -251,7 +264,7 @@ class _Run:
         self.store, self.key, self.device = store, key, device
         self.config = recipe.training
         self.tell, self.processes, self._packed_anchors = tell, processes, packed_anchors
-        adversarial = self.config.adversarial > 0
+        adversarial = self.config.adversarial > 0 and self.config.adversarial_from < self.config.steps
         self.critic = CodeCritic(decoder.code_space.size, self.config).to(device) if adversarial else None
         self.optimisation = Optimisation(
             encoder,
@@ -287,7 +300,7 @@ class _Run:
             identity = identities.rows(batch.subjects[batch.frames.users])
             terms = loss(encoding, batch.labels, identity, processes)
             if self.critic is not None:
-                terms |= self.critic.losses(encoding.expression, batch.labels.expression, processes)
+                terms |= self._adversarial(self.critic, encoding, batch.labels)
                 terms["total"] = terms["total"] + self.config.adversarial * terms["adversarial"] + terms["critic"]
             return terms
 
@@ -300,6 +313,13 @@ class _Run:
             )  # fmt: skip
             self.store.remove("training", self.key)
 
+    def _adversarial(self, critic: CodeCritic, encoding: Encoding, labels: Labels) -> dict[str, Tensor]:
+        """The terms of L_disc; nothing before it joins in."""
+        if self.optimisation.step < self.config.adversarial_from:
+            nothing = encoding.expression.new_zeros(())
+            return {"critic": nothing, "adversarial": nothing}
+        return critic.losses(encoding.expression, labels.expression, self.processes)
+
     def _data(self, source: HMCSource[Any], subjects: Sequence[str]) -> TrainingData:
         cameras, anchors = self.encoder.needs.cameras, self.encoder.needs.anchors
         captures = training_captures(
@@ -309,7 +329,10 @@ class _Run:
             captures, type(self.encoder), source, detector=self.recipe.detector, store=self.store, device=self.device,
             progress=lambda done: self.tell(Progress("keypoints", done, len(captures), {})),
         )  # fmt: skip
-        return TrainingData(captures, cameras, anchors, self.config, moves_images=not self.encoder.uses_rig)
+        return TrainingData(
+            captures, cameras, anchors, self.config, moves_images=not self.encoder.uses_rig,
+            drops_anchors=self.encoder.calibrated,
+        )  # fmt: skip
 
 
 def training_captures(
@@ -342,6 +365,7 @@ def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store:
         "budget": recipe.budget, "config": recipe.training.model_dump(mode="json"), "subjects": len(subjects),
         "subjects_sha256": subjects_digest(subjects), "source": recipe.source.spec.id,
         "device": device.type, "torch": torch.__version__,
+        "precision": "bfloat16" if uses_bfloat16(recipe.training, device) else "float32",
     }  # fmt: skip
     spec = {**weights_spec(recipe, encoder), "training": record}
     with store.building("weights", key) as folder:

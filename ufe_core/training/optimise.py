@@ -36,7 +36,7 @@ class Optimisation:
     Args:
         module: what is trained.
         beside: what helps to train it and is trained with it, such as a discriminator; its gradients are clipped apart.
-        groups: parameters of both, as `torch.optim.AdamW` takes them.
+        groups: parameters of both, as `torch.optim.AdamW` takes them; one with a `rate` learns at that all along.
         schedule: steps and rates.
         checkpoint: the file.
         component: whose checkpoint it is.
@@ -108,7 +108,7 @@ class Optimisation:
                 torch.manual_seed((schedule.seed * schedule.steps + step) % 2**63)
                 rate = learning_rate(schedule, step)
                 for group in self.optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = group.get("rate", rate)
                 terms = losses(batch)
                 self.optimizer.zero_grad()
                 terms["total"].backward()

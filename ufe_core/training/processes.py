@@ -87,6 +87,8 @@ class Processes:
         if self.count == 1:
             return
         grads = [p.grad for p in parameters if p.grad is not None]
+        if not grads:
+            return
         together = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(together)
         for grad, mean in zip(grads, (together / self.count).split([grad.numel() for grad in grads]), strict=True):
@@ -129,7 +131,7 @@ def _shared(kind: type[Any], count: int) -> type[Any]:
         values = x if x.dtype in (torch.float32, torch.float64) else x.float()
         both = torch.stack([values.mean(over), values.square().mean(over)])
         mean, square = collective.all_reduce(both) / count
-        variance = square - mean.square()
+        variance = (square - mean.square()).clamp_min(0)  # rounding may take it below
         with torch.no_grad():
             seen = count * x.numel() / x.shape[1]
             self.running_mean.lerp_(mean, self.momentum)

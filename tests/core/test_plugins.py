@@ -32,7 +32,7 @@ def only_report(found, name):
         ),
         ("registers_twice", "broken", ["it registers encoder 'acme/twin' twice"]),
         ("raising_hook", "broken", ["RuntimeError: the second half is missing"]),
-        ("bad_spec", "broken", ["Component 'acme/typo': kind is 'encodr'; expected one of source, encoder"]),
+        ("bad_spec", "broken", ["Component 'acme/typo': kind is 'encodr'; expected one of source, detector"]),
         ("not_a_spec", "broken", ["register() was given dict; expected a ComponentSpec"]),
     ],
 )

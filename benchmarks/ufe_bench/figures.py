@@ -2,7 +2,7 @@
 
 People and frames are picked by rule from the numbers of the study's base row, never by hand: of the people with the
 least, the median and the greatest photometric error the frame of median and of greatest error; under each condition
-the person and the frame of greatest error.
+the person and the frame of greatest error, and there the base row's code drives two more people's avatars too.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 METRIC = "photometric_l1"
 _SIZE = 256  # of a rendering, pixels
+_OTHERS = 2  # avatars that the base row's code drives besides the person's own
 _SATURATED = 40.0  # error, 0..255, that is shown brightest
 _COLUMN, _ROW = 1.55, 1.75  # of a panel, inches
 _TITLE_WIDTH = 21  # characters
@@ -49,12 +50,15 @@ class Pick:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one method made of a frame: image and error, float [H, W, 3] and [H, W], and its photometric error."""
+    """What one method made of a frame: image and error, float [H, W, 3] and [H, W], and its photometric error.
+
+    There is no error where the code drives another person's avatar.
+    """
 
     title: str
     image: np.ndarray
-    error: np.ndarray
-    value: float
+    error: np.ndarray | None = None
+    value: float = 0.0
 
 
 def picks(result: Result, conditions: Sequence[str]) -> list[Pick]:
@@ -108,6 +112,8 @@ def write_figures(
             progress(done, len(chosen))
         capture, row = _frame(ready[base], pick)
         panels, truth = _panels(ready, {name: cells[name].row.title for name in cells}, pick, row)
+        if pick.condition is not None:
+            panels += _on_others(ready[base], pick, row)
         file = target / f"{done + 1:02d}.png"
         write_atomic(file, draw(np.array(capture.images[row]), truth, panels))
         what = f"{capture.subject}, {capture.segments[row].replace('_', ' ')}, frame {capture.frames[row]}"
@@ -174,6 +180,21 @@ def _panels(
     return panels, _shown(truth)
 
 
+@torch.inference_mode()
+def _on_others(base: Ready, pick: Pick, row: int) -> list[Panel]:
+    """The base row's code of the frame on the avatars of the people who come next."""
+    captures, number = _captures(base, pick)
+    stage, encoding = base.stage, _encoded(base, pick, np.array([row]))
+    camera, only = stage.decoder.frontal_camera(_SIZE), torch.zeros(1, dtype=torch.int64, device=stage.device)
+    panels = []
+    for k in range(1, _OTHERS + 1):
+        other = captures[(number + k) % len(captures)]
+        identity = stage.identity(other).rows(only)
+        image = stage.decoder.render(stage.decoder.decode(encoding.expression, encoding.gaze, identity), camera)[0]
+        panels.append(Panel(f"that code on {other.subject}", _shown(image)))
+    return panels
+
+
 def _shown(image: torch.Tensor) -> np.ndarray:
     """Linear RGB [3, H, W] as it is seen, [H, W, 3]."""
     shown: np.ndarray = image.clamp(0, 1).pow(1 / 2.2).permute(1, 2, 0).cpu().numpy()
@@ -200,8 +221,9 @@ def draw(cameras: np.ndarray, truth: np.ndarray, panels: Sequence[Panel]) -> byt
     for k, panel in enumerate(panels, 2):
         axes[0, k].imshow(panel.image)
         axes[0, k].set_title(textwrap.fill(panel.title, _TITLE_WIDTH), fontsize=7)
-        shades = axes[1, k].imshow(panel.error, cmap="inferno", vmin=0, vmax=_SATURATED)
-        axes[1, k].set_title(f"{panel.value:.2f}", fontsize=7)
+        if panel.error is not None:
+            shades = axes[1, k].imshow(panel.error, cmap="inferno", vmin=0, vmax=_SATURATED)
+            axes[1, k].set_title(f"{panel.value:.2f}", fontsize=7)
     if shades is not None:
         bar = figure.colorbar(shades, ax=axes[1, 1], location="left", fraction=0.5)
         bar.ax.tick_params(labelsize=6)
@@ -222,7 +244,8 @@ def _page(study: Study, entries: Sequence[tuple[str, str, str]]) -> str:
         f"<h1>{html.escape(study.suite.summary)}</h1>",
         "<p>People and frames are picked by rule, from the photometric errors of the base row: "
         f"{html.escape(str(study.suite.base))}. Above: what the four cameras saw, the truth, what each method made of "
-        "it. Below: its error inside the face, and the mean.</p>",
+        "it. Below: its error inside the face, and the mean. Under conditions the base row's code also drives other "
+        "people's avatars.</p>",
     ]  # fmt: skip
     for file, why, what in entries:
         title = html.escape(f"{why}: {what}")

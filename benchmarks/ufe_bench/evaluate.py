@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ufe_core.recipe import Chosen
 
 _BATCH = 64
-_DONNING_MM = {"under 2 mm": 2.0, "2 to 4 mm": 4.0}  # how far from its place a headset sits
+_DONNING_MM = {"donned within 2 mm": 2.0, "donned 2 to 4 mm off": 4.0}  # how far from its place a headset sits
 _WARM_UP, _LATENCY_RUNS = 50, 500
 
 
@@ -146,7 +146,7 @@ class _Errors:
             out[f"light:{self.where['environment']}"] = _means(self.all)
         if "donning_mm" in self.where:
             away = float(self.where["donning_mm"])
-            band = next((name for name, most in _DONNING_MM.items() if away < most), "over 4 mm")
+            band = next((name for name, most in _DONNING_MM.items() if away < most), "donned over 4 mm off")
             out[f"donning:{band}"] = _means(self.all)
         return out
 

@@ -4,8 +4,9 @@
 
 Variants take turns in blocks of calls, whose first ones do not count: runtimes that spin threads disturb each other
 call by call, and a clock that drifts meets all alike. Ratios are of medians of neighbouring blocks. `bare backbones` is
-the eager forward pass of the two timm networks on the same four images, and nothing else. On a GPU `live` is one CUDA
-graph. Weights are untrained, which does not change the time.
+the eager forward pass of the two timm networks on the same four images, and nothing else. `of peak` compares the
+multiplications and additions that the backbones need in a second with those of a large matrix product, the limit of the
+machine. On a GPU `live` is one CUDA graph. Weights are untrained, which does not change the time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from ufe_core.inference.live import EncoderStep, LiveEncoder, Runtime, for_inference
 from ufe_core.interfaces.encoder import Encoder
@@ -30,6 +32,7 @@ from ufe_core.types import AnchorSet, Calibration, CodeSpace, FrameBatch
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 BLOCK, SKIPPED = 25, 5
 BARE = "bare backbones"
+PRODUCT, SIDE = "matrix product", 1536
 #: Variants, and the same without anchors.
 WITHOUT = {
     "as trained": "as trained, no anchors", "live, torch": "live, torch, no anchors",
@@ -82,7 +85,16 @@ def variants(budget: str, size: int | None, device: torch.device, compiled: bool
     if compiled:
         fast = torch.compile(EncoderStep(for_inference(encoder), list(calibration.tensors)).eval())
         made["folded, torch.compile"] = lambda: fast(images, *kept)
+    square = torch.randn(SIDE, SIDE, device=device)
+    made[PRODUCT] = lambda: square @ square
     return made
+
+
+def operations(call: Callable[[], Any]) -> int:
+    """Multiplications and additions of a call."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return int(counter.get_total_flops())
 
 
 def measured(calls: dict[str, Callable[[], Any]], device: torch.device, blocks: int) -> dict[str, np.ndarray]:
@@ -112,10 +124,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        calls = variants(arguments.budget, arguments.size, device, arguments.compile)
-        times = measured(calls, device, arguments.blocks)
+        with torch.inference_mode():
+            calls = variants(arguments.budget, arguments.size, device, arguments.compile)
+            times = measured(calls, device, arguments.blocks)
+        needed = operations(bare_backbones(enrolled(arguments.budget, arguments.size, device, ())[0], device))
     middle = {name: np.median(values, 1) for name, values in times.items()}
 
     def ratio(name: str, to: str) -> float:
@@ -126,15 +140,16 @@ def main() -> None:
         "median_ms": {name: float(np.median(values)) for name, values in times.items()},
         "p99_to_median": {name: float(np.quantile(v, 0.99) / np.median(v)) for name, v in times.items()},
         "to_bare_backbones": {name: ratio(name, BARE) for name in times},
+        "of_peak": {name: needed / (2 * SIDE**3) * ratio(PRODUCT, name) for name in times if name != PRODUCT},
         "anchors_6_to_0": {name: ratio(name, other) for name, other in WITHOUT.items() if name in times},
     }  # fmt: skip
     if arguments.json:
         print(json.dumps(report))
         return
-    print(f"{'':28s} {'median ms':>9s} {'/ bare':>7s} {'p99 / median':>13s}")
-    for name, value in report["median_ms"].items():
-        share, tail = report["to_bare_backbones"][name], report["p99_to_median"][name]
-        print(f"{name:28s} {value:9.2f} {share:7.2f} {tail:13.2f}")
+    print(f"{'':28s} {'median ms':>9s} {'/ bare':>7s} {'of peak':>8s} {'p99 / median':>13s}")
+    for name, share in report["of_peak"].items():
+        value, tail = report["median_ms"][name], report["p99_to_median"][name]
+        print(f"{name:28s} {value:9.2f} {report['to_bare_backbones'][name]:7.2f} {share:8.2f} {tail:13.2f}")
     for name, value in report["anchors_6_to_0"].items():
         print(f"six anchors / none, {name}: {value:.3f}")
 

@@ -18,7 +18,7 @@ from ufe_bench.paper import PaperTable, load_paper
 from ufe_bench.schema import MetricInfo, Result
 from ufe_bench.suite import Suite, SuiteRow
 from ufe_bench.table import markdown_table
-from ufe_bench.tuning import tuned
+from ufe_bench.tuning import refuse_searched, tuned
 from ufe_core.config import did_you_mean
 from ufe_core.errors import ConfigError, UfeError
 from ufe_core.recipe import DEFAULT_ANCHORS
@@ -144,7 +144,11 @@ def run_study(
         floors: whether the suite's floors are measured too.
         say: told which row is begun.
         asked: other fields of `Request`.
+
+    Raises:
+        ConfigError: there is no such row, or an option is searched for by the suite itself.
     """
+    refuse_searched(suite, overrides or {})
     cells: list[Cell] = []
     beside: list[Result] = []
     chosen = chosen_rows(suite, rows)

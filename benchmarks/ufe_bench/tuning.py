@@ -9,12 +9,24 @@ from typing import Any
 
 from ufe_bench.harness import Harness, Request
 from ufe_bench.schema import Trial
-from ufe_bench.suite import Tuning
+from ufe_bench.suite import Suite, Tuning
 from ufe_bench.validation import Candidate, validate
 from ufe_core.errors import ConfigError
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
 _NAMES = ("encoder", "calibrator", "detector", "decoder", "source", "budget")
+
+
+def refuse_searched(suite: Suite, overrides: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse training options that a suite searches for itself.
+
+    Raises:
+        ConfigError: names one.
+    """
+    searched = {name for options in (suite.tuning.trials if suite.tuning is not None else ()) for name in options}
+    for name in overrides.get("training", {}):
+        if name in searched:
+            raise ConfigError(f"Suite '{suite.id}' searches training.{name} itself: leave it out of --set.")
 
 
 def tuned(
@@ -31,10 +43,6 @@ def tuned(
     if recipe.encoder.spec.load().learns != "weights":
         return {}, ()
     training = overrides.setdefault("training", {})
-    searched = {name for options in tuning.trials for name in options}
-    clash = sorted(searched & set(training))
-    if clash:
-        raise ConfigError(f"Suite '{request.suite.id}' searches training.{clash[0]} itself: leave it out of --set.")
     steps = max(1, round(recipe.training.steps * tuning.steps))
     metrics = tuple(name for name in request.suite.metrics if not harness.catalogue.get("metric", name).load().temporal)
     trials = []

@@ -7,6 +7,7 @@ import pytest
 from ufe_bench import tuning as tuning_module
 from ufe_bench.figures import picks
 from ufe_bench.harness import Harness, Request
+from ufe_bench.study import run_study
 from ufe_bench.suite import Tuning, load_suite
 from ufe_bench.tuning import tuned
 from ufe_bench.validation import Validation
@@ -53,9 +54,8 @@ def test_every_trial_is_a_share_of_the_row_and_the_least_geometric_mean_wins(har
 
 
 def test_what_is_searched_cannot_be_set_too(harness, asked):
-    request = Request(suite=load_suite("table1"), encoder="necknet", overrides={"training": {"learning_rate": 0.1}})
     with pytest.raises(ConfigError, match=r"'table1@1' searches training.learning_rate itself: leave it out of --set"):
-        tuned(harness, request, PLAN)
+        run_study(harness, load_suite("table1"), overrides={"training": {"steps": 5, "learning_rate": 0.1}})
     assert asked == []
 
 

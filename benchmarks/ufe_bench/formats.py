@@ -65,7 +65,7 @@ def method_name(result: Result) -> str:
     if components.calibrator is not None:
         parts.append(components.calibrator.id)
     name = " + ".join(short(part) if part.startswith("ufe/") else part for part in parts)
-    return f"{name} *" if result.hypothetical else name
+    return f"{name}\u00a0*" if result.hypothetical else name
 
 
 def budget_title(budget: Budget) -> str:

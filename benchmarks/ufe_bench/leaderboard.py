@@ -26,6 +26,7 @@ INTRO = (
     "unless marked ↑. Methods share a table only if they share the data, the people, the avatar and the "
     "training budget."
 )
+HYPOTHETICAL = "* Hypothetical: it is given what no headset could measure, and takes no rank."
 FIGURES_TITLE = "Frames picked by rule: every method beside the truth"
 PAPER_CAVEAT = (
     "Printed in the paper and given for orientation. They were measured on other data and on another avatar, "
@@ -144,6 +145,8 @@ def render_markdown(
         for group in ground.groups:
             parts.append(f"### {group.title}\n")
             parts.append(_group_markdown(group))
+            if any(row.result.hypothetical for row in group.rows):
+                parts.append(f"{HYPOTHETICAL}\n")
             parts += [f"Not ranked: {row.name}: {row.unranked}.\n" for row in group.rows if row.unranked]
     paper = load_paper()
     parts.append("## The paper's own numbers\n")
@@ -191,7 +194,7 @@ def render_html(
     results = {row.result.run_id for ground in board for row in _runs(ground)}
     return template.render(
         board=board, broken=broken, paper=load_paper(), results=len(results), figures=figures or {},
-        figures_title=FIGURES_TITLE,
+        figures_title=FIGURES_TITLE, hypothetical=HYPOTHETICAL,
     )  # fmt: skip
 
 

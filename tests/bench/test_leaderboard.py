@@ -141,6 +141,18 @@ def test_direction_of_the_ranking_metric_is_respected(build_result):
     assert "Score ↑" in render_markdown([ground])
 
 
+def test_a_hypothetical_method_is_marked_and_takes_no_rank(build_result):
+    contrived = build_result("acme/contrived", None, mesh=[0.1, 0.2]).model_copy(update={"hypothetical": True})
+    real = build_result("acme/real", None, mesh=[1.1, 1.2])
+    (ground,) = board = build_board([contrived, real])
+    named = [(row.rank, row.name) for row in ground.groups[0].rows]
+    assert named == [(None, "acme/contrived\u00a0*"), (1, "acme/real")]
+    assert "mesh_l2" in ground.groups[0].rows[1].leading and not ground.groups[0].rows[0].leading
+    for page in (render_markdown(board), render_html(board)):
+        assert "takes no rank" in page
+    assert "takes no rank" not in render_markdown(build_board([real])) + render_html(build_board([real]))
+
+
 def test_equal_results_give_equal_bytes_in_any_order(results, tmp_path):
     for name, order in (("a", results), ("b", list(reversed(results)))):
         for index, result in enumerate(order):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 
-from ufe_core.cli.main import main
 from ufe_core.errors import ArtifactError, ContractError
 from ufe_core.face_encoder import mirrored_points
 from ufe_core.keypoint_errors import measured
@@ -144,16 +143,6 @@ def test_weights_of_something_else_are_refused(tmp_path):
 
 
 class TestCommands:
-    @pytest.fixture
-    def ufe(self, capsys):
-        def run(*arguments):
-            with pytest.raises(SystemExit) as caught:
-                main([str(argument) for argument in arguments])
-            out, err = capsys.readouterr()
-            return caught.value.code, out, err
-
-        return run
-
     def test_find_draws_what_it_prints(self, ufe, trained_one, tmp_path):
         weights, out = trained_one[1].path, tmp_path / "found.png"
         code, printed, _ = ufe(

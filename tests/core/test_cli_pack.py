@@ -4,7 +4,6 @@ import types
 import pytest
 from fake_source import FakeSource, RichCapture
 
-from ufe_core.cli.main import main
 from ufe_core.errors import DataError
 from ufe_core.packed import open_packed
 
@@ -22,14 +21,9 @@ def fake(monkeypatch):
 
 
 @pytest.fixture
-def ufe(capsys, fake):
-    def run(*arguments):
-        with pytest.raises(SystemExit) as caught:
-            main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return caught.value.code, out, err
-
-    return run
+def ufe(ufe, fake):
+    """The command line, which finds that source."""
+    return ufe
 
 
 @pytest.fixture

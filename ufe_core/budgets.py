@@ -10,6 +10,7 @@ from ufe_core.config import ComponentConfig
 from ufe_core.errors import ConfigError
 
 BudgetName = Literal["smoke", "cpu", "gpu", "paper"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class ScheduleConfig(ComponentConfig):
@@ -53,7 +54,10 @@ class TrainingConfig(ScheduleConfig, AugmentationConfig):
     render_frames: int = Field(16, ge=0, description="Frames of a batch that L_photo renders; 0 leaves it out")
     cutmix_patches: int = Field(3, ge=0, le=16, description="Augmentation: patches pasted from another subject")
     anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out, and that all are")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
+    precision: Precision = Field("auto", description="auto: bfloat16 where it is fast")
+    update: Literal["full", "linear"] = Field(
+        "full", description="full: all weights; linear: a linear map on the outputs of a frozen encoder (P§6.7)"
+    )
 
 
 class ComponentTrainingConfig(ScheduleConfig):
@@ -61,6 +65,21 @@ class ComponentTrainingConfig(ScheduleConfig):
 
     frames: int = Field(16, ge=1, description="Frames of each training subject")
     picture_every: int = Field(250, ge=1, description="Steps between the pictures that show how far it is")
+
+
+class PretrainingConfig(ScheduleConfig, AugmentationConfig):
+    """How an encoder is pre-trained on headset images alone (P§6, P§13.4); each method adds its own options."""
+
+    people: int = Field(17_000, ge=1, description="People without labels, as many as there are")
+    frames: int = Field(1008, ge=1, description="Frames of each")
+    steps: int = Field(400_000, ge=1, description="Optimiser steps")
+    users: int = Field(16, ge=1, description="People in a batch; each one's anchors are encoded once")
+    frames_per_user: int = Field(4, ge=1, description="Frames of each in a batch")
+    learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW")
+    weight_decay: float = Field(5e-6, ge=0, description="Decoupled weight decay")
+    anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out, and that all are")
+    precision: Precision = Field("auto", description="auto: bfloat16 where it is fast")
+    picture_every: int = Field(500, ge=1, description="Steps between the pictures that show how far it is")
 
 
 class DomeTrainingConfig(ComponentTrainingConfig):

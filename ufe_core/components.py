@@ -12,7 +12,7 @@ from ufe_core.errors import PluginError
 INTERFACE = 1
 """The interface version this ufe loads. A spec states the one it was written for."""
 
-KINDS = ("source", "detector", "encoder", "calibrator", "decoder", "metric")
+KINDS = ("source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric")
 
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")

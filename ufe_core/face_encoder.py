@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import ClassVar, TypeVar
 
 import torch
@@ -61,17 +62,21 @@ class FaceEncoder(Encoder[ConfigT]):
 
     def fit_statistics(self, statistics: TrainingStatistics) -> None:
         """Means and deviations over the training people."""
+        self.fit_images(statistics.images)
+        self.code_mean.copy_(statistics.labels.expression.mean(0))
+        self.code_std.copy_(statistics.labels.expression.std(0).clamp_min(_CODE_FLOOR))
+
+    def fit_images(self, images: Iterable[Tensor]) -> None:
+        """Mean and deviation of the images of each region."""
         total, square, count = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), 0
-        for images in statistics.images:
-            pairs = images.double().div(255).unflatten(1, (2, 2))
-            total += pairs.mean((0, 2, 3, 4)).cpu() * len(images)
-            square += pairs.square().mean((0, 2, 3, 4)).cpu() * len(images)
-            count += len(images)
+        for some in images:
+            pairs = some.double().div(255).unflatten(1, (2, 2))
+            total += pairs.mean((0, 2, 3, 4)).cpu() * len(some)
+            square += pairs.square().mean((0, 2, 3, 4)).cpu() * len(some)
+            count += len(some)
         mean = total / count
         self.image_mean.copy_(mean)
         self.image_std.copy_((square / count - mean**2).clamp_min(1e-6).sqrt())
-        self.code_mean.copy_(statistics.labels.expression.mean(0))
-        self.code_std.copy_(statistics.labels.expression.std(0).clamp_min(_CODE_FLOOR))
 
     def standardised(self, images: Tensor) -> Tensor:
         """Images float32 [B, 4, H, W] of zero mean and unit deviation over the training people, by region."""

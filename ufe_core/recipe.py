@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puff", "brows_lowered")
 
 #: Whose options `--set OWNER.FIELD=VALUE` may change in a recipe.
-OWNERS = ("source", "decoder", "encoder", "calibrator", "detector", "training")
+OWNERS = ("source", "decoder", "encoder", "calibrator", "detector", "pretraining", "training")
 
 #: What is meant where nothing is said.
 DEFAULT_ENCODER, DEFAULT_DECODER, DEFAULT_DETECTOR = "univ", "upm", "heatmap"
@@ -33,6 +33,11 @@ _TRAINING_CODE = (
     "ufe_core.inputs", "ufe_core.labels", "ufe_core.training.augment", "ufe_core.training.critic",
     "ufe_core.training.data", "ufe_core.training.loop", "ufe_core.training.losses", "ufe_core.training.optimise",
     "ufe_core.training.processes",
+)  # fmt: skip
+_PRETRAINING_CODE = (
+    "ufe_core.headset_only", "ufe_core.interfaces.pretraining", "ufe_core.training.augment",
+    "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
+    "ufe_core.training.unlabelled",
 )  # fmt: skip
 
 
@@ -80,6 +85,8 @@ class Recipe:
     budget: str
     training: TrainingConfig
     overrides: Mapping[str, Any]
+    pretraining: Chosen | None = None
+    view_detector: Chosen | None = None
 
     def describe(self) -> dict[str, Any]:
         """What decides the weights, as JSON values."""
@@ -89,11 +96,49 @@ class Recipe:
             "detector": self.detector.describe() if self.detector else None,
             "source": self.source.describe(), "anchors": list(self.anchors),
             "training": self.training.model_dump(mode="json"), "code": code_fingerprint(*_TRAINING_CODE),
+            **self.describe_pretraining(),
         }  # fmt: skip
+
+    def describe_pretraining(self) -> dict[str, Any]:
+        """What decides the pre-training, as JSON values; nothing where there is none."""
+        if self.pretraining is None:
+            return {}
+        finder = self.view_detector
+        return {"pretraining": self.pretraining.describe(), "view_detector": finder and finder.describe()}
 
     def key(self, source: HMCSource[Any], subjects: Sequence[str]) -> str:
         """Store key of the weights that this recipe gives on these subjects."""
-        return fingerprint({**self.describe(), "data": source.fingerprint, "subjects": list(subjects)})
+        facts = {**self.describe(), "data": source.fingerprint, "subjects": list(subjects)}
+        if self.pretraining is not None and self.learns_first:
+            facts["pretrained"] = self.pretraining_key()
+        return fingerprint(facts)
+
+    @property
+    def learns_first(self) -> bool:
+        """Whether the encoder is pre-trained in steps."""
+        return self.pretraining is not None and self.pretraining.spec.load().learns == "steps"
+
+    def pretraining_key(self) -> str:
+        """Store key of the weights that the recipe's pre-training gives; labels and the avatar have no part in them."""
+        assert self.pretraining is not None, "there is no pre-training"
+        source, people = self.unlabelled()
+        cameras = tracking_cameras(source, people[0])
+        return fingerprint({
+            "encoder": self.encoder.describe(), "calibrator": self.calibrator and self.calibrator.describe(),
+            "anchors": list(self.anchors), "cameras": list(cameras), "size": self.training.size,
+            "seed": self.training.seed, "code_space": self.make_decoder().code_space.size,
+            "code": code_fingerprint(*_PRETRAINING_CODE), "data": source.fingerprint,
+            "people": subjects_digest(people), **self.describe_pretraining(),
+        })  # fmt: skip
+
+    def unlabelled(self) -> tuple[HMCSource[Any], tuple[str, ...]]:
+        """What pre-training reads: a source that gives nothing but headset images, and whose.
+
+        Raises:
+            DataError: the source has nobody to pre-train on.
+        """
+        assert self.pretraining is not None, "there is no pre-training"
+        return unlabelled_people(self.source, getattr(self.pretraining.config, "people", 1))
 
     def make_source(self) -> HMCSource[Any]:
         """The source."""
@@ -106,7 +151,20 @@ class Recipe:
         return decoder.eval().requires_grad_(False)
 
     def make_encoder(self, cameras: tuple[str, ...], code_space: CodeSpace) -> Encoder[Any]:
-        """The encoder, untrained; its initial weights depend on the recipe's seed alone.
+        """The encoder, untrained, or where linear probing is asked for, one frozen and what is to be trained on it.
+
+        Raises:
+            ConfigError: the encoder takes no calibrator but one was chosen, or the other way round.
+        """
+        encoder = self.make_network(cameras, code_space)
+        if self.training.update == "full":
+            return encoder
+        from ufe_core.linear_probe import LinearProbe
+
+        return LinearProbe(encoder)
+
+    def make_network(self, cameras: tuple[str, ...], code_space: CodeSpace) -> Encoder[Any]:
+        """The encoder itself, untrained; its initial weights depend on the recipe's seed alone.
 
         Raises:
             ConfigError: the encoder takes no calibrator but one was chosen, or the other way round.
@@ -157,10 +215,12 @@ def choose(catalogue: Catalogue, kind: str, name: str, budget: str, overrides: M
 def resolve_recipe(
     catalogue: Catalogue, *, source: str = "synthetic", decoder: str = DEFAULT_DECODER,
     encoder: str = DEFAULT_ENCODER, calibrator: str | None = None, anchors: Sequence[str] = DEFAULT_ANCHORS,
-    detector: str | None = None, budget: str = "cpu",
+    detector: str | None = None, pretraining: str | None = None, budget: str = "cpu",
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Recipe:  # fmt: skip
     """Turn names and `--set` overrides into a recipe; no `calibrator` or `detector` means the usual one, if any.
+
+    No `pretraining` means none. The detector is the encoder's, or, of one that takes no keypoints, the pre-training's.
 
     Raises:
         UnknownComponentError: a name is not registered.
@@ -180,18 +240,52 @@ def resolve_recipe(
         fusion = choose(catalogue, "calibrator", calibrator or "late_fusion", budget, extra.get("calibrator", {}))
     elif calibrator is not None or "calibrator" in extra:
         raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no calibrator: leave --calibrator out.")
+    first = _pretraining(catalogue, pretraining, chosen["encoder"], budget, extra.get("pretraining"))
+    takes_keypoints = "keypoints" in factory.inputs
+    usual = DEFAULT_DETECTOR if takes_keypoints else _view_detector(first)
     finder: Chosen | None = None
-    if "keypoints" in factory.inputs:
-        finder = choose(catalogue, "detector", detector or DEFAULT_DETECTOR, budget, extra.get("detector", {}))
+    if usual is not None:
+        finder = choose(catalogue, "detector", detector or usual, budget, extra.get("detector", {}))
     elif detector is not None or "detector" in extra:
         raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no keypoints: leave --detector out.")
     uses_anchors = fusion.spec.load().uses_anchors if fusion is not None else factory.uses_anchors
     given = _anchors_for(chosen["encoder"].spec.id, factory.reads_anchors, anchors) if uses_anchors else ()
     changed = dict(extra.get("training", {}))
     training = build_config(TrainingConfig, {**budget_defaults(budget), **changed}, owner="training")
+    if training.update == "linear" and (factory.learns != "weights" or factory.inputs != ("images",)):
+        raise ConfigError(
+            f"Encoder '{chosen['encoder'].spec.id}' cannot be probed: it does not learn from images alone. Leave "
+            "training.update out."
+        )
     return Recipe(
-        chosen["source"], chosen["decoder"], chosen["encoder"], fusion, finder, given, budget, training, changed
-    )
+        chosen["source"], chosen["decoder"], chosen["encoder"], fusion, finder if takes_keypoints else None, given,
+        budget, training, changed, first, None if takes_keypoints else finder,
+    )  # fmt: skip
+
+
+def _pretraining(
+    catalogue: Catalogue, name: str | None, encoder: Chosen, budget: str, overrides: Mapping[str, Any] | None
+) -> Chosen | None:
+    """What goes before training; None where nothing does."""
+    chosen = choose(catalogue, "pretraining", name or "none", budget, overrides or {})
+    factory, learner = chosen.spec.load(), encoder.spec.load()
+    if factory.learns == "nothing":
+        if overrides:
+            raise ConfigError(
+                f"There is no pre-training: give --pretraining, or leave --set pretraining.{next(iter(overrides))} out."
+            )
+        return None
+    if learner.learns != "weights" or learner.inputs != ("images",):
+        raise ConfigError(
+            f"Encoder '{encoder.spec.id}' cannot be pre-trained: it does not learn from images alone. Leave "
+            "--pretraining out."
+        )
+    return chosen
+
+
+def _view_detector(pretraining: Chosen | None) -> str | None:
+    """Name of the detector that finds keypoints in what a pre-training reconstructs, where it needs one."""
+    return None if pretraining is None else pretraining.spec.load().detector(pretraining.config)
 
 
 def _anchors_for(encoder: str, reads: Sequence[str] | None, anchors: Sequence[str]) -> tuple[str, ...]:
@@ -213,6 +307,35 @@ def training_subjects(source: Chosen) -> tuple[str, ...]:
             return split.train
     subjects: tuple[str, ...] = source.spec.load()(source.config).subjects()
     return subjects
+
+
+def unlabelled_people(chosen: Chosen, count: int) -> tuple[HMCSource[Any], tuple[str, ...]]:
+    """Up to `count` people for pre-training, and a source that gives nothing but their headset images.
+
+    They are those that the registry sets aside for it; of a source without such, all that it does not hold out.
+
+    Raises:
+        DataError: there is nobody.
+    """
+    from ufe_core.errors import DataError
+    from ufe_core.headset_only import HeadsetOnly
+    from ufe_core.registry import load_registry
+
+    splits = [split for split in load_registry().splits.values() if split.source == chosen.spec.id]
+    factory = chosen.spec.load()
+    for split in splits:
+        if split.unlabelled is not None:
+            people, options = split.unlabelled.people(count)
+            config = build_config(
+                chosen.spec.config, {**chosen.config.model_dump(), **options}, owner=chosen.spec.id
+            )  # fmt: skip
+            return HeadsetOnly(factory(config)), people
+    source: HMCSource[Any] = factory(chosen.config)
+    held_out = {subject for split in splits for subject in split.test}
+    rest = tuple(subject for subject in source.subjects() if subject not in held_out)[:count]
+    if not rest:
+        raise DataError(f"Source '{chosen.spec.id}' has nobody to pre-train on: all its people are held out.")
+    return HeadsetOnly(source), rest
 
 
 def subjects_digest(subjects: Sequence[str]) -> str:

@@ -22,13 +22,29 @@ SCHEMA = 1
 MAX_RELEASED_BYTES = 25_000_000
 FIRST_PARTY = "ufe"
 
-Kind = Literal["source", "detector", "encoder", "calibrator", "decoder", "metric"]
+Kind = Literal["source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric"]
 ComponentId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*$")]
 PackagedFile = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)+$")]
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Unlabelled(_Table):
+    """People of a source of whom nothing but headset images is read, as many as are asked for.
+
+    They are numbered on from `first`; the source's option `option` says how many people it has in all.
+    """
+
+    first: str = Field(pattern=r"^[A-Za-z_-]*[0-9]+$", description="The first one's id, which ends in a number")
+    option: str
+
+    def people(self, count: int) -> tuple[tuple[str, ...], dict[str, int]]:
+        """Ids of so many of them, and the options that a source needs to have them."""
+        prefix = self.first.rstrip("0123456789")
+        number = int(self.first[len(prefix) :])
+        return tuple(f"{prefix}{number + k}" for k in range(count)), {self.option: number + count}
 
 
 class Split(_Table):
@@ -41,6 +57,7 @@ class Split(_Table):
     train: tuple[str, ...] = ()
     test: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
+    unlabelled: Unlabelled | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> "Split":
@@ -73,6 +90,7 @@ class ReleasedWeights(_Table):
     component: ComponentId
     calibrator: ComponentId | None = None
     decoder: ComponentId | None = None
+    pretraining: ComponentId | None = None
     budget: str
     file: PackagedFile
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -181,11 +199,13 @@ def released_component(kind: Kind, component: str) -> ReleasedWeights:
     raise RegistryError(f"No weights of '{component}' are released. Train your own: ufe train --{kind} {component}")
 
 
-def released_encoder(component: str, calibrator: str | None, decoder: str, budget: str) -> ReleasedWeights | None:
-    """The released weights of an encoder with a calibrator and for a decoder, by ids; None where there are none."""
-    wanted = (component, calibrator, decoder, budget)
+def released_encoder(
+    component: str, calibrator: str | None, decoder: str, budget: str, pretraining: str | None = None
+) -> ReleasedWeights | None:
+    """The released weights of an encoder, by the ids of what it is put together of; None where there are none."""
+    wanted = (component, calibrator, decoder, pretraining, budget)
     offered = (one for one in load_registry().weights if one.kind == "encoder")
-    return next((w for w in offered if (w.component, w.calibrator, w.decoder, w.budget) == wanted), None)
+    return next((w for w in offered if (w.component, w.calibrator, w.decoder, w.pretraining, w.budget) == wanted), None)
 
 
 def packaged_file(reference: str) -> Path:
@@ -248,6 +268,7 @@ def _check_weights(registry: Registry, catalogue: Catalogue) -> Iterator[str]:
             (weights.kind, weights.component),
             ("calibrator", weights.calibrator),
             ("decoder", weights.decoder),
+            ("pretraining", weights.pretraining),
         ]
         for kind, component in needed:
             if component is not None and (kind, component) not in registered:

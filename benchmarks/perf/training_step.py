@@ -21,8 +21,9 @@ from ufe_core.plugins import catalogue
 from ufe_core.recipe import Recipe, resolve_recipe
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
-from ufe_core.training.loop import pick_device, trained
+from ufe_core.training.loop import trained
 from ufe_core.training.progress import Progress
+from ufe_core.training.runs import pick_device
 
 TARGET = 1.5
 FIRST, EVERY, BARE = 10, 5, 2  # steps that do not count; steps between the bare ones; how many of these

@@ -85,7 +85,7 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     from ufe_core.recipe import OWNERS, resolve_recipe
     from ufe_core.registry import load_registry
     from ufe_core.store import Store, write_atomic
-    from ufe_core.training.loop import pick_device
+    from ufe_core.training.runs import pick_device
 
     place, overrides = pick_device(device), parse_overrides(assignments, owners=OWNERS)
     spec, opened = open_source(names["source"], [a for a in assignments if a.startswith("source.")])

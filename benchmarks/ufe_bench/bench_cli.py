@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 @click.option("--encoder", default="univ", show_default=True, help="Encoder, e.g. univ, mean, neutral.")
 @click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
 @click.option("--detector", help="Keypoint detector of an encoder that needs keypoints. [default: heatmap]")
+@click.option("--pretraining", help="What the encoder learns before it sees labels; 'ufe plugins' lists strategies. "
+              "[default: none]")  # fmt: skip
 @click.option("--decoder", default="upm", show_default=True, help="Avatar that is driven and measured.")
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--suite", default="main", show_default=True,
@@ -67,6 +69,7 @@ def bench(
       ufe bench                                             the default method, released weights
       ufe bench --encoder univ --calibrator none --train    the same without calibration, trained here
       ufe bench --encoder mean                              a floor
+      ufe bench --pretraining mae_novel_view --train        pre-trained on people without labels
       ufe bench --train --set training.steps=500            a shorter training, kept apart on the leaderboard
       ufe bench --suite table3                              every calibrator, trained alike
       ufe bench --suite table3 --row pooling                one of them
@@ -81,7 +84,7 @@ def bench(
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import OWNERS
     from ufe_core.store import Store
-    from ufe_core.training.loop import pick_device
+    from ufe_core.training.runs import pick_device
 
     store = Store()
     results = out or store.root / "results"
@@ -133,7 +136,8 @@ def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str,
         raise ConfigError(f"Suite '{suite.id}' has no rows; --row is for studies such as table3.")
     if figures and not suite.rows:
         raise ConfigError(f"Suite '{suite.id}' has no rows; --figures is for studies such as table1.")
-    for name in ("encoder", "calibrator", "detector", "anchors", "enrolment", "train") if suite.rows else ():
+    said = ("encoder", "calibrator", "detector", "pretraining", "anchors", "enrolment", "train")
+    for name in said if suite.rows else ():
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise ConfigError(f"The rows of study '{suite.id}' say what is trained: leave --{name} out.")
 

@@ -238,5 +238,7 @@ def _options(result: Result) -> dict[str, Any]:
         options |= {f"calibrator.{name}": value for name, value in components.calibrator.config.items()}
     if components.detector is not None:
         options |= {f"detector.{name}": value for name, value in components.detector.config.items()}
+    if components.pretraining is not None:
+        options |= {f"pretraining.{name}": value for name, value in components.pretraining.config.items()}
     used = {"anchors": result.cost.anchors, "enrolment": result.key.data.enrolment, "seed": result.key.seed}
     return options | used

@@ -59,12 +59,19 @@ def short(component_id: str) -> str:
 
 
 def method_name(result: Result) -> str:
-    """The method as users type it: `univ + late_fusion`; owners but `ufe` are shown, hypothetical methods have a *."""
+    """The method as users type it: `univ + late_fusion`; owners but `ufe` are shown, hypothetical methods have a *.
+
+    What it was pre-trained by comes last, and in parentheses that only a linear map was trained.
+    """
     components = result.key.components
     parts = [components.encoder.id]
     if components.calibrator is not None:
         parts.append(components.calibrator.id)
+    if components.pretraining is not None:
+        parts.append(components.pretraining.id)
     name = " + ".join(short(part) if part.startswith("ufe/") else part for part in parts)
+    if result.training is not None and result.training.config.get("update", "full") != "full":
+        name = f"{name} ({result.training.config['update']})"
     return f"{name}\u00a0*" if result.hypothetical else name
 
 

@@ -74,6 +74,7 @@ class Request:
     encoder: str = DEFAULT_ENCODER
     calibrator: str | None = None
     detector: str | None = None
+    pretraining: str | None = None
     decoder: str = DEFAULT_DECODER
     source: str = "synthetic"
     budget: str = "cpu"
@@ -117,6 +118,7 @@ class Request:
         words = ["--encoder", self.encoder]
         words += ["--calibrator", self.calibrator] if self.calibrator else []
         words += ["--detector", self.detector] if self.detector else []
+        words += ["--pretraining", self.pretraining] if self.pretraining else []
         words += self._defaults()
         return [*words, *(["--anchors", ",".join(self.anchors) or "none"] if self.anchors != DEFAULT_ANCHORS else [])]
 
@@ -225,7 +227,8 @@ class Harness:
         training = (request.overrides or {}).get("training", {})
         kept = {option: training[option] for option in _DATA_OPTIONS if option in training}
         floor = replace(
-            request, encoder=name, calibrator=None, detector=None, anchors=DEFAULT_ANCHORS, enrolment="own",
+            request, encoder=name, calibrator=None, detector=None, pretraining=None, anchors=DEFAULT_ANCHORS,
+            enrolment="own",
             row=None, train=False, fresh=False, tuned={}, trials=(), overrides={"training": kept} if kept else None,
         )  # fmt: skip
         result = self._measure(floor, self._resolve(floor), reuse=True)
@@ -236,8 +239,8 @@ class Harness:
         suite, registry = request.suite, load_registry()
         recipe = resolve_recipe(
             self.catalogue, source=request.source, decoder=request.decoder, encoder=request.encoder,
-            calibrator=request.calibrator, detector=request.detector, anchors=request.anchors, budget=request.budget,
-            overrides=request.options,
+            calibrator=request.calibrator, detector=request.detector, pretraining=request.pretraining,
+            anchors=request.anchors, budget=request.budget, overrides=request.options,
         )  # fmt: skip
         home = registry.splits[suite.split].source
         if home != recipe.source.spec.id:
@@ -329,6 +332,7 @@ class Harness:
                 encoder=component_record(recipe.encoder),
                 calibrator=component_record(recipe.calibrator) if recipe.calibrator else None,
                 detector=component_record(recipe.detector) if recipe.detector else None,
+                pretraining=component_record(recipe.pretraining) if recipe.pretraining else None,
                 metrics=tuple(component_record(chosen) for chosen in setup.metrics),
             ),
             budget=budget_record(recipe, encoder, released=weights.origin == "released", tuned=request.tuned),
@@ -411,4 +415,5 @@ def released_weights(recipe: Recipe, request: Request) -> ReleasedWeights | None
     if changed or request.train or request.fresh:
         return None
     calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
-    return released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget)
+    pretraining = recipe.pretraining.spec.id if recipe.pretraining else None
+    return released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget, pretraining)

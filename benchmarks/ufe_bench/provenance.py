@@ -29,9 +29,11 @@ def budget_record(
 ) -> Budget:
     """What the weights cost: nothing for an encoder that takes no step, else the sizes they were trained with.
 
-    Training options in `tuned` were chosen by the same search as every other row's, and set no row apart.
+    Training options in `tuned` were chosen by the same search as every other row's, and set no row apart; nor do the
+    seed and what is updated, which are the method's.
     """
-    apart = {name: value for name, value in recipe.overrides.items() if name != "seed" and name not in tuned}
+    own = {"seed", "update", *tuned}
+    apart = {name: value for name, value in recipe.overrides.items() if name not in own}
     config = encoder.record.get("config", recipe.training.model_dump(mode="json"))
     learns = encoder.encoder.learns
     if learns != "weights":

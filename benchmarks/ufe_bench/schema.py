@@ -60,6 +60,7 @@ class Components(Record):
     encoder: ComponentRecord
     calibrator: ComponentRecord | None
     detector: ComponentRecord | None = None
+    pretraining: ComponentRecord | None = None
     metrics: tuple[ComponentRecord, ...]
 
 
@@ -232,8 +233,9 @@ def run_id_of(key: RunKey) -> str:
     # Ids from before there were such choices stay as they are.
     if key.data.enrolment == "own":
         del content["data"]["enrolment"]
-    if key.components.detector is None:
-        del content["components"]["detector"]
+    for late in ("detector", "pretraining"):
+        if content["components"][late] is None:
+            del content["components"][late]
     return str(fingerprint(content)[:12])
 
 

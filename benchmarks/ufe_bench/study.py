@@ -103,14 +103,18 @@ def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str,
         anchors = DEFAULT_ANCHORS[:anchors]
     asked = {name: value for name, value in asked.items() if name != "anchors"}
     return Request(
-        suite=suite, encoder=row.encoder, calibrator=row.calibrator, anchors=tuple(anchors), overrides=merged or None,
+        suite=suite, encoder=row.encoder, calibrator=row.calibrator, pretraining=row.pretraining,
+        anchors=tuple(anchors), overrides=merged or None,
         enrolment=row.enrolment, row=row.name, train=suite.train, **asked,
     )  # fmt: skip
 
 
-def _that_fit(factory: Any, overrides: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The user's options but for those of a calibrator or a detector that an encoder has no use for."""
-    idle = {"calibrator": not factory.calibrated, "detector": "keypoints" not in factory.inputs}
+def _that_fit(
+    factory: Any, overrides: Mapping[str, Mapping[str, Any]], *, first: bool
+) -> dict[str, Mapping[str, Any]]:  # fmt: skip
+    """The user's options but for those of a calibrator, a detector or a pre-training that a row has no use for."""
+    idle = {"calibrator": not factory.calibrated, "detector": "keypoints" not in factory.inputs,
+            "pretraining": not first}  # fmt: skip
     return {kind: fields for kind, fields in overrides.items() if not idle.get(kind, False)}
 
 
@@ -161,7 +165,9 @@ def run_study(
         try:
             factory = harness.catalogue.get("encoder", row.encoder).load()
             inputs = factory.inputs
-            request = request_of(suite, row, _that_fit(factory, overrides or {}), **asked)
+            request = request_of(
+                suite, row, _that_fit(factory, overrides or {}, first=row.pretraining is not None), **asked
+            )
             if suite.tuning is not None:
                 chosen_options, trials = tuned(harness, request, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)

@@ -25,6 +25,7 @@ class SuiteRow(ComponentConfig):
     title: str = Field(description="As a reader should see it")
     encoder: str = "univ"
     calibrator: str | None = None
+    pretraining: str | None = None
     anchors: tuple[str, ...] | int | None = Field(None, description="Names, or how many of the default ones, in order")
     enrolment: Enrolment = Field("own", description="Whose anchors people are enrolled with")
     set: dict[str, dict[str, Any]] = Field({}, description="Options by kind, as --set gives them")

@@ -14,7 +14,7 @@ from ufe_bench.validation import Candidate, validate
 from ufe_core.errors import ConfigError
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
-_NAMES = ("encoder", "calibrator", "detector", "decoder", "source", "budget")
+_NAMES = ("encoder", "calibrator", "detector", "pretraining", "decoder", "source", "budget")
 
 
 def refuse_searched(suite: Suite, overrides: Mapping[str, Mapping[str, Any]]) -> None:

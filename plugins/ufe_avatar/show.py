@@ -27,8 +27,8 @@ from ufe_core.interfaces.source import Capture, HMCSource
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
-from ufe_core.training.loop import pick_device
 from ufe_core.training.progress import Progress
+from ufe_core.training.runs import pick_device
 from ufe_core.types import CameraSpec, Identity
 
 PICTURES = (".png", *VIDEOS)

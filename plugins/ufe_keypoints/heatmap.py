@@ -13,9 +13,7 @@ from ufe_core.registry import packaged_file, released_component
 from ufe_core.types import Detections
 from ufe_core.weights import load_weights, sha256_file
 from ufe_keypoints.plugin import HeatmapConfig
-from ufe_keypoints.training import HeatmapTraining, Networks
-
-_ID = "ufe/heatmap"
+from ufe_keypoints.training import AugmentedHeatmapTraining, HeatmapTraining, Networks
 
 
 class HeatmapDetector(KeypointDetector[HeatmapConfig]):
@@ -23,15 +21,16 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
 
     code_modules = ("ufe_keypoints.heatmap", "ufe_keypoints.network", "ufe_keypoints.training")
     trained_by: ClassVar = HeatmapTraining
+    component: ClassVar[str] = "ufe/heatmap"
 
     def __init__(self, config: HeatmapConfig) -> None:
         super().__init__(config)
-        path, sha256 = _weights_of(config)
+        path, sha256 = self._weights_of(config)
         tensors, spec = load_weights(path, sha256=sha256)
-        if spec["component"] != _ID:
+        if spec["component"] != self.component:
             raise ArtifactError(
-                f"{path} holds weights of {spec['component']!r}, not of '{_ID}'. "
-                "Name a file that 'ufe train --detector heatmap --out' wrote."
+                f"{path} holds weights of {spec['component']!r}, not of '{self.component}'. "
+                f"Name a file that 'ufe train --detector {self.component.partition('/')[2]} --out' wrote."
             )
         try:
             self.size = int(spec["size"])
@@ -44,13 +43,21 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
                 name: value.float() if value.is_floating_point() else value for name, value in tensors.items()
             })  # fmt: skip
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise ArtifactError(f"{path} does not fit '{_ID}': {str(error).splitlines()[-1]}") from error
+            raise ArtifactError(f"{path} does not fit '{self.component}': {str(error).splitlines()[-1]}") from error
         self.eval()
 
     @classmethod
     def weights_sha256(cls, config: HeatmapConfig) -> str:
-        path, sha256 = _weights_of(config)
+        path, sha256 = cls._weights_of(config)
         return sha256 or sha256_file(path)
+
+    @classmethod
+    def _weights_of(cls, config: HeatmapConfig) -> tuple[Path, str | None]:
+        """The file to load, and what it must hash to where that is known."""
+        if config.weights != "released":
+            return Path(config.weights).expanduser(), None
+        released = released_component("detector", cls.component)
+        return packaged_file(released.file), released.sha256
 
     def train(self, mode: bool = True) -> HeatmapDetector:
         """It stays as it was trained, whatever it is part of."""
@@ -62,9 +69,8 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
         return Detections(points, seen.sigmoid())
 
 
-def _weights_of(config: HeatmapConfig) -> tuple[Path, str | None]:
-    """The file to load, and what it must hash to where that is known."""
-    if config.weights != "released":
-        return Path(config.weights).expanduser(), None
-    released = released_component("detector", _ID)
-    return packaged_file(released.file), released.sha256
+class AugmentedHeatmapDetector(HeatmapDetector):
+    """The same for the cameras that only a training headset has, in the same order: P§6.6 needs them."""
+
+    trained_by: ClassVar = AugmentedHeatmapTraining
+    component = "ufe/heatmap_augmented"

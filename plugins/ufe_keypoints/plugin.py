@@ -1,4 +1,4 @@
-"""Registers the keypoint detector. Every `ufe` command imports this file: no torch here."""
+"""Registers the keypoint detectors. Every `ufe` command imports this file: no torch here."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from ufe_core import ComponentConfig, ComponentSpec, hookimpl
 
 
 class HeatmapConfig(ComponentConfig):
-    """Which detector `heatmap` is."""
+    """Which weights a heatmap detector has."""
 
-    weights: str = Field("released", description="'released', or a file of `ufe train --detector heatmap --out`")
+    weights: str = Field("released", description="'released', or a file of `ufe train --detector NAME --out`")
 
 
 @hookimpl
 def register_components(register: Callable[[ComponentSpec], None]) -> None:
-    """Announce the detector."""
+    """Announce the detectors."""
     register(
         ComponentSpec(
             interface=1,
@@ -25,5 +25,16 @@ def register_components(register: Callable[[ComponentSpec], None]) -> None:
             config=HeatmapConfig,
             summary="96 keypoints a view by heatmaps: positions by soft-argmax, and whether each is seen",
             reference="P§6.6, P§10",
+        )
+    )
+    register(
+        ComponentSpec(
+            interface=1,
+            kind="detector",
+            id="ufe/heatmap_augmented",
+            target="ufe_keypoints.heatmap:AugmentedHeatmapDetector",
+            config=HeatmapConfig,
+            summary="The same in the augmented cameras of a training headset: pre-training aligns faces by it",
+            reference="P§6.6",
         )
     )

@@ -80,6 +80,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
     """Every step draws people and a frame of each, moves the images, and compares points, maps and visibility."""
 
     options = HeatmapTrainingConfig
+    role: ClassVar[str] = "tracking"
     presets: ClassVar = {
         "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "size": 64, "width": 8, "batch": 4,
                   "picture_every": 4},
@@ -101,13 +102,15 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         capture = source.captures(subjects[:1])[0]
         keypoints = []
         for camera in capture.cameras:
-            if camera.role != "tracking":
+            if camera.role != cls.role:
                 continue
             points = capture.keypoint_set(camera)
             if points is None:
                 raise DataError(f"Capture {capture.id!r} has no keypoints: no detector can learn from this source.")
             vertices = tuple(int(vertex) for vertex in points.vertices)
             keypoints.append(KeypointNames(camera.name, points.names, vertices, points.pupils))
+        if not keypoints:
+            raise DataError(f"Capture {capture.id!r} has no {cls.role} cameras: there is nothing to find keypoints in.")
         return cls(config, keypoints)
 
     def collect(
@@ -174,6 +177,12 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
 
     def _placed(self, values: np.ndarray) -> Tensor:
         return torch.from_numpy(values).to(self.networks.mean.device)
+
+
+class AugmentedHeatmapTraining(HeatmapTraining):
+    """The same for the cameras that only a training headset has (P§6.6)."""
+
+    role = "augmented"
 
 
 def _drawn(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ufe_core.errors import ConfigError
 
@@ -23,9 +23,10 @@ class SplitBackbone:
 
 
 def split_backbone(
-    name: str, *, stride: int, inputs: int = 1, cells: int = 1, options: Mapping[str, Any] | None = None
-) -> SplitBackbone:
-    """Build a timm network without pretrained weights and cut it after its last stage of a stride.
+    name: str, *, stride: int, inputs: int = 1, cells: int = 1, options: Mapping[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> SplitBackbone:  # fmt: skip
+    """Build a timm network and cut it after its last stage of a stride.
 
     Args:
         name: a timm model of the MobileNetV3 or EfficientNet family (stem, `blocks`, head) or a ResNet.
@@ -33,9 +34,10 @@ def split_backbone(
         inputs: C, channels of the images.
         cells: side of the grid that the last feature map is averaged to; 1 is global pooling (P§13.1, O3).
         options: keyword arguments for `timm.create_model`, e.g. `channels` of a ResNet.
+        weights: published ones of colour images, as timm names them; without them they are drawn.
 
     Raises:
-        ConfigError: timm has no such model, or it is of a family that cannot be cut.
+        ConfigError: timm has no such model, it is of a family that cannot be cut, or the weights are of another one.
     """
     import timm
 
@@ -49,6 +51,8 @@ def split_backbone(
         network = timm.create_model(name, pretrained=False, in_chans=inputs, num_classes=0, **(options or {}))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"timm cannot build {name!r} with options {dict(options or {})}: {error}") from error
+    if weights is not None:
+        _load(network, weights, name, inputs)
     stages = _stages(network, cells)
     if stages is None:
         raise ConfigError(f"Backbone {name!r} cannot be cut in two; use a MobileNetV3, an EfficientNet or a ResNet.")
@@ -58,6 +62,22 @@ def split_backbone(
     with torch.no_grad():
         features = tail.eval()(torch.zeros(1, channels, 4, 4)).shape[1]
     return SplitBackbone(head, tail.train(), channels, features)
+
+
+def _load(network: Any, weights: Mapping[str, Tensor], name: str, inputs: int) -> None:
+    """Give a network weights of three-channel images: its first layer's are summed over them, for grey images."""
+    own = network.state_dict()
+    fitting = dict(weights)
+    for key, value in own.items():
+        given = fitting.get(key)
+        if value.ndim == 4 and given is not None and given.shape[1] == 3 and value.shape[1] == inputs != 3:
+            fitting[key] = given.sum(1, keepdim=True).expand(-1, inputs, -1, -1) / inputs
+    wrong = [key for key, value in own.items() if key not in fitting or fitting[key].shape != value.shape]
+    if wrong:
+        raise ConfigError(
+            f"These weights are not of timm's {name!r} with these options: {wrong[0]!r} is missing or of another shape."
+        )
+    network.load_state_dict({key: fitting[key] for key in own})
 
 
 def _stages(network: Any, cells: int) -> list[nn.Module] | None:

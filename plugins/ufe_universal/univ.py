@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
@@ -12,7 +13,7 @@ from ufe_core.face_encoder import REGIONS, FaceEncoder
 from ufe_core.interfaces.calibrator import Calibrator, CalibratorFactory
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBatch
-from ufe_universal.backbone import split_backbone
+from ufe_universal.backbone import SplitBackbone, split_backbone
 from ufe_universal.plugin import UnivConfig
 
 
@@ -34,10 +35,7 @@ class UnivEncoder(FaceEncoder[UnivConfig]):
         count = len(needs.anchors)
         for region in REGIONS:
             of_images = calibrator(1, count) if calibrator.stage == "images" else None
-            split = split_backbone(
-                config.backbone, stride=config.stride, inputs=of_images.outputs if of_images is not None else 1,
-                cells=config.cells, options=config.backbone_options,
-            )  # fmt: skip
+            split = self._split(of_images.outputs if of_images is not None else 1)
             features = split.features
             if of_images is not None:
                 self.extract[region], self.calibrate[region] = nn.Identity(), of_images
@@ -51,13 +49,41 @@ class UnivEncoder(FaceEncoder[UnivConfig]):
 
     def forward(self, frames: FrameBatch, anchors: AnchorSet) -> Encoding:
         """Enrol and encode in one pass, so that batch normalisation sees frames and anchors alike."""
+        return self._fuse(self._seen(frames, anchors))
+
+    def view_features(self, frames: FrameBatch, anchors: AnchorSet) -> Tensor:
+        """What phi_cal makes of each camera, pooled: left eye, right eye, left mouth, right mouth."""
+        return torch.cat(self._seen(frames, anchors), 1)
+
+    def load_backbone(self, load: Callable[[str, Mapping[str, Any]], Mapping[str, Tensor]]) -> None:
+        weights = load(self.config.backbone, self.config.backbone_options)
+        for region in REGIONS:
+            first = cast("Calibrator[Any]", self.calibrate[region])
+            if first.stage == "images":
+                split = self._split(first.outputs, weights)
+                self.reduce[region].load_state_dict(nn.Sequential(split.head, split.tail).state_dict())
+            else:
+                split = self._split(1, weights)
+                self.extract[region].load_state_dict(split.head.state_dict())
+                self.reduce[region].load_state_dict(split.tail.state_dict())
+
+    def _split(self, inputs: int, weights: Mapping[str, Tensor] | None = None) -> SplitBackbone:
+        """A region's network, of images of so many channels."""
+        config = self.config
+        return split_backbone(
+            config.backbone, stride=config.stride, inputs=inputs, cells=config.cells, options=config.backbone_options,
+            weights=weights,
+        )  # fmt: skip
+
+    def _seen(self, frames: FrameBatch, anchors: AnchorSet) -> list[Tensor]:
+        """Pooled features [B, 2, F] of both regions, of frames with their users' anchors."""
         count = anchors.images.flatten(0, 1).shape[0]
         if count == 0:
-            return super().forward(frames, anchors)
+            cached = Calibration(self.fingerprint, self._enroll(anchors))
+            return self._pool(self._extract(frames.images), cached.rows(frames.users))
         maps = self._extract(torch.cat([anchors.images.flatten(0, 1), frames.images]))
-        cached = self._precompute([m[: 2 * count] for m in maps], anchors.present)
-        rows = Calibration(self.fingerprint, cached).rows(frames.users)
-        return self._fuse([m[2 * count :] for m in maps], rows)
+        kept = self._precompute([m[: 2 * count] for m in maps], anchors.present)
+        return self._pool([m[2 * count :] for m in maps], Calibration(self.fingerprint, kept).rows(frames.users))
 
     def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
         if anchors.images.shape[1] == 0:  # nothing to look at, but a calibrator may keep something all the same
@@ -66,7 +92,7 @@ class UnivEncoder(FaceEncoder[UnivConfig]):
         return self._precompute(self._extract(anchors.images.flatten(0, 1)), anchors.present)
 
     def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
-        return self._fuse(self._extract(frames.images), calibration.rows(frames.users))
+        return self._fuse(self._pool(self._extract(frames.images), calibration.rows(frames.users)))
 
     def _extract(self, images: Tensor) -> list[Tensor]:
         """phi_exp of both regions of images [B, 4, H, W]: maps [B 2, K, h, w] each, left then right."""
@@ -86,8 +112,8 @@ class UnivEncoder(FaceEncoder[UnivConfig]):
             cached |= {f"{region}.{name}": value.unflatten(0, (users, 2)) for name, value in made.items()}
         return cached
 
-    def _fuse(self, maps: list[Tensor], rows: dict[str, Tensor]) -> Encoding:
-        """From feature maps of frames to the code: phi_cal, then the two perceptrons."""
+    def _pool(self, maps: list[Tensor], rows: dict[str, Tensor]) -> list[Tensor]:
+        """phi_cal of feature maps of frames: [B, 2, F] of both regions, left and right in fixed order."""
         batch = maps[0].shape[0] // 2
         pooled: list[Tensor] = []
         for region, map_ in zip(REGIONS, maps, strict=True):
@@ -97,6 +123,10 @@ class UnivEncoder(FaceEncoder[UnivConfig]):
                 if name.startswith(f"{region}.")
             }
             calibrated = self.calibrate[region](map_, cached)
-            pooled.append(self.reduce[region](calibrated).view(batch, -1))  # z^P: left and right in fixed order
-        upper, lower = pooled
+            pooled.append(self.reduce[region](calibrated).view(batch, 2, -1))
+        return pooled
+
+    def _fuse(self, pooled: list[Tensor]) -> Encoding:
+        """From pooled features to the code: z^P, then the two perceptrons."""
+        upper, lower = (features.flatten(1) for features in pooled)
         return self.coded(torch.cat([upper, lower], 1), upper)

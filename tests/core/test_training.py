@@ -16,8 +16,9 @@ from ufe_core.plugins import catalogue
 from ufe_core.recipe import Recipe, resolve_recipe
 from ufe_core.registry import load_registry
 from ufe_core.store import Store, fingerprint
-from ufe_core.training.loop import pick_device, refuse_held_out, trained
+from ufe_core.training.loop import trained
 from ufe_core.training.optimise import learning_rate
+from ufe_core.training.runs import pick_device, refuse_held_out
 from ufe_synthetic.source import SyntheticCapture, SyntheticSource
 
 from .told import Told

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ufe_core.components import ComponentSpec
     from ufe_core.plugins import Catalogue, PluginReport
 
-_KINDS = ("source", "detector", "encoder", "calibrator", "decoder", "metric")
+_KINDS = ("source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric")
 
 
 @click.group(invoke_without_command=True)

@@ -25,10 +25,10 @@ from rich.text import Text
 if TYPE_CHECKING:
     from ufe_core.training.progress import Progress
 
-_TITLES = {"data": "captures", "domes": "domes", "labels": "labels", "train": "training"}
+_TITLES = {"data": "captures", "domes": "domes", "labels": "labels", "pretrain": "pre-training", "train": "training"}
 #: Terms in the order in which they are shown, before all others.
 _LOSSES = {"total": "loss", "photometric": "photo", "geometry": "geo", "gaze": "gaze", "adversarial": "adv",
-           "texture": "tex"}  # fmt: skip
+           "texture": "tex", "reconstruction": "recon"}  # fmt: skip
 
 
 class TrainingDisplay:

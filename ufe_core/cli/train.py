@@ -37,8 +37,10 @@ class _TrainCommand(click.Command):
 @click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
 @click.option("--decoder", help="Avatar that the encoder's losses see through [default: upm]; without --encoder or "
               "--calibrator, the avatar that is trained itself.")  # fmt: skip
-@click.option("--detector", help="Keypoint detector of an encoder that needs keypoints [default: heatmap]; without "
-              "--encoder, the detector that is trained itself.")  # fmt: skip
+@click.option("--detector", help="Keypoint detector of an encoder, or a pre-training, that needs keypoints [default: "
+              "heatmap]; without --encoder, the detector that is trained itself.")  # fmt: skip
+@click.option("--pretraining", help="What the encoder learns first, from headset images without labels; 'ufe plugins' "
+              "lists strategies. [default: none]")  # fmt: skip
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS), help="Sizes and steps; below.")
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
@@ -51,8 +53,8 @@ class _TrainCommand(click.Command):
               help="Also copy the weights to this file, a safetensors file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts; progress goes to standard error.")
 def train(encoder: str | None, calibrator: str | None, decoder: str | None, detector: str | None,
-          assignments: tuple[str, ...], anchors: str | None, device: str, fresh: bool, out: Path | None, as_json: bool,
-          **names: str) -> None:  # fmt: skip
+          pretraining: str | None, assignments: tuple[str, ...], anchors: str | None, device: str, fresh: bool,
+          out: Path | None, as_json: bool, **names: str) -> None:  # fmt: skip
     """Train an encoder, or an avatar, on the training people of a source, or find the one that was trained before.
 
     Frames are rendered or read once and packed. Each step encodes a few people's frames with their anchors,
@@ -72,6 +74,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
       ufe train --calibrator none                      without calibration
       ufe train --budget smoke                         does it run? seconds
       ufe train --set training.steps=500 --set encoder.backbone=resnet18
+      ufe train --pretraining mae_novel_view           first on people without labels, then on labels
       ufe train --anchors neutral,jaw_open --out two-anchors.safetensors
       ufe train --decoder upm --out avatar.safetensors a codec avatar of your own
       ufe train --detector heatmap                     the keypoint detector
@@ -92,10 +95,11 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import DEFAULT_DECODER, DEFAULT_ENCODER, OWNERS, resolve_recipe, training_subjects
     from ufe_core.store import Store
-    from ufe_core.training.loop import pick_device, trained
+    from ufe_core.training.loop import trained
+    from ufe_core.training.runs import pick_device
 
     place, overrides = pick_device(device), parse_overrides(assignments, owners=OWNERS)
-    if encoder is None and calibrator is None and anchors is None:
+    if encoder is None and calibrator is None and anchors is None and pretraining is None:
         if detector is not None:
             _train_component("detector", detector, overrides, place, fresh, out, as_json, **names)
             return
@@ -104,7 +108,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
             return
     recipe = resolve_recipe(
         catalogue(), encoder=encoder or DEFAULT_ENCODER, calibrator=calibrator, decoder=decoder or DEFAULT_DECODER,
-        detector=detector, anchors=anchors_of(anchors), overrides=overrides, **names,
+        detector=detector, pretraining=pretraining, anchors=anchors_of(anchors), overrides=overrides, **names,
     )  # fmt: skip
     learns = recipe.encoder.spec.load().learns
     if learns == "nothing":
@@ -171,7 +175,7 @@ class _Watch:
 
 def _plan(recipe: Recipe, device: torch.device) -> str:
     """One line: what is trained, on how much, where."""
-    from ufe_core.training.loop import uses_bfloat16
+    from ufe_core.training.runs import uses_bfloat16
 
     parts = [recipe.encoder.spec.name]
     if recipe.calibrator is not None:
@@ -179,13 +183,15 @@ def _plan(recipe: Recipe, device: torch.device) -> str:
     text = " + ".join(parts)
     if recipe.anchors:
         text += f" ({len(recipe.anchors)} anchors)"
+    if recipe.pretraining is not None:
+        text += f", pre-trained by {recipe.pretraining.spec.name},"
     text += f" through {recipe.decoder.spec.name}"
     size = recipe.training
     if recipe.encoder.spec.load().learns == "weights":
         people = min(size.users, size.people)
         text += f": {size.people} people x {size.frames} frames of {size.size} px, {size.steps:,} steps of "
         text += f"{people * min(size.frames_per_user, size.frames)}"
-        return f"{text}; {device}, {'bfloat16' if uses_bfloat16(size, device) else 'float32'}"
+        return f"{text}; {device}, {'bfloat16' if uses_bfloat16(size.precision, device) else 'float32'}"
     return f"{text}: labels of {size.people} people x {size.frames} frames"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ufe_core.config import ComponentConfig
-from ufe_core.errors import ContractError
+from ufe_core.errors import ConfigError, ContractError
 from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBatch, Labels
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
@@ -61,7 +61,8 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     (it is told which ones these are by a keyword argument `keypoints`, a tuple of `KeypointNames`);
     `neutral_mesh` of the users (anchors); `exact_mesh` of the frames, for hypothetical rows alone. One that reasons
     with the cameras' calibration sets `uses_rig`, gets a keyword argument `rig`, the nominal cameras, and in training
-    images that no augmentation has moved. `_encode` and `_enroll` are differentiable:
+    images that no augmentation has moved. One that contrastive pre-training can teach implements `view_features`, and
+    one that can begin from published weights `load_backbone`. `_encode` and `_enroll` are differentiable:
     training runs them through `forward`, and `enroll` / `encode` are the same code under inference mode with the
     result checked.
 
@@ -136,6 +137,26 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     def fit_statistics(self, statistics: TrainingStatistics) -> None:
         """Set buffers (input normalisation, output mean) from the training subjects, before the first step."""
         return None
+
+    def fit_images(self, images: Iterable[Tensor]) -> None:
+        """Set what `fit_statistics` would from images alone, uint8 [N, C, H, W] each, before pre-training."""
+        return None
+
+    def view_features(self, frames: FrameBatch, anchors: AnchorSet) -> Tensor:
+        """What it sees in each camera before cameras are put together, calibrated: float32 [B, C, F], differentiable.
+
+        Raises:
+            ConfigError: it has no such features.
+        """
+        raise ConfigError(f"{type(self).__name__} has no features of single cameras.")
+
+    def load_backbone(self, load: Callable[[str, Mapping[str, Any]], Mapping[str, Tensor]]) -> None:
+        """Take the weights of published networks: `load` gives those of a timm model, by its name and options.
+
+        Raises:
+            ConfigError: no part of it is such a model.
+        """
+        raise ConfigError(f"{type(self).__name__} has no backbone that takes published weights.")
 
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups: no decay on biases and normalisation gains."""

@@ -20,9 +20,9 @@ from ufe_core.interfaces.training import ComponentTraining
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import Chosen, choose, subjects_digest
 from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
-from ufe_core.training.loop import TIMING, refuse_held_out, seconds_beside, tell_wait
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.progress import Counter, Listener, Progress
+from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait
 from ufe_core.weights import load_weights, save_weights, sha256_file
 
 _CODE = ("ufe_core.training.components", "ufe_core.training.optimise", "ufe_core.packed_dome")

@@ -108,7 +108,9 @@ class TrainingData:
         patches = CutMix.draw(config.cutmix_patches, images.shape[:3], images.shape[-1], rng)
         if self.moves_images:
             images, held = patches.apply(augment.apply(images)), augment.apply(held)
-        present = self._present(rng)
+        present = present_anchors(
+            config.anchor_dropout if self.drops_anchors else 0.0, self.users, len(self.anchor_names), rng
+        )
         users = torch.arange(self.users).repeat_interleave(self.frames_per_user)
         found = self._detections(rows, chosen, augment, patches)
         anchors = self._detections(anchor_rows, chosen, augment)
@@ -130,12 +132,6 @@ class TrainingData:
             torch.from_numpy(subjects.astype(np.int64)),
         )  # fmt: skip
 
-    def _present(self, rng: np.random.Generator) -> np.ndarray:
-        """Which anchors are there, bool [U, M]: each may be left out, and all of a person's at once."""
-        chance = self.config.anchor_dropout if self.drops_anchors else 0.0
-        each = rng.uniform(size=(self.users, len(self.anchor_names))) >= chance
-        return each & (rng.uniform(size=(self.users, 1)) >= chance)
-
     def _detections(
         self, rows: Sequence[np.ndarray], captures: Sequence[PackedCapture], augment: Augmentation,
         patches: CutMix | None = None,
@@ -154,7 +150,13 @@ class TrainingData:
 
     def batches(self, start: int, stop: int) -> Generator[tuple[int, Batch], None, None]:
         """Batches of steps `start` to `stop`, in order, prepared by threads a few steps ahead."""
-        return prefetched(self.batch, start, stop, threads=_loading_threads())
+        return prefetched(self.batch, start, stop, threads=loading_threads())
+
+
+def present_anchors(chance: float, users: int, anchors: int, rng: np.random.Generator) -> np.ndarray:
+    """Which anchors are there, bool [U, M]: each may be left out, and all of a person's at once."""
+    each = rng.uniform(size=(users, anchors)) >= chance
+    return each & (rng.uniform(size=(users, 1)) >= chance)
 
 
 def prefetched(
@@ -207,7 +209,7 @@ class _Worker(Generic[ItemT]):
         self._thread.join()
 
 
-def _loading_threads() -> int:
+def loading_threads() -> int:
     """A quarter of the cores, 1 to 4: the others compute."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(4, max(1, cores // 4))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +13,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ufe_core.budgets import TrainingConfig
-from ufe_core.errors import ArtifactError, DataError, UfeError
+from ufe_core.errors import ArtifactError, DataError
 from ufe_core.inputs import prepared
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.labels import labelled
+from ufe_core.linear_probe import LinearProbe
 from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
-from ufe_core.registry import load_registry
 from ufe_core.store import Store, fingerprint, write_atomic
 from ufe_core.training.critic import CodeCritic
 from ufe_core.training.data import Batch, TrainingData
 from ufe_core.training.losses import DecoderLoss
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
+from ufe_core.training.pretrain import initialised
 from ufe_core.training.processes import Processes
 from ufe_core.training.progress import Counter, Listener, Progress
+from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.types import Encoding, Labels
 from ufe_core.weights import load_weights, save_weights, sha256_file
-
-TIMING = "timing.json"
 
 
 @dataclass(frozen=True)
@@ -49,43 +46,6 @@ class TrainedEncoder:
     sha256: str | None
     path: Path | None
     record: dict[str, Any]
-
-
-def pick_device(name: str = "auto") -> torch.device:
-    """The named device, or a GPU if there is one.
-
-    Raises:
-        UfeError: the device is not there, or there is none of that name.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UfeError("No GPU is usable here (torch.cuda.is_available() is false). Use --device cpu.")
-    if name == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun starts a process for each GPU
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        return device
-    except RuntimeError as error:
-        raise UfeError(f"There is no device {name!r}. Use auto, cpu, cuda or cuda:N.") from error
-
-
-def uses_bfloat16(config: TrainingConfig, device: torch.device) -> bool:
-    """Whether the networks run in bfloat16: by choice, else where the hardware has it."""
-    if config.precision != "auto":
-        return config.precision == "bfloat16"
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    return "avx512_bf16" in _cpu_flags() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _cpu_flags() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return ""
 
 
 def trained(
@@ -181,22 +141,9 @@ def _place(encoder: Encoder[Any], device: torch.device) -> Encoder[Any]:
     return encoder
 
 
-def tell_wait(holder: str) -> None:
-    """Say that another process trains the same."""
-    logging.getLogger("ufe").warning("The same training is under way in %s; waiting for it.", holder)
-
-
-def seconds_beside(file: Path) -> float:
-    """How long training took; kept beside the weights, whose bytes must not depend on it."""
-    try:
-        return float(json.loads((file.parent / TIMING).read_text())["seconds"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
-
-
 def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
     """What a weights file says of the encoder inside, besides its training record."""
-    calibrator, detector = recipe.calibrator, recipe.detector
+    calibrator, detector, pretraining = recipe.calibrator, recipe.detector, recipe.pretraining
     return {
         "component": recipe.encoder.spec.id,
         "config": recipe.encoder.config.model_dump(mode="json"),
@@ -207,6 +154,9 @@ def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
         "code_space": {"name": encoder.code_space.name, "size": encoder.code_space.size},
         "cameras": list(encoder.needs.cameras), "size": encoder.needs.size,
         "anchors": list(encoder.needs.anchors),
+        "pretraining": pretraining
+        and {"id": pretraining.spec.id, "config": pretraining.config.model_dump(mode="json")},
+        "update": "linear" if isinstance(encoder, LinearProbe) else None,
     }  # fmt: skip
 
 
@@ -220,18 +170,6 @@ def _with_later_options(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
         defaults = recipe.calibrator.spec.config().model_dump(mode="json")
         found["calibrator"] = {**found["calibrator"], "config": {**defaults, **found["calibrator"]["config"]}}
     return found
-
-
-def refuse_held_out(source_id: str, subjects: Sequence[str]) -> None:
-    """Refuse to train on a subject that the registry holds out.
-
-    Raises:
-        DataError: names the subjects.
-    """
-    held_out = {s for split in load_registry().splits.values() if split.source == source_id for s in split.test}
-    overlap = [subject for subject in subjects if subject in held_out]
-    if overlap:
-        raise DataError(f"Subjects {', '.join(overlap[:5])} are held out for testing: no training may read them.")
 
 
 def label_statistics(
@@ -286,10 +224,11 @@ class _Run:
         loss = DecoderLoss(self.decoder, self.config, device)
         if not optimisation.restore():
             statistics = data.statistics()
+            self._initialise(statistics)
             self.encoder.fit_statistics(statistics)
             if self.critic is not None:
                 self.critic.fit_statistics(statistics.labels)
-        bfloat16 = uses_bfloat16(self.config, device)
+        bfloat16 = uses_bfloat16(self.config.precision, device)
         self.encoder.train()
         processes.share_statistics(self.encoder)
 
@@ -312,6 +251,16 @@ class _Run:
                 device=device, log=optimisation.log_csv(),
             )  # fmt: skip
             self.store.remove("training", self.key)
+
+    def _initialise(self, statistics: TrainingStatistics) -> None:
+        """Give the encoder what its pre-training taught it."""
+        recipe, probe = self.recipe, isinstance(self.encoder, LinearProbe)
+        encoder: Encoder[Any] = self.encoder.frozen if isinstance(self.encoder, LinearProbe) else self.encoder
+        self.processes.in_turn(
+            lambda: initialised(recipe, encoder, store=self.store, device=self.device, listener=self.tell)
+        )
+        if probe and not recipe.learns_first:
+            encoder.fit_images(statistics.images)
 
     def _adversarial(self, critic: CodeCritic, encoding: Encoding, labels: Labels) -> dict[str, Tensor]:
         """The terms of L_disc; nothing before it joins in."""
@@ -365,7 +314,7 @@ def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store:
         "budget": recipe.budget, "config": recipe.training.model_dump(mode="json"), "subjects": len(subjects),
         "subjects_sha256": subjects_digest(subjects), "source": recipe.source.spec.id,
         "device": device.type, "torch": torch.__version__,
-        "precision": "bfloat16" if uses_bfloat16(recipe.training, device) else "float32",
+        "precision": "bfloat16" if uses_bfloat16(recipe.training.precision, device) else "float32",
     }  # fmt: skip
     spec = {**weights_spec(recipe, encoder), "training": record}
     with store.building("weights", key) as folder:

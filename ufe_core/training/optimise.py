@@ -22,10 +22,12 @@ from ufe_core.errors import ArtifactError, UfeError
 from ufe_core.memory import keep_pages
 from ufe_core.training.processes import ALONE, Processes
 from ufe_core.training.progress import Listener, Progress
+from ufe_core.training.rows import RowTable
 from ufe_core.weights import load_weights, save_weights
 
 CHECKPOINT_EVERY_S = 30.0
 _LOG_ROWS = 200
+_ROWS_IN_MEMORY = 4096  # changed rows of a table; so many make a checkpoint due
 
 ItemT = TypeVar("ItemT")
 
@@ -42,15 +44,16 @@ class Optimisation:
         component: whose checkpoint it is.
         listener: told of progress.
         processes: who trains; the first of them writes checkpoints and tells.
+        rows: a table of which each step's loss gathers a few rows, which are trained with it.
     """
 
     def __init__(
         self, module: nn.Module, groups: Iterable[dict[str, Any]], schedule: ScheduleConfig, checkpoint: Path, *,
         component: str, listener: Listener | None = None, beside: nn.Module | None = None,
-        processes: Processes = ALONE,
+        processes: Processes = ALONE, rows: RowTable | None = None,
     ) -> None:  # fmt: skip
         self.module, self.schedule, self.checkpoint, self.component = module, schedule, checkpoint, component
-        self.processes = processes
+        self.processes, self.rows = processes, rows
         self._parts = {"model": module} if beside is None else {"model": module, "beside": beside}
         self.tell: Listener = (lambda progress: None) if listener is None else listener
         self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
@@ -60,13 +63,12 @@ class Optimisation:
 
     def restore(self) -> bool:
         """Go on from the checkpoint; False if there is none. A damaged one is named and left behind."""
-        if not self.checkpoint.is_file():
+        found = self._read_checkpoint()
+        if found is None:
+            if self.rows is not None:
+                self.rows.reset()
             return False
-        try:
-            tensors, spec = load_weights(self.checkpoint)
-        except ArtifactError as error:
-            logging.getLogger("ufe").warning("%s Training starts from the beginning.", error)
-            return False
+        tensors, spec = found
         for part, module in self._parts.items():
             prefix = f"{part}."
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
@@ -82,7 +84,18 @@ class Optimisation:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.step, self.seconds = int(spec["step"]), float(spec["seconds"])
         self.log, self.running = [list(row) for row in spec["log"]], dict(spec["running"])
+        if self.rows is not None:
+            self.rows.restore({k.removeprefix("rows."): v for k, v in tensors.items() if k.startswith("rows.")})
         return True
+
+    def _read_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if not self.checkpoint.is_file():
+            return None
+        try:
+            return load_weights(self.checkpoint)
+        except ArtifactError as error:
+            logging.getLogger("ufe").warning("%s Training starts from the beginning.", error)
+            return None
 
     def run(
         self, batches: Generator[tuple[int, ItemT], None, None], losses: Callable[[ItemT], dict[str, Tensor]], *,
@@ -124,6 +137,8 @@ class Optimisation:
                         "Try --set training.learning_rate= with a smaller value."
                     )
                 self.optimizer.step()
+                if self.rows is not None:
+                    self.rows.step(rate)
                 self.step = step + 1
                 values = self.processes.mean(terms)
                 self._record(rate, {name: float(value.detach()) for name, value in values.items()})
@@ -132,7 +147,8 @@ class Optimisation:
                     after(self.step)
                 now, last = time.monotonic(), self.step == schedule.steps
                 asked = self.processes.agree(interrupt.asked)
-                if (asked or now - saved >= checkpoint_every_s) and not last:
+                full = self.rows is not None and self.rows.changed >= _ROWS_IN_MEMORY
+                if (asked or full or now - saved >= checkpoint_every_s) and not last:
                     self.seconds = before + now - started
                     if self.processes.first:
                         self._save_checkpoint()
@@ -168,8 +184,12 @@ class Optimisation:
             "component": self.component, "config": {}, "step": self.step, "log": self.log, "running": self.running,
             "seconds": self.seconds,
         }  # fmt: skip
+        if self.rows is not None:
+            tensors |= {f"rows.{name}": value for name, value in self.rows.pending().items()}
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         save_weights(self.checkpoint, tensors, spec)
+        if self.rows is not None:
+            self.rows.commit()
 
 
 class _Interrupt:

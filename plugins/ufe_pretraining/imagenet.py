@@ -1,0 +1,72 @@
+"""Pre-training `imagenet` (P§6.8): the encoder's timm backbone begins from weights for photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ufe_core.errors import ConfigError
+from ufe_core.interfaces.encoder import Encoder
+from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch
+from ufe_core.weights import sha256_file
+from ufe_pretraining.plugin import ImageNetConfig
+
+
+class ImageNet(Pretraining[ImageNetConfig]):
+    """Each region's network takes them; what stands between phi_exp and phi_cal begins as without pre-training."""
+
+    learns = "given"
+    code_modules = ("ufe_pretraining.imagenet",)
+
+    @classmethod
+    def weights_sha256(cls, config: ImageNetConfig) -> str | None:
+        """Of the file; None where the hub is asked."""
+        if config.weights == "hub":
+            return None
+        return sha256_file(_file(config))
+
+    def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
+        raise NotImplementedError("'imagenet' is given weights")
+
+    def initialise(self, encoder: Encoder[Any]) -> None:
+        encoder.load_backbone(self._load)
+
+    def _load(self, name: str, options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        if options:
+            changed = ", ".join(sorted(options))
+            raise ConfigError(
+                f"There are no ImageNet weights for {name!r} with another {changed}: take a model as it is, e.g. "
+                "--set encoder.backbone=mobilenetv3_large_100 --set encoder.backbone_options={}"
+            )
+        if self.config.weights != "hub":
+            from safetensors.torch import load_file
+
+            return load_file(_file(self.config))
+        return _from_hub(name)
+
+
+def _file(config: ImageNetConfig) -> Path:
+    path = Path(config.weights).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"There is no weights file {path}. Give a .safetensors file of the encoder's timm model.")
+    return path
+
+
+def _from_hub(name: str) -> Mapping[str, Tensor]:
+    import timm
+
+    known = timm.models.get_pretrained_cfg(name)
+    if known is None or not (known.hf_hub_id or known.url):
+        raise ConfigError(f"timm has no pretrained weights for {name!r}; choose another --set encoder.backbone=NAME.")
+    try:
+        weights: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # whatever the network does
+        where = f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
+        raise ConfigError(
+            f"timm's weights for {name!r} cannot be fetched ({type(error).__name__}). Get model.safetensors from "
+            f"{where} and give --set pretraining.weights=FILE."
+        ) from error
+    return weights

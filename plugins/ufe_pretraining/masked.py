@@ -1,0 +1,223 @@
+"""Pre-training `mae_novel_view` and `mae_original_view` (P§6): masked views reconstructed through the code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ufe_core.errors import ConfigError, DataError
+from ufe_core.interfaces.encoder import Encoder
+from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch, ViewRole, Views
+from ufe_core.types import Encoding
+from ufe_pretraining.canonical import Canonical
+from ufe_pretraining.plugin import MaskedConfig
+from ufe_pretraining.unet import UNet
+
+_POINTS = 96
+_MOVING = {"lip": "mouth", "lid": "eye"}  # beginnings of keypoints' names: what moves there
+_MARGIN = 1 / 24  # of the image's side: how far around its keypoints a mouth or an eye reaches
+_TILE_PX, _GAP_PX, _HEADER_PX = 104, 8, 18
+_REMOVED = 0.25  # grey of what was removed
+
+
+class NovelView(Pretraining[MaskedConfig]):
+    """E'_univ encodes the tracking views; for each augmented view a U-Net is given the view with 90 % of its patches
+    removed, a learned embedding of the person, and the code, and reconstructs the view (eq. 17, 18, 20 to 22).
+
+    Little but the code can tell the expression. Views are warped to a template first, so that a mouth counts alike
+    wherever the headset sits (P§6.5).
+    """
+
+    views: ClassVar[ViewRole | None] = "augmented"
+    finder: ClassVar[str] = "heatmap_augmented"
+    code_modules = (
+        "ufe_pretraining.masked", "ufe_pretraining.canonical", "ufe_pretraining.unet",
+    )  # fmt: skip
+
+    moving: Tensor
+
+    def __init__(self, config: MaskedConfig, *, encoder: Encoder[Any], views: tuple[str, ...]) -> None:
+        super().__init__(config, encoder=encoder, views=views)
+        halvings = len(config.channels)
+        if self.size % config.patch or self.size % 2**halvings:
+            raise ConfigError(
+                f"Images of {self.size} pixels cannot be cut into patches of {config.patch} and halved {halvings} "
+                "times: change pretraining.patch or the number of pretraining.channels."
+            )
+        self.low = self.size // 2**halvings
+        code = encoder.code_space.size + 6
+        self.networks = nn.ModuleList([UNet(config.channels, inputs=2, code=code, side=self.low) for _ in views])
+        self.networks.to(memory_format=torch.channels_last)
+        self.canonical = Canonical(len(views), _POINTS, self.size, config.sigma)
+        cells = self.size // config.patch
+        self.register_buffer("moving", torch.zeros(len(views), cells, cells, dtype=torch.bool))
+
+    @classmethod
+    def detector(cls, config: MaskedConfig) -> str | None:
+        return cls.finder if config.aligned else None
+
+    @property
+    def person_shape(self) -> tuple[int, ...]:
+        """u^id: as the lowest map of a U-Net."""
+        return (self.config.channels[-1], self.low, self.low)
+
+    def fit_statistics(self, sample: Sequence[Views]) -> None:
+        """The template, and which patches hold what moves most: the mouth or an eye."""
+        if any(views.found is None for views in sample):
+            return
+        points = sample[0].found.points.shape[-2] if sample[0].found is not None else 0
+        if points != _POINTS:
+            raise DataError(f"Canonicalisation needs {_POINTS} keypoints a view; the detector finds {points}.")
+        self.canonical.fit(sample)
+        patch, margin = self.config.patch, self.size * _MARGIN
+        edges = torch.arange(self.moving.shape[-1]) * patch
+        for k, names in enumerate(sample[0].names):
+            rows = [j for j, name in enumerate(names) if name.partition("_")[0] in _MOVING]
+            if not rows:
+                continue
+            place = self.canonical.template[k, rows].cpu()
+            low, high = place.min(0).values - margin, place.max(0).values + margin
+            across, down = ((edges + patch > low[axis]) & (edges < high[axis]) for axis in (0, 1))
+            self.moving[k] = down[:, None] & across[None]
+
+    def targets(self, views: Views) -> np.ndarray:
+        if views.found is None:
+            return views.images
+        device = self.canonical.template.device
+        made = self.canonical(torch.from_numpy(views.images).to(device), views.found.map(lambda v: v.to(device)))
+        return np.ascontiguousarray(made.cpu().numpy())
+
+    def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
+        truth = self._truth(batch)
+        removed = self._draw_mask(len(truth))
+        found = self.reconstruct(truth, removed, encoder(batch.frames, batch.anchors), batch.person)
+        wrong = (found.float() - truth) ** 2
+        if self.config.masked_only:
+            pixels = self._pixels(removed)
+            each = (wrong * pixels).sum((-2, -1)) / pixels.sum((-2, -1))
+        else:
+            each = wrong.mean((-2, -1))
+        each = each if self.config.squared else (each + 1e-8).sqrt()
+        return {"reconstruction": each.mean(), "total": each.mean()}
+
+    def reconstruct(self, truth: Tensor, removed: Tensor, said: Encoding, person: Tensor) -> Tensor:
+        """Views [B, K, S, S] from what is left of them, codes, and embeddings of the people.
+
+        Args:
+            truth: float32 [B, K, S, S] in [0, 1].
+            removed: bool [B, K, n, n], patches that are not to be seen.
+            said: of the encoder, B of them.
+            person: u^id [B, F, h, h].
+        """
+        pixels = self._pixels(removed)
+        seen = torch.stack([truth * (1 - pixels), pixels], 2)
+        code = torch.cat([said.expression, said.gaze], 1)
+        made = [
+            network(seen[:, k].contiguous(memory_format=torch.channels_last), code, person)
+            for k, network in enumerate(self.networks)
+        ]
+        return torch.stack(made, 1)
+
+    @torch.no_grad()
+    def measure(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, float]:
+        """Root mean squares, in grey levels, where the mouth and the eyes are, of which nothing was left to be seen.
+
+        `right` with the frame's own code, `other` with that of another frame of the same person, `zero` without any.
+        """
+        truth, variants = self._truth(batch), self._with_codes(encoder, batch)
+        pixels = self._pixels(self.moving[None].expand(len(truth), -1, -1, -1))
+        out = {}
+        for name, found in variants.items():
+            wrong = ((found - truth) ** 2 * pixels).sum((0, 2, 3)) / pixels.sum((0, 2, 3)).clamp_min(1)
+            seen = self.moving.flatten(1).any(1)
+            out[name] = float(wrong[seen].mean().sqrt() * 255)
+        return out
+
+    @torch.no_grad()
+    def picture(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> np.ndarray:
+        """A row for each person, and in it for each view: as the camera saw it, warped to the template, what was left
+        of it, and the reconstructions of `measure` with the right code and with another.
+        """
+        truth, variants = self._truth(batch), self._with_codes(encoder, batch)
+        hidden = self._pixels(self._hidden(len(truth)))
+        columns = {
+            "camera": truth if batch.views is None else batch.views.float() / 255, "warped": truth,
+            "left over": truth * (1 - hidden) + _REMOVED * hidden, "own code": variants["right"],
+            "other code": variants["other"],
+        }  # fmt: skip
+        gap = np.zeros((_TILE_PX, _GAP_PX), np.uint8)
+        rows = []
+        for n in range(0, len(truth), len(truth) // len(batch.subjects)):
+            tiles = []
+            for k in range(truth.shape[1]):
+                tiles += [*(_tile(images[n, k]) for images in columns.values()), gap]
+            rows.append(np.hstack(tiles[:-1]))
+        heads = [
+            (f"{name}: {title}" if title == "camera" else title, (k * len(columns) + c) * _TILE_PX + k * _GAP_PX)
+            for k, name in enumerate(self.view_names) for c, title in enumerate(columns)
+        ]  # fmt: skip
+        return np.repeat(np.vstack([_header(heads, rows[0].shape[1]), *rows])[..., None], 3, -1)
+
+    def _with_codes(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
+        """Reconstructions of views of which all that moves was removed, with right, other, and no codes."""
+        truth, said = self._truth(batch), encoder(batch.frames, batch.anchors)
+        each = len(truth) // len(batch.subjects)
+        rows = torch.arange(len(truth), device=truth.device)
+        other = rows // each * each + (rows % each + 1) % each  # the next frame of the same person
+        none = Encoding(torch.zeros_like(said.expression), torch.zeros_like(said.gaze))
+        codes = {"right": said, "other": Encoding(said.expression[other], said.gaze[other]), "zero": none}
+        hidden = self._hidden(len(truth))
+        return {
+            name: self.reconstruct(truth, hidden, code, batch.person).float().clamp(0, 1)
+            for name, code in codes.items()
+        }
+
+    def _truth(self, batch: UnlabelledBatch) -> Tensor:
+        if batch.targets is None:
+            raise DataError("There are no views to reconstruct.")
+        return batch.targets.float() / 255
+
+    def _draw_mask(self, count: int) -> Tensor:
+        """Which patches are removed, bool [B, K, n, n]: as many in each view, drawn."""
+        views, cells, _ = self.moving.shape
+        removed = round(self.config.mask_ratio * cells * cells)
+        order = torch.rand(count, views, cells * cells, device=self.moving.device).argsort(-1).argsort(-1)
+        return (order < removed).view(count, views, cells, cells)
+
+    def _hidden(self, count: int) -> Tensor:
+        """A drawn mask, always the same one, and all that moves."""
+        with torch.random.fork_rng(devices=[self.moving.device] if self.moving.is_cuda else []):
+            torch.manual_seed(0)
+            return self._draw_mask(count) | self.moving
+
+    def _pixels(self, patches: Tensor) -> Tensor:
+        """Patches [B, K, n, n] as pixels, float32 [B, K, S, S]."""
+        patch = self.config.patch
+        return patches.float().repeat_interleave(patch, -1).repeat_interleave(patch, -2)
+
+
+class OriginalView(NovelView):
+    """The same, but it is the tracking views that are reconstructed."""
+
+    views: ClassVar[ViewRole | None] = "tracking"
+    finder = "heatmap"
+
+
+def _tile(image: Tensor) -> np.ndarray:
+    grey = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return np.asarray(cv2.resize(grey, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_LINEAR))
+
+
+def _header(heads: Sequence[tuple[str, int]], width: int) -> np.ndarray:
+    """A strip uint8 [H, width] with words at places."""
+    strip = np.zeros((_HEADER_PX, width), np.uint8)
+    for text, left in heads:
+        cv2.putText(
+            strip, text, (left + 2, _HEADER_PX - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (230,), 1, cv2.LINE_AA
+        )
+    return strip

@@ -1,0 +1,86 @@
+"""Registers the pre-training strategies of Table 4. Every `ufe` command imports this file: no torch here."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ufe_core import ComponentConfig, ComponentSpec, hookimpl
+from ufe_core.budgets import PretrainingConfig
+
+
+class NoPretrainingConfig(ComponentConfig):
+    """`none` has no options."""
+
+
+class MaskedConfig(PretrainingConfig):
+    """How views are masked and reconstructed (P§6.4, P§13.4 O32 to O41)."""
+
+    aligned: bool = Field(True, description="Warp faces to a template, by the keypoints that --detector finds")
+    mask_ratio: float = Field(0.9, gt=0, lt=1, description="Share of a view's patches that is removed")
+    patch: int = Field(16, ge=2, description="Side of a patch, pixels; divides the side of an image")
+    sigma: float = Field(40.0, gt=0, description="Reach of a keypoint's pull on the warp, pixels of a 192 pixel image")
+    channels: tuple[int, ...] = Field(
+        (32, 64, 96, 128, 192), min_length=1, max_length=7, description="Of the U-Nets' levels, each half as wide"
+    )
+    masked_only: bool = Field(False, description="Count removed pixels only, not all")
+    squared: bool = Field(False, description="Mean square instead of each image's root mean square")
+
+
+class ContrastiveConfig(PretrainingConfig):
+    """How features of images are compared (P§13.4, O44)."""
+
+    temperature: float = Field(0.1, gt=0, description="Divides similarities")
+    projection: int = Field(128, ge=2, description="Numbers that are compared")
+    positives: Literal["cameras", "versions", "both"] = Field(
+        "both", description="What belongs together: both cameras of a region, both augmentations, or all four"
+    )
+
+
+class ImageNetConfig(ComponentConfig):
+    """Where the weights come from."""
+
+    weights: str = Field(
+        "hub", description="'hub' asks timm's model hub; or a .safetensors file of the same timm model"
+    )
+
+
+_MOVES = {"rotation_deg": 4.0, "scale": 1.04, "shift": 0.02, "gain": 0.1}
+_SMOKE = {"people": 4, "frames": 4, "steps": 6, "users": 4, "frames_per_user": 2, "warmup": 2, "picture_every": 3}
+_CPU = {"people": 512, "frames": 24, "steps": 1500, "users": 8, "frames_per_user": 4, "warmup": 50,
+        "learning_rate": 1e-3, **_MOVES}  # fmt: skip
+_GPU = {"people": 4000, "frames": 64, "steps": 10_000, "users": 16, "frames_per_user": 8, "warmup": 500,
+        "shift": 0.02, "gain": 0.1}  # fmt: skip
+_MASKED: dict[str, dict[str, Any]] = {
+    "smoke": {**_SMOKE, "patch": 8, "channels": (8, 8, 8, 8, 8)},
+    "cpu": {**_CPU, "patch": 8, "channels": (8, 16, 32, 64, 96)},
+    "gpu": _GPU,
+}
+_CONTRASTIVE: dict[str, dict[str, Any]] = {
+    "smoke": _SMOKE,
+    "cpu": {**_CPU, "users": 16},
+    "gpu": {**_GPU, "users": 64},
+    "paper": {"users": 128},
+}
+
+
+@hookimpl
+def register_components(register: Callable[[ComponentSpec], None]) -> None:
+    """Announce the strategies."""
+    strategies: tuple[tuple[str, str, type[ComponentConfig], str, dict[str, dict[str, Any]]], ...] = (
+        ("none", "no_pretraining:NoPretraining", NoPretrainingConfig, "Train on labels from the first step", {}),
+        ("mae_novel_view", "masked:NovelView", MaskedConfig,
+         "Reconstruct masked images of the augmented cameras through the code (the paper's method)", _MASKED),
+        ("mae_original_view", "masked:OriginalView", MaskedConfig,
+         "Reconstruct masked images of the tracking cameras through the code", _MASKED),
+        ("simclr", "contrastive:Contrastive", ContrastiveConfig,
+         "Tell images of one instant from all others (InfoNCE)", _CONTRASTIVE),
+        ("imagenet", "imagenet:ImageNet", ImageNetConfig, "Begin from timm's weights for photographs", {}),
+    )  # fmt: skip
+    for name, target, config, summary, presets in strategies:
+        register(
+            ComponentSpec(
+                interface=1, kind="pretraining", id=f"ufe/{name}", target=f"ufe_pretraining.{target}", config=config,
+                summary=summary, reference="P§6", presets=presets,
+            )
+        )  # fmt: skip

@@ -1,0 +1,223 @@
+"""Whole pre-trainings at the smoke budget: headset images alone, the same bytes again, resumed, streamed."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from fake_source import FakeSource
+
+from ufe_core.budgets import PretrainingConfig
+from ufe_core.errors import ArtifactError, ConfigError
+from ufe_core.headset_only import HeadsetOnly
+from ufe_core.packed import PackRequest, pack
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import resolve_recipe
+from ufe_core.registry import load_registry
+from ufe_core.store import Store
+from ufe_core.training import unlabelled
+from ufe_core.training.loop import trained
+from ufe_core.training.pretrain import batch_of, initialised, pretrained
+from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
+from ufe_synthetic.source import SyntheticCapture
+
+from .told import Told
+
+SPLIT = load_registry().splits["synthetic"]
+CPU = torch.device("cpu")
+QUICK = {"people": 3, "frames": 3, "steps": 6, "users": 2, "picture_every": 3, "aligned": False}
+
+CHILD = """
+import os, signal, sys
+import torch
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import resolve_recipe
+from ufe_core.store import Store
+from ufe_core.training.pretrain import pretrained
+
+torch.set_num_threads(1)
+
+def listener(progress):
+    if progress.stage == "pretrain":
+        print(progress.done, flush=True)
+        if progress.done == 4:
+            os.kill(os.getpid(), int(sys.argv[3]))
+
+recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view",
+                        overrides={"pretraining": eval(sys.argv[2])})
+pretrained(recipe, store=Store(sys.argv[1]), device=torch.device("cpu"), fresh=True, listener=listener,
+           checkpoint_every_s=0 if sys.argv[3] == "9" else 1e9)
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("home"))
+
+
+def recipe(pretraining="mae_novel_view", *, training=None, **options):
+    own = {name: value for name, value in QUICK.items() if pretraining.startswith("mae") or name != "aligned"}
+    overrides = {"pretraining": {**own, **options}}
+    if training:
+        overrides["training"] = training
+    return resolve_recipe(
+        catalogue(), decoder="blendshape", budget="smoke", pretraining=pretraining, overrides=overrides
+    )
+
+
+def run(store, made=None, **options):
+    told = Told()
+    return pretrained(made or recipe(), store=store, device=CPU, listener=told, **options), told
+
+
+@pytest.fixture(scope="module")
+def straight(store):
+    """A pre-training that nothing interrupts."""
+    return run(store)
+
+
+def test_it_tells_how_far_it_is(straight):
+    done, told = straight
+    assert [p.stage for p in told] == ["headset captures"] * 3 + ["views"] * 3 + ["pretrain"] * 6
+    assert set(told.of("pretrain")[-1].losses) == {"total", "reconstruction"}
+    assert sorted(path.name for path in (done.path.parent / "pictures").iterdir()) == ["step_000003.png",
+                                                                                      "step_000006.png"]  # fmt: skip
+    assert done.record["people"] == 3 and done.record["budget"] == "smoke"
+
+
+def test_once_is_enough_and_the_same_command_gives_the_same_bytes(straight, store):
+    done, told = run(store)
+    assert done.sha256 == straight[0].sha256 and told == []
+    people = straight[0].people().values(range(3))
+    again, told = run(store, fresh=True)
+    assert again.sha256 == straight[0].sha256 and len(told.of("pretrain")) == 6
+    assert np.array_equal(again.people().values(range(3)), people)
+
+
+@pytest.mark.parametrize(("sent", "resumed_at"), [(signal.SIGKILL, 3), (signal.SIGINT, 4)], ids=["kill -9", "Ctrl-C"])
+def test_an_interrupted_one_goes_on_to_the_same_bytes(straight, store, sent, resumed_at):
+    people = straight[0].people().values(range(3))
+    arguments = [str(store.root), repr(QUICK), str(int(sent))]
+    child = subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, timeout=300)
+    assert child.stdout.split() == ["1", "2", "3", "4"], child.stderr
+    done, told = run(store)
+    assert [p.done for p in told.of("pretrain")] == list(range(resumed_at + 1, 7))
+    assert done.sha256 == straight[0].sha256
+    assert np.array_equal(done.people().values(range(3)), people)
+
+
+@pytest.mark.parametrize("name", ["mae_novel_view", "mae_original_view", "simclr"])
+def test_nothing_but_headset_images_of_people_without_labels_is_read(tmp_path, monkeypatch, name):
+    """Labels, faces and exact data fail where they are asked for; the people are neither trained on nor held out."""
+    for secret in ("labels", "neutral", "geometry", "texture", "cameras_at", "keypoints", "segmentation"):
+        monkeypatch.setattr(
+            SyntheticCapture, secret, lambda self, *_, _name=secret, **__: pytest.fail(f"{_name} was read")
+        )
+    seen = set()
+    frames = SyntheticCapture.frames
+    monkeypatch.setattr(
+        SyntheticCapture, "frames",
+        lambda self, *args, **more: seen.add(self.subject) or frames(self, *args, **more),
+    )  # fmt: skip
+    done, _ = run(Store(tmp_path), recipe(name, steps=1))
+    assert seen == {"S1000", "S1001", "S1002"} and not seen & {*SPLIT.train, *SPLIT.test}
+    assert (done.people() is None) == (name == "simclr")
+
+
+def test_training_begins_from_it(straight, store):
+    """Every tensor of the encoder but the statistics of labels is the pre-trained one before the first step."""
+    made = recipe()
+    encoder = made.make_network(straight[0].encoder.needs.cameras, made.make_decoder().code_space)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    initialised(made, encoder, store=store, device=CPU)
+    for name, value in encoder.state_dict().items():
+        assert torch.equal(value, straight[0].encoder.state_dict()[name])
+    assert any(not torch.equal(before[name], value) for name, value in encoder.state_dict().items())
+
+
+TRAINING = {"people": 2, "frames": 3, "frames_per_user": 2, "users": 2, "steps": 3, "render_frames": 1}
+
+
+def test_a_training_after_it_differs_from_one_without(straight, store):
+    first = trained(recipe(training=TRAINING), SPLIT.train, store=store, device=CPU)
+    plain = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": TRAINING})
+    without = trained(plain, SPLIT.train, store=store, device=CPU)
+    assert first.sha256 != without.sha256
+    again = trained(recipe(training=TRAINING), SPLIT.train, store=store, device=CPU, fresh=True)
+    assert again.sha256 == first.sha256
+
+
+def test_linear_probing_leaves_the_encoder_as_it_was(straight, store):
+    """Weights and batch statistics; only the linear map learns."""
+    made = recipe(training={**TRAINING, "update": "linear", "learning_rate": 0.1})
+    probe = trained(made, SPLIT.train, store=store, device=CPU).encoder
+    for name, value in probe.frozen.state_dict().items():
+        assert torch.equal(value, straight[0].encoder.state_dict()[name]), name
+    assert probe.linear.weight.abs().max() > 1e-3
+    assert {name for name, p in probe.named_parameters() if p.requires_grad} == {"linear.weight", "linear.bias"}
+
+
+def test_what_is_looked_at_was_never_trained_on(straight, store):
+    """Other frames of the same people, or other people; both can be measured."""
+    done = straight[0]
+    for unseen in (False, True):
+        batch = batch_of(recipe(), done, 2, unseen=unseen, store=store, device=CPU)
+        numbers = done.method.measure(done.encoder, batch)
+        assert set(numbers) == {"right", "other", "zero"} and all(np.isfinite(list(numbers.values())))
+        image = done.method.picture(done.encoder, batch)
+        assert image.dtype == np.uint8 and image.ndim == 3
+
+
+def test_damaged_weights_and_wrong_options_are_one_line(straight, store, tmp_path):
+    with pytest.raises(ConfigError, match="cannot be pre-trained: it does not learn from images alone"):
+        resolve_recipe(catalogue(), encoder="mean", pretraining="simclr")
+    with pytest.raises(ConfigError, match="There is no pre-training: give --pretraining"):
+        resolve_recipe(catalogue(), overrides={"pretraining": {"steps": 3}})
+    with pytest.raises(ConfigError, match="cannot be cut into patches of 7"):
+        run(store, recipe(patch=7))
+    with pytest.raises(ConfigError, match="There is no weights file .*nowhere"):
+        file = {"pretraining": {"weights": str(tmp_path / "nowhere")}}
+        made = resolve_recipe(catalogue(), budget="smoke", pretraining="imagenet", overrides=file)
+        initialised(made, made.make_network(("a", "b", "c", "d"), made.make_decoder().code_space), store=store,
+                    device=CPU)  # fmt: skip
+    path = run(store)[0].path
+    os.truncate(path, 3000)
+    with pytest.raises(ArtifactError, match="truncated"):
+        run(store)
+    path.unlink()
+    assert run(store)[0].sha256 == straight[0].sha256
+
+
+def stream(store, people, **changed):
+    source = HeadsetOnly(FakeSource())
+    request = PackRequest(4, 8, ("a", "b"), ("neutral", "smile"))
+    paths = [one.path for one in pack(source, people, request, store=store)]
+    files = CaptureFiles([CapturePaths(path) for path in paths])
+    options = {"frames": 4, "users": 3, "frames_per_user": 2, "rotation_deg": 0, "scale": 1, **changed}
+    return UnlabelledData(files, ("a", "b"), ("neutral", "smile"), PretrainingConfig(**options))
+
+
+def test_a_batch_is_of_different_people_with_their_own_anchors(tmp_path):
+    """Pixels say which frame and camera they are of."""
+    data = stream(Store(tmp_path), list("ABCDEFGH"), anchor_dropout=0)
+    batch = data.batch(5)
+    assert batch.frames.images.shape == (6, 2, 8, 8) and batch.anchors.images.shape == (3, 2, 2, 8, 8)
+    assert len(set(batch.subjects.tolist())) == 3 and batch.frames.users.tolist() == [0, 0, 1, 1, 2, 2]
+    assert batch.anchors.images[:, :, 0, 0, 0].tolist() == [[103, 112]] * 3 and batch.anchors.present.all()
+    assert (batch.frames.images[:, 1].int() - batch.frames.images[:, 0].int() == 100).all()
+    again = data.batch(5)
+    assert torch.equal(again.frames.images, batch.frames.images) and torch.equal(again.subjects, batch.subjects)
+    assert not torch.equal(data.batch(6).frames.images, batch.frames.images)
+
+
+def test_only_a_few_captures_stay_open_however_many_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(unlabelled, "_OPEN", 3)
+    data = stream(Store(tmp_path), list("ABCDEFGH"))
+    drawn = set()
+    for step, batch in data.batches(0, 30):
+        drawn.update(batch.subjects.tolist())
+        assert data.files.opened <= 3, step
+    assert drawn == set(range(8))

@@ -1,0 +1,176 @@
+"""`ufe pretrain`: teach an encoder on headset images without labels, and look at what it learned."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ufe_core.recipe import Recipe
+    from ufe_core.training.pretrain import PretrainedEncoder
+
+_BUDGETS = ("smoke", "cpu", "gpu", "paper")
+
+
+def _what(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say which pre-training of which encoder."""
+    options = [
+        click.option("--pretraining", default="mae_novel_view", show_default=True, help="Strategy; see 'ufe plugins'."),
+        click.option("--encoder", default="univ", show_default=True, help="What learns."),
+        click.option("--calibrator", help="How anchors are used. [default: late_fusion]"),
+        click.option("--detector", help="Who finds keypoints in the views. [default: what the strategy says]"),
+        click.option("--decoder", default="upm", show_default=True, help="Avatar whose codes it will speak."),
+        click.option("--source", default="synthetic", show_default=True, help="Where the captures come from."),
+        click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS),
+                     help="Sizes and steps."),
+        click.option("--anchors", help="Calibration expressions, as for 'ufe train'. [default: the six of the paper]"),
+        click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
+                     help="Override an option, e.g. --set pretraining.people=1000."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def pretrain() -> None:
+    """Teach an encoder on headset captures that have neither labels nor an avatar, before 'ufe train' (P§6).
+
+    'ufe train --pretraining NAME' does this by itself; here it is by itself, and can be looked at.
+
+    \b
+    Examples:
+      ufe pretrain run                                     masked novel views, for a laptop
+      ufe pretrain run --set pretraining.people=1000
+      ufe pretrain preview                                 a picture of what it reconstructs, and errors
+      ufe train --pretraining mae_novel_view               train on labels from there
+      ufe bench --pretraining mae_novel_view --train       and measure
+    """
+
+
+@pretrain.command()
+@_what
+@click.option("--fresh", is_flag=True, help="Start from the first step, even where weights or a checkpoint are.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also copy the weights to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any) -> None:
+    """Pre-train an encoder, or find the one that was pre-trained before.
+
+    Nothing but headset images is read. Kill it at any time and run the same command again: it goes on from the last
+    checkpoint and ends with the weights it would have had.
+
+    \b
+    Examples:
+      ufe pretrain run
+      ufe pretrain run --pretraining simclr --budget smoke
+      ufe pretrain run --set pretraining.steps=3000 --out before-labels.safetensors
+    """
+    from ufe_core.store import Store, write_atomic
+    from ufe_core.training.curve import draw_curve
+    from ufe_core.training.runs import pick_device
+
+    place = pick_device(device)
+    recipe = _recipe(**asked)
+    made = _pretrained(recipe, Store(), place, fresh=fresh)
+    curve, pictures = made.path.with_name("curve.png"), made.path.with_name("pictures")
+    drawn = curve.is_file() or draw_curve(made.path.with_name("log.csv"), curve)
+    if out is not None:
+        write_atomic(out, made.path.read_bytes())
+    facts = {
+        "weights": str(made.path), "sha256": made.sha256, "seconds": made.record["seconds"],
+        "curve": str(curve) if drawn else None, "pictures": str(pictures) if pictures.is_dir() else None,
+        "out": str(out.absolute()) if out else None,
+    }  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({**facts, "record": made.record}, indent=2, ensure_ascii=False))
+        return
+    for name, value in facts.items():
+        if value is not None:
+            click.echo(f"{name:8} {value}")
+
+
+@pretrain.command()
+@_what
+@click.option("--people", default="seen", show_default=True, type=click.Choice(["seen", "unseen"]),
+              help="Frames that it never saw, of people that it learned from, or of others.")  # fmt: skip
+@click.option("--count", default=6, show_default=True, type=click.IntRange(1, 64), help="How many people.")
+@click.option("--out", default=Path("pretraining.png"), show_default=True, type=click.Path(path_type=Path),
+              help="PNG to write.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+def preview(device: str, people: str, count: int, out: Path, as_json: bool, **asked: Any) -> None:
+    """Look at what a pre-training learned: a picture of its reconstructions, and how well it solves its task.
+
+    A row for each person: of each view the truth, what is left of it (all of the mouth and the eyes is removed), the
+    reconstruction with the frame's own code, and with that of another frame of the same person. Where only the code
+    can know the expression, the last two must differ as the two frames do.
+
+    \b
+    Examples:
+      ufe pretrain preview
+      ufe pretrain preview --people unseen --count 4
+      ufe pretrain preview --pretraining mae_original_view --out original.png
+    """
+    from ufe_core.store import Store
+    from ufe_core.training.pretrain import batch_of
+    from ufe_core.training.runs import pick_device
+
+    place, recipe, store = pick_device(device), _recipe(**asked), Store()
+    made = _pretrained(recipe, store, place)
+    batch = batch_of(recipe, made, count, unseen=people == "unseen", store=store, device=place)
+    numbers = made.method.measure(made.encoder, batch)
+    image = made.method.picture(made.encoder, batch)
+    if image is not None:
+        import cv2
+
+        from ufe_core.store import write_atomic
+
+        write_atomic(out, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+    if as_json:
+        picture = str(out.absolute()) if image is not None else None
+        click.echo(json.dumps({"people": people, "picture": picture, "measured": numbers}, indent=2))
+        return
+    click.echo(f"{asked['pretraining']}: {count} {people} people")
+    for name, value in numbers.items():
+        click.echo(f"{name:8} {value:.3f}")
+    if image is not None:
+        click.echo(f"picture  {out}")
+
+
+def _recipe(assignments: Sequence[str], anchors: str | None, **names: Any) -> Recipe:
+    from ufe_core.anchor_sets import anchors_of
+    from ufe_core.config import parse_overrides
+    from ufe_core.errors import ConfigError
+    from ufe_core.plugins import catalogue
+    from ufe_core.recipe import OWNERS, resolve_recipe
+
+    recipe = resolve_recipe(
+        catalogue(), anchors=anchors_of(anchors), overrides=parse_overrides(assignments, owners=OWNERS), **names
+    )
+    if recipe.pretraining is None:
+        raise ConfigError("Pre-training 'none' does nothing: name another with --pretraining.")
+    if not recipe.learns_first:
+        name = recipe.pretraining.spec.name
+        raise ConfigError(f"Pre-training '{name}' takes no steps: give it to 'ufe train --pretraining {name}'.")
+    return recipe
+
+
+def _pretrained(recipe: Recipe, store: Any, device: Any, *, fresh: bool = False) -> PretrainedEncoder:
+    from ufe_core.cli.progress import TrainingDisplay
+    from ufe_core.training.pretrain import pretrained
+
+    first: Any = recipe.pretraining
+    config = first.config
+    click.echo(
+        f"{first.spec.name}: {recipe.encoder.spec.name} on {config.people} people x {config.frames} frames of "
+        f"{recipe.training.size} px, {config.steps:,} steps of {config.users * config.frames_per_user}; {device}",
+        err=True,
+    )
+    with TrainingDisplay() as listener:
+        return pretrained(recipe, store=store, device=device, fresh=fresh, listener=listener)

@@ -1,0 +1,62 @@
+"""Linear probing: a frozen encoder, and one linear map on what it says (P§6.7, P§13.1 O12)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
+from ufe_core.types import AnchorSet, Calibration, Encoding, FrameBatch
+
+_AHEAD = (0.0, 0.0, 1.0)
+_CODE_FLOOR = 0.02
+
+
+class LinearProbe(Encoder[Any]):
+    """Code and gaze are linear in the 262 outputs of an encoder of which nothing changes, batch statistics included.
+
+    The outputs are brought to zero mean and unit deviation first, which is a linear map too.
+    """
+
+    learns = "weights"
+    ahead: Tensor
+    code_mean: Tensor
+    code_std: Tensor
+
+    def __init__(self, frozen: Encoder[Any]) -> None:
+        super().__init__(frozen.config, needs=frozen.needs, code_space=frozen.code_space)
+        self.frozen = frozen.requires_grad_(False)
+        size = frozen.code_space.size
+        self.standardise = nn.BatchNorm1d(size + 6, affine=False)
+        self.linear = nn.Linear(size + 6, size + 6)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+        self.register_buffer("code_mean", torch.zeros(size))
+        self.register_buffer("code_std", torch.ones(size))
+        self.register_buffer("ahead", torch.tensor(_AHEAD), persistent=False)
+
+    def train(self, mode: bool = True) -> LinearProbe:
+        """The frozen encoder stays as it runs."""
+        super().train(mode)
+        self.frozen.eval()
+        return self
+
+    def fit_statistics(self, statistics: TrainingStatistics) -> None:
+        """Mean and deviation of the codes."""
+        self.code_mean.copy_(statistics.labels.expression.mean(0))
+        self.code_std.copy_(statistics.labels.expression.std(0).clamp_min(_CODE_FLOOR))
+
+    def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
+        with torch.no_grad():
+            return self.frozen._enroll(anchors)
+
+    def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
+        with torch.no_grad():
+            said = self.frozen._encode(frames, calibration)
+        out = self.linear(self.standardise(torch.cat([said.expression, said.gaze], 1).float()))
+        expression, gaze = out.split([self.code_space.size, 6], 1)
+        directions = functional.normalize(gaze.view(-1, 2, 3) + self.ahead, dim=-1)
+        return Encoding(self.code_mean + self.code_std * expression, directions.flatten(1))

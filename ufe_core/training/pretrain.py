@@ -1,0 +1,411 @@
+"""Pre-training (P§6): an encoder learns from headset images alone; from the store if it did before, else now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ufe_core.budgets import PretrainingConfig
+from ufe_core.errors import ArtifactError, DataError
+from ufe_core.interfaces.encoder import Encoder
+from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch, Views
+from ufe_core.interfaces.source import HMCSource
+from ufe_core.packed import PackedCapture, PackRequest, open_packed, pack
+from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras, unlabelled_people
+from ufe_core.store import Store, canonical_json, fingerprint, write_atomic
+from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
+from ufe_core.training.progress import Counter, Listener, Progress
+from ufe_core.training.rows import RowTable, open_rows
+from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
+from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
+from ufe_core.types import Detections
+from ufe_core.weights import load_weights, save_weights, sha256_file
+
+_PACKED_AT_A_TIME = 64  # people; more are never held in memory
+_SAMPLE = 64  # people whose views and images set statistics
+_DETECTED_AT_A_TIME = 64
+_NEUTRAL = "neutral"
+_SHOWN = 6
+_PREVIEWED, _OTHER_FRAMES = 8, 1  # frames of each person, and their seed: training packs with seed 0
+_ENCODER, _METHOD = "encoder.", "pretraining."
+
+
+@dataclass(frozen=True)
+class PretrainedEncoder:
+    """An encoder as its pre-training left it, the method with its networks, and where both came from."""
+
+    encoder: Encoder[Any]
+    method: Pretraining[Any]
+    path: Path
+    sha256: str
+    record: dict[str, Any]
+
+    def people(self) -> RowTable | None:
+        """What was learned of each person; None where the method learns nothing of them."""
+        return open_rows(self.path.parent) if self.method.person_shape is not None else None
+
+
+def make_method(recipe: Recipe, encoder: Encoder[Any], views: tuple[str, ...]) -> Pretraining[Any]:
+    """The recipe's pre-training, untrained."""
+    assert recipe.pretraining is not None, "there is no pre-training"
+    method: Pretraining[Any] = recipe.pretraining.spec.load()(recipe.pretraining.config, encoder=encoder, views=views)
+    return method
+
+
+def pretrained(
+    recipe: Recipe, *, store: Store, device: torch.device, fresh: bool = False, listener: Listener | None = None,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> PretrainedEncoder:  # fmt: skip
+    """The encoder of a recipe after its pre-training: from the store if it was there before, else trained (on) now.
+
+    Nothing but headset images is read, of people that no split holds out. They are packed once, and streamed: memory
+    does not grow with the number of people. Killed at any moment, the same call goes on from the last checkpoint and
+    ends with the weights it would have had.
+
+    Args:
+        recipe: with a pre-training that learns in steps.
+        store: where captures, checkpoints and weights are kept.
+        device: where to compute.
+        fresh: train again from the first step.
+        listener: told of progress; the stage is `pretrain`.
+        checkpoint_every_s: most seconds between checkpoints.
+
+    Raises:
+        DataError: somebody is held out by the registry, or a capture cannot be read.
+        ArtifactError: the weights in the store are damaged, or it cannot be written.
+        ConfigError: the encoder cannot learn by this method.
+    """
+    tell: Listener = (lambda progress: None) if listener is None else listener
+    source, people = recipe.unlabelled()
+    refuse_held_out(recipe.source.spec.id, people)
+    key = recipe.pretraining_key()
+    file = store.path("weights", key) / "weights.safetensors"
+    with store.lock("weights", key, on_wait=tell_wait):
+        if fresh:
+            store.remove("training", key)
+        if fresh or not file.is_file():
+            store.remove("weights", key)
+            _Run(recipe, source, people, store, key, device, tell).train(checkpoint_every_s)
+    return load_pretrained(recipe, file, device)
+
+
+def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> PretrainedEncoder:
+    """What `pretrained` wrote.
+
+    Raises:
+        ArtifactError: the file is damaged, or was made by another method or for another encoder.
+    """
+    tensors, spec = load_weights(file)
+    source, people = recipe.unlabelled()
+    encoder, method = _networks(recipe, source, people)
+    found = {name: spec.get(name) for name in _facts(recipe)}
+    if found != json.loads(canonical_json(_facts(recipe))):
+        raise ArtifactError(f"{file} was made by another pre-training or for another encoder. Pre-train again.")
+    try:
+        for prefix, module in ((_ENCODER, encoder), (_METHOD, method)):
+            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    except RuntimeError as error:
+        raise ArtifactError(f"{file} does not fit: {str(error).splitlines()[-1]}. Pre-train again.") from error
+    record = {"seconds": seconds_beside(file), **spec.get("training", {})}
+    return PretrainedEncoder(encoder.to(device).eval(), method.to(device).eval(), file, sha256_file(file), record)
+
+
+def _facts(recipe: Recipe) -> dict[str, Any]:
+    """What a weights file says of the components inside."""
+    assert recipe.pretraining is not None, "there is no pre-training"
+    calibrator = recipe.calibrator
+    return {
+        "component": recipe.pretraining.spec.id, "config": recipe.pretraining.config.model_dump(mode="json"),
+        "encoder": {"id": recipe.encoder.spec.id, "config": recipe.encoder.config.model_dump(mode="json")},
+        "calibrator": calibrator and {"id": calibrator.spec.id, "config": calibrator.config.model_dump(mode="json")},
+        "anchors": list(recipe.anchors), "size": recipe.training.size,
+    }  # fmt: skip
+
+
+def _networks(
+    recipe: Recipe, source: HMCSource[Any], people: Sequence[str]
+) -> tuple[Encoder[Any], Pretraining[Any]]:  # fmt: skip
+    """Encoder and method with their first weights, which the recipe's seed decides."""
+    encoder = recipe.make_network(tracking_cameras(source, people[0]), recipe.make_decoder().code_space)
+    encoder.to(memory_format=torch.channels_last)
+    return encoder, make_method(recipe, encoder, view_cameras(recipe, source, people[0]))
+
+
+def view_cameras(recipe: Recipe, source: HMCSource[Any], subject: str) -> tuple[str, ...]:
+    """Names of the cameras whose images the recipe's pre-training reconstructs; none where it does not.
+
+    Raises:
+        DataError: the source has none of that role.
+    """
+    assert recipe.pretraining is not None, "there is no pre-training"
+    role = recipe.pretraining.spec.load().views
+    if role is None:
+        return ()
+    (capture,) = source.captures([subject])
+    names = tuple(camera.name for camera in capture.cameras if camera.role == role)
+    if not names:
+        raise DataError(
+            f"'{recipe.pretraining.spec.id}' reconstructs {role} cameras; source '{recipe.source.spec.id}' has none."
+        )
+    return names
+
+
+class UnlabelledPeople:
+    """Packs people for a recipe's pre-training, and makes what its method reconstructs of their views."""
+
+    def __init__(self, recipe: Recipe, source: HMCSource[Any], store: Store, device: torch.device) -> None:
+        self.recipe, self.source, self.store, self.device = recipe, source, store, device
+        self._detector: Any = None
+
+    def pack(self, people: Sequence[str], *, frames: int, seed: int = 0, count: Counter | None = None) -> list[Path]:
+        """Where people's packed captures lie, packed now where they are not there yet."""
+        recipe = self.recipe
+        tracking = tracking_cameras(self.source, people[0])
+        cameras = tuple(dict.fromkeys((*tracking, *view_cameras(recipe, self.source, people[0]))))
+        known = self.source.captures(people[:1])[0].anchors
+        anchors = tuple(dict.fromkeys((*(name for name in DEFAULT_ANCHORS if name in known), *recipe.anchors)))
+        request = PackRequest(frames, recipe.training.size, cameras, anchors, seed=seed)
+        paths: list[Path] = []
+        for start in range(0, len(people), _PACKED_AT_A_TIME):
+            some = people[start : start + _PACKED_AT_A_TIME]
+            paths += [one.path for one in pack(self.source, some, request, store=self.store, progress=count)]
+        return paths
+
+    def views(self, capture: PackedCapture, names: tuple[str, ...], *, rows: Sequence[int] | None = None) -> Views:
+        """What the views of the method saw in some rows of a capture, or all, with keypoints."""
+        columns = [index for index, camera in enumerate(capture.cameras) if camera.name in names]
+        chosen = np.arange(len(capture.images)) if rows is None else np.asarray(rows)
+        images = np.ascontiguousarray(capture.images[chosen][:, columns])
+        found = self._detect(images, names)
+        points = () if self._detector is None else tuple(one.names for one in self._detector.keypoints)
+        return Views(images, found, points)
+
+    def targets(self, paths: Sequence[Path], method: Pretraining[Any], count: Counter | None = None) -> list[Path]:
+        """What the method made of people's views: files of uint8 [N, K, S, S]."""
+        state = fingerprint({name: value.tolist() for name, value in method.named_buffers()})
+        described = self.recipe.describe_pretraining()
+        made = []
+        for path in paths:
+            key = fingerprint({"of": path.name, "state": state, **described})
+            file = self.store.path("views", key) / "views.npy"
+            if not _whole(file):
+                capture = open_packed(path)
+                images = method.targets(self.views(capture, method.view_names))
+                self.store.remove("views", key)
+                with self.store.building("views", key) as folder:
+                    np.save(folder / "views.npy", images)
+            made.append(file)
+            if count is not None:
+                count()
+        return made
+
+    def _detect(self, images: np.ndarray, names: tuple[str, ...]) -> Detections | None:
+        chosen = self.recipe.view_detector
+        if chosen is None:
+            return None
+        if self._detector is None:
+            self._detector = chosen.spec.load()(chosen.config).to(self.device)
+            if self._detector.cameras != names:
+                raise DataError(
+                    f"Detector '{chosen.spec.id}' looks through {', '.join(self._detector.cameras)}; the views are "
+                    f"{', '.join(names)}."
+                )
+        parts = []
+        for start in range(0, len(images), _DETECTED_AT_A_TIME):
+            some = torch.from_numpy(images[start : start + _DETECTED_AT_A_TIME]).to(self.device)
+            parts.append(self._detector.detect(some).map(lambda value: value.cpu()))
+        return Detections(torch.cat([part.points for part in parts]), torch.cat([part.visible for part in parts]))
+
+
+def _whole(file: Path) -> bool:
+    """Whether a file of an array is there and as long as it says."""
+    try:
+        np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+class _Run:
+    """One pre-training."""
+
+    def __init__(self, recipe: Recipe, source: HMCSource[Any], people: Sequence[str], store: Store, key: str,
+                 device: torch.device, tell: Listener) -> None:  # fmt: skip
+        assert recipe.pretraining is not None, "there is no pre-training"
+        self.recipe, self.source, self.people = recipe, source, people
+        self.store, self.key, self.device, self.tell = store, key, device, tell
+        config = cast("PretrainingConfig", recipe.pretraining.config)
+        self.config = config.model_copy(update={"seed": recipe.training.seed})
+        self.folder = store.path("training", key)
+        encoder, method = _networks(recipe, source, people)
+        self.encoder, self.method = encoder.to(device), method.to(device)
+        shape = method.person_shape
+        self.rows = None if shape is None else RowTable(self.folder, len(people), shape, seed=self.config.seed)
+        decay = [p for p in method.parameters() if p.ndim > 1]
+        plain = [p for p in method.parameters() if p.ndim <= 1]
+        self.optimisation = Optimisation(
+            encoder,
+            [
+                *encoder.parameter_groups(self.config.weight_decay),
+                {"params": decay, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0},
+            ],
+            self.config, self.folder / "checkpoint.safetensors", component=recipe.pretraining.spec.id,
+            listener=lambda progress: tell(replace(progress, stage="pretrain")), beside=method, rows=self.rows,
+        )  # fmt: skip
+
+    def train(self, checkpoint_every_s: float) -> None:
+        """Pack, restore the checkpoint if there is one, take the remaining steps, save."""
+        total, config = len(self.people), self.config
+        people = UnlabelledPeople(self.recipe, self.source, self.store, self.device)
+        counted = Counter(lambda done: self.tell(Progress("headset captures", done, total, {})))
+        paths = people.pack(self.people, frames=config.frames, count=counted)
+        if not self.optimisation.restore():
+            self._fit_statistics(people, paths)
+        made: Sequence[Path | None] = [None] * total
+        if self.method.view_names:
+            counted = Counter(lambda done: self.tell(Progress("views", done, total, {})))
+            made = people.targets(paths, self.method, counted)
+        files = CaptureFiles([CapturePaths(path, target) for path, target in zip(paths, made, strict=True)])
+        data = UnlabelledData(
+            files, self.encoder.needs.cameras, self.encoder.needs.anchors, config, versions=self.method.versions
+        )  # fmt: skip
+        bfloat16 = uses_bfloat16(config.precision, self.device)
+
+        def losses(batch: UnlabelledBatch) -> dict[str, Tensor]:
+            known = self._with_people(batch.to(self.device))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16):
+                return self.method.losses(self.encoder, known)
+
+        def draw(done: int) -> None:
+            if done % config.picture_every == 0 or done == config.steps:
+                self._draw(data, done)
+
+        self.encoder.train()
+        self.method.train()
+        self.optimisation.run(
+            data.batches(self.optimisation.step, config.steps), losses, checkpoint_every_s=checkpoint_every_s,
+            after=draw,
+        )  # fmt: skip
+        self._save()
+        self.store.remove("training", self.key)
+
+    def _fit_statistics(self, people: UnlabelledPeople, paths: Sequence[Path]) -> None:
+        sample = [open_packed(path) for path in paths[:_SAMPLE]]
+        seen = len(self.encoder.needs.cameras)
+        self.encoder.fit_images(torch.from_numpy(np.ascontiguousarray(one.images[:][:, :seen])) for one in sample)
+        names = self.method.view_names
+        if names:
+            rows = [one.anchor_rows.get(_NEUTRAL) for one in sample]
+            self.method.fit_statistics([
+                people.views(one, names, rows=None if row is None else [row])
+                for one, row in zip(sample, rows, strict=True)
+            ])  # fmt: skip
+
+    def _with_people(self, batch: UnlabelledBatch) -> UnlabelledBatch:
+        if self.rows is None:
+            return batch
+        return replace(batch, people=self.rows.gather(batch.subjects.numpy(), self.device))
+
+    @torch.no_grad()
+    def _draw(self, data: UnlabelledData, done: int) -> None:
+        """A picture of a few people's frames, which changes nothing that training uses."""
+        state = torch.get_rng_state()
+        torch.manual_seed(0)
+        count = min(_SHOWN, len(data.files))
+        chosen, views = np.arange(count), self.method.view_names
+        batch = data.of(chosen, np.random.default_rng(0), moves=False, views=views).to(self.device)
+        if self.rows is not None:
+            batch = replace(batch, people=torch.from_numpy(self.rows.values(range(count))).to(self.device))
+        self.encoder.eval()
+        self.method.eval()
+        image = self.method.picture(self.encoder, batch)
+        self.encoder.train()
+        self.method.train()
+        torch.set_rng_state(state)
+        if image is not None:
+            path = self.folder / "pictures" / f"step_{done:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+
+    def _save(self) -> None:
+        recipe = self.recipe
+        record = {
+            "budget": recipe.budget, "config": self.config.model_dump(mode="json"), "people": len(self.people),
+            "people_sha256": subjects_digest(self.people), "source": recipe.source.spec.id,
+            "device": self.device.type, "torch": torch.__version__,
+            "precision": "bfloat16" if uses_bfloat16(self.config.precision, self.device) else "float32",
+        }  # fmt: skip
+        tensors = {f"{_ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
+        tensors |= {f"{_METHOD}{name}": value for name, value in self.method.state_dict().items()}
+        if self.rows is not None:
+            self.rows.commit()
+        with self.store.building("weights", self.key) as folder:
+            save_weights(folder / "weights.safetensors", tensors, {**_facts(recipe), "training": record})
+            write_atomic(folder / "log.csv", self.optimisation.log_csv())
+            write_atomic(folder / TIMING, json.dumps({"seconds": round(self.optimisation.seconds, 1)}).encode())
+            for name in ("rows.npy", "counts.npy", "pictures"):
+                if (self.folder / name).exists():
+                    (self.folder / name).rename(folder / name)
+
+
+def initialised(
+    recipe: Recipe, encoder: Encoder[Any], *, store: Store, device: torch.device, listener: Listener | None = None
+) -> None:
+    """Give an encoder what its recipe's pre-training taught it, or the weights that it names.
+
+    Raises:
+        ConfigError: there are no such weights for this encoder.
+        UfeError: as `pretrained`.
+    """
+    if recipe.pretraining is None:
+        return
+    if recipe.learns_first:
+        made = pretrained(recipe, store=store, device=device, listener=listener)
+        encoder.load_state_dict(made.encoder.state_dict())
+    else:
+        make_method(recipe, encoder, ()).initialise(encoder)
+
+
+def batch_of(
+    recipe: Recipe, made: PretrainedEncoder, count: int, *, unseen: bool, store: Store, device: torch.device
+) -> UnlabelledBatch:
+    """Frames that a pre-training never saw, not augmented: of `count` people it learned from, or of others.
+
+    Those whom it never saw have the mean of what it learned of all.
+    """
+    source, people = recipe.unlabelled()
+    config = cast("PretrainingConfig", made.method.config)
+    if unseen:
+        source, more = unlabelled_people(recipe.source, config.people + count)
+        people = more[len(people) :]
+        if len(people) < count:
+            raise DataError(
+                f"Source '{recipe.source.spec.id}' has nobody else: --people seen shows those it learned from."
+            )
+    some = people[:count]
+    held = UnlabelledPeople(recipe, source, store, device)
+    paths = held.pack(some, frames=_PREVIEWED, seed=_OTHER_FRAMES)
+    targets: Sequence[Path | None] = held.targets(paths, made.method) if made.method.view_names else [None] * len(some)
+    files = CaptureFiles([CapturePaths(path, target) for path, target in zip(paths, targets, strict=True)])
+    data = UnlabelledData(
+        files, made.encoder.needs.cameras, made.encoder.needs.anchors,
+        config.model_copy(
+            update={"users": len(some), "frames": _PREVIEWED, "frames_per_user": max(2, config.frames_per_user)}
+        ), versions=made.method.versions,
+    )  # fmt: skip
+    batch = data.of(
+        np.arange(len(some)), np.random.default_rng(0), moves=made.method.versions > 1, views=made.method.view_names
+    ).to(device)
+    rows = made.people()
+    if rows is None:
+        return batch
+    values = np.repeat(rows.mean()[None], len(some), 0) if unseen else rows.values(range(len(some)))
+    return replace(batch, people=torch.from_numpy(values).to(device))

@@ -1,0 +1,154 @@
+"""A table on disk with a row of numbers for each of many people, of which a step reads and learns a few (P§6.4, u^id).
+
+Memory holds the rows that were changed since the last checkpoint. They go into the checkpoint first and to their
+places after it, so a run that is killed at any moment goes on from exactly what its checkpoint says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ufe_core.errors import ArtifactError
+from ufe_core.store import explained
+
+_BETAS, _EPS = (0.9, 0.98), 1e-8
+_VALUE, _MEAN, _SQUARE = range(3)
+
+
+class RowTable:
+    """Rows that Adam changes when they are used, each by its own count of steps; all others stay as they are.
+
+    Args:
+        folder: where its files are, made if missing.
+        rows: how many.
+        shape: of a row.
+        seed: fixes first values, normal with deviation `spread`.
+        spread: see `seed`.
+    """
+
+    def __init__(
+        self, folder: Path, rows: int, shape: Sequence[int], *, seed: int, spread: float = 0.02
+    ) -> None:  # fmt: skip
+        self.shape, self._seed, self._spread = tuple(shape), seed, spread
+        self._values = _mapped(folder / "rows.npy", (rows, 3, *shape), np.float32)
+        self._counts = _mapped(folder / "counts.npy", (rows,), np.int32)
+        self._changed: dict[int, tuple[np.ndarray, int]] = {}
+        self._used: tuple[np.ndarray, Tensor] | None = None
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    @property
+    def changed(self) -> int:
+        """How many rows are in memory: those changed since the last checkpoint."""
+        return len(self._changed)
+
+    def gather(self, rows: np.ndarray, device: torch.device) -> Tensor:
+        """Values [U, ...] of U different rows, which take a gradient; `step` then changes these."""
+        values = torch.from_numpy(np.stack([self._row(int(row))[0][_VALUE] for row in rows]))
+        self._used = (rows, values.to(device).requires_grad_())
+        return self._used[1]
+
+    def step(self, rate: float) -> None:
+        """A step of Adam on what was gathered last."""
+        if self._used is None or self._used[1].grad is None:
+            return
+        rows, values = self._used
+        assert values.grad is not None
+        for row, gradient in zip(rows, values.grad.float().cpu().numpy(), strict=True):
+            state, count = self._row(int(row))
+            count += 1
+            state[_MEAN] = _BETAS[0] * state[_MEAN] + (1 - _BETAS[0]) * gradient
+            state[_SQUARE] = _BETAS[1] * state[_SQUARE] + (1 - _BETAS[1]) * gradient**2
+            mean, square = state[_MEAN] / (1 - _BETAS[0] ** count), state[_SQUARE] / (1 - _BETAS[1] ** count)
+            state[_VALUE] -= rate * mean / (np.sqrt(square) + _EPS)
+            self._changed[int(row)] = (state, count)
+        self._used = None
+
+    def pending(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold: the rows changed since the last one."""
+        if not self._changed:
+            return {}
+        rows = sorted(self._changed)
+        return {
+            "rows": torch.tensor(rows, dtype=torch.int64),
+            "values": torch.from_numpy(np.stack([self._changed[row][0] for row in rows])),
+            "counts": torch.tensor([self._changed[row][1] for row in rows], dtype=torch.int32),
+        }  # fmt: skip
+
+    def commit(self) -> None:
+        """Write what the checkpoint holds by now to its places."""
+        self._put(self.pending())
+        self._changed.clear()
+
+    def restore(self, kept: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint; what it holds may or may not have reached its places before the run was killed."""
+        self._changed.clear()
+        self._put(kept)
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._changed.clear()
+        self._counts[:] = 0
+
+    def values(self, rows: Sequence[int]) -> np.ndarray:
+        """Values float32 [U, ...] of some rows."""
+        return np.stack([self._row(row)[0][_VALUE] for row in rows])
+
+    def mean(self) -> np.ndarray:
+        """Mean over rows that were ever used, float32 [...]; zero where none was."""
+        total, count = np.zeros(self.shape, np.float64), 0
+        for row in np.flatnonzero(self._counts):
+            total += self._values[row, _VALUE]
+            count += 1
+        return (total / max(count, 1)).astype(np.float32)
+
+    def _row(self, row: int) -> tuple[np.ndarray, int]:
+        """State float32 [3, ...] and count of a row, a copy that may be changed."""
+        if row in self._changed:
+            return self._changed[row]
+        if self._counts[row]:
+            return np.array(self._values[row]), int(self._counts[row])
+        state = np.zeros((3, *self.shape), np.float32)
+        state[_VALUE] = np.random.default_rng([self._seed, 11, row]).normal(0, self._spread, self.shape)
+        return state, 0
+
+    def _put(self, kept: Mapping[str, Tensor]) -> None:
+        if kept:
+            rows = kept["rows"].numpy()
+            self._values[rows] = kept["values"].numpy()
+            self._counts[rows] = kept["counts"].numpy()
+
+
+def open_rows(folder: Path) -> RowTable:
+    """A finished table, to be read.
+
+    Raises:
+        ArtifactError: it is missing or damaged.
+    """
+    try:
+        shape = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False).shape
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder} holds no table of people's rows ({error}). Pre-train again.") from error
+    return RowTable(folder, shape[0], shape[2:], seed=0)
+
+
+def _mapped(path: Path, shape: tuple[int, ...], kind: type) -> np.ndarray:
+    """A mapped array: the one that is there if it fits, else zeros, which take no room until they are written."""
+    with explained(f"write '{path.name}'", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file():
+            try:
+                found: np.ndarray = np.lib.format.open_memmap(path, mode="r+")
+                if found.shape == shape and found.dtype == kind:
+                    return found
+            except (OSError, ValueError):
+                os.unlink(path)
+        made: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+        return made

@@ -12,7 +12,7 @@ from typing import Any
 
 from ufe_bench.aggregate import paired_difference, ratio
 from ufe_bench.formats import budget_title, method_name
-from ufe_bench.paper import PaperRow, paper_row
+from ufe_bench.paper import PaperRow, row_beside
 from ufe_bench.schema import Budget, MetricInfo, Result, RunKey, incomplete_reason
 from ufe_core.store import canonical_json
 
@@ -137,8 +137,6 @@ def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
     ranks = {result.run_id: place for place, result in enumerate(contenders, start=1)}
 
     def row(result: Result) -> Row:
-        components = result.key.components
-        calibrator = components.calibrator.id if components.calibrator else None
         return Row(
             result=result,
             name=method_name(result),
@@ -147,7 +145,7 @@ def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
             unranked=reasons.get(result.run_id),
             leading=frozenset(name for name in metrics if result.run_id in leading[name]),
             ratios=_ratios(result, floor) if reasons.get(result.run_id) is None else {},
-            paper=paper_row(components.encoder.id, calibrator),
+            paper=row_beside(result),
         )
 
     return Group(

@@ -4,11 +4,17 @@ The numbers are facts of the paper named in `paper_tables.json`. They were measu
 another avatar, so they are shown beside ours and never ranked with them.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ufe_bench.schema import Result
 
 METRIC_NAMES: Mapping[str, str] = {
     "photometric_l1": "photometric_l1",
@@ -22,16 +28,21 @@ METRIC_NAMES: Mapping[str, str] = {
 
 CAVEAT = "paper: other data, other avatar"
 
-# (encoder, calibrator) of ours to (table, row) of the paper. `ufe/univ` with `ufe/none` has no row: the paper
-# never prints its encoder without calibration.
-_BESIDE: Mapping[tuple[str, str | None], tuple[str, str]] = {
-    ("ufe/univ", "ufe/late_fusion"): ("table1", "paper_no_ssl"),
-    ("ufe/geometry_guided", None): ("table1", "geometry_guided"),
-    ("ufe/flnet", None): ("table1", "flnet"),
-    ("ufe/fomm", None): ("table1", "first_order_motion"),
-    ("ufe/mesh_tracking_gt", None): ("table1", "mesh_tracking_gt"),
-    ("ufe/necknet", None): ("table1", "necknet"),
-    ("ufe/movement_sdk", None): ("table1", "movement_sdk"),
+# (encoder, calibrator, pre-training, update) of ours to (table, row) of the paper. `ufe/univ` with `ufe/none` has no
+# row: the paper never prints its encoder without calibration.
+_BESIDE: Mapping[tuple[str, str | None, str | None, str], tuple[str, str]] = {
+    ("ufe/univ", "ufe/late_fusion", None, "full"): ("table1", "paper_no_ssl"),
+    ("ufe/univ", "ufe/late_fusion", "ufe/mae_novel_view", "linear"): ("table1", "paper_ssl_linear_probe"),
+    ("ufe/univ", "ufe/late_fusion", "ufe/mae_novel_view", "full"): ("table1", "paper_ssl_finetune"),
+    ("ufe/univ", "ufe/late_fusion", "ufe/mae_original_view", "full"): ("table4", "mae_original_view"),
+    ("ufe/univ", "ufe/late_fusion", "ufe/simclr", "full"): ("table4", "simclr"),
+    ("ufe/univ", "ufe/late_fusion", "ufe/imagenet", "full"): ("table4", "imagenet"),
+    ("ufe/geometry_guided", None, None, "full"): ("table1", "geometry_guided"),
+    ("ufe/flnet", None, None, "full"): ("table1", "flnet"),
+    ("ufe/fomm", None, None, "full"): ("table1", "first_order_motion"),
+    ("ufe/mesh_tracking_gt", None, None, "full"): ("table1", "mesh_tracking_gt"),
+    ("ufe/necknet", None, None, "full"): ("table1", "necknet"),
+    ("ufe/movement_sdk", None, None, "full"): ("table1", "movement_sdk"),
 }
 
 
@@ -109,10 +120,21 @@ def load_paper() -> Paper:
     )
 
 
-def paper_row(encoder: str, calibrator: str | None) -> PaperRow | None:
-    """The row of the paper that stands beside our `encoder` with `calibrator` (full ids), or None."""
-    place = _BESIDE.get((encoder, calibrator))
+def paper_row(
+    encoder: str, calibrator: str | None, pretraining: str | None = None, update: str = "full"
+) -> PaperRow | None:
+    """The row of the paper that stands beside ours, by full ids and by what was updated in training, or None."""
+    place = _BESIDE.get((encoder, calibrator, pretraining, update))
     if place is None:
         return None
     table, row_id = place
     return next(row for row in load_paper().tables[table].rows if row.id == row_id)
+
+
+def row_beside(result: Result) -> PaperRow | None:
+    """The row of the paper that stands beside a result, or None."""
+    parts = result.key.components
+    calibrator = parts.calibrator.id if parts.calibrator is not None else None
+    pretraining = parts.pretraining.id if parts.pretraining is not None else None
+    update = result.training.config.get("update", "full") if result.training is not None else "full"
+    return paper_row(parts.encoder.id, calibrator, pretraining, update)

@@ -6,13 +6,13 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ufe_bench import formats
-from ufe_bench.aggregate import PairedDifference, RankAgreement, paired_difference, rank_agreement
+from ufe_bench.aggregate import PairedDifference, RankAgreement, Summary, paired_difference, rank_agreement
 from ufe_bench.harness import Harness, Request
 from ufe_bench.paper import PaperTable, load_paper
 from ufe_bench.schema import MetricInfo, Result
@@ -25,6 +25,7 @@ from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
 
 _OURS, _PAPER = "#0072b2", "#d55e00"
+_SERIES = (_OURS, _PAPER, "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by most eyes
 
 
 @dataclass(frozen=True)
@@ -277,6 +278,7 @@ def draw(study: Study) -> bytes | None:
         return None
     _, numbers = study.paper()
     along = study.suite.along is not None
+    lines = list(dict.fromkeys(cell.row.series for cell in done))
     shape = (2.6 * len(metrics) + 0.6, 2.6) if along else (2.3 * len(metrics) + 1.6, 0.42 * len(done) + 1.3)
     figure = Figure(figsize=shape, dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
@@ -285,17 +287,24 @@ def draw(study: Study) -> bytes | None:
     ):
         found = [cell.result.summary.get(name) for cell in done if cell.result is not None]
         kept = [(i, summary) for i, summary in enumerate(found) if summary is not None]
-        places = [_number_of(done[i].row) if along else len(done) - 1 - i for i, _ in kept]
-        means = [summary.mean for _, summary in kept]
-        sides = [[m - s.ci95[0] for m, (_, s) in zip(means, kept, strict=True)],
-                 [s.ci95[1] - m for m, (_, s) in zip(means, kept, strict=True)]]  # fmt: skip
-        style: dict[str, Any] = {"color": _OURS, "markersize": 5, "capsize": 2.5, "linewidth": 1.2, "label": "ours"}
+        style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "linewidth": 1.2}
         if along:
-            axes.errorbar(places, means, yerr=sides, marker="o", **style)
+            for colour, line in zip(cycle(_SERIES), lines):  # one is endless
+                points = [(_number_of(done[i].row), summary) for i, summary in kept if done[i].row.series == line]
+                means, sides = _bars([summary for _, summary in points])
+                axes.errorbar(
+                    [at for at, _ in points], means, yerr=sides, marker="o", color=colour, label=line or "ours", **style
+                )  # fmt: skip
             axes.set_xlabel(study.suite.along, fontsize=8)
-            axes.set_xticks(places)
+            if study.suite.logarithmic:
+                axes.set_xscale("log", base=2)
+            places = sorted({_number_of(done[i].row) for i, _ in kept})
+            axes.set_xticks(places, [f"{place:g}" for place in places])
         else:
-            axes.errorbar(means, places, xerr=sides, fmt="o", **style)
+            means, sides = _bars([summary for _, summary in kept])
+            axes.errorbar(
+                means, [len(done) - 1 - i for i, _ in kept], xerr=sides, fmt="o", color=_OURS, label="ours", **style
+            )  # fmt: skip
             theirs = [(len(done) - 1 - i, value) for i, cell in enumerate(done)
                       if (value := numbers.get(cell.row.name, {}).get(name)) is not None]  # fmt: skip
             if theirs:
@@ -309,14 +318,22 @@ def draw(study: Study) -> bytes | None:
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     data = io.BytesIO()
     figure.savefig(data, format="png")
     return data.getvalue()
 
 
-def _number_of(row: SuiteRow) -> int:
-    """Where a row stands along the axis: how many anchors it has."""
+def _bars(summaries: Sequence[Summary]) -> tuple[list[float], list[list[float]]]:
+    """Means, and how far their intervals reach below and above."""
+    means = [summary.mean for summary in summaries]
+    return means, [[s.mean - s.ci95[0] for s in summaries], [s.ci95[1] - s.mean for s in summaries]]
+
+
+def _number_of(row: SuiteRow) -> float:
+    """Where a row stands along the axis: as it says, or how many anchors it has."""
+    if row.at is not None:
+        return row.at
     if isinstance(row.anchors, int):
         return row.anchors
     return len(row.anchors if row.anchors is not None else DEFAULT_ANCHORS)
@@ -352,15 +369,17 @@ def _measured(result: Result, metrics: Mapping[str, MetricInfo]) -> list[str]:
 
 
 def _conditions(study: Study) -> str:
-    result = next((cell.result for cell in study.cells if cell.result is not None), None)
-    if result is None:
+    results = [cell.result for cell in study.cells if cell.result is not None]
+    if not results:
         return "No row has a result."
-    key = result.key
+    key = results[0].key
     budget = key.budget
+    counts = sorted({result.key.budget.people for result in results if result.key.budget.people})
+    people = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{budget.people}"
     trained = "every row trained alike" if study.suite.train else "weights trained once"
     return (
         f"{key.split.subjects} people that no training saw, {key.data.frames} frames each at {key.data.size} px; "
-        f"{trained}: {budget.people} people × {budget.frames} frames, {budget.steps:,} steps (budget {budget.name}"
+        f"{trained}: {people} people × {budget.frames} frames, {budget.steps:,} steps (budget {budget.name}"
         f"{', released' if budget.released else ''}). Avatar {formats.short(key.components.decoder.id)}."
     )
 

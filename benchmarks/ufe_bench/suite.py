@@ -29,6 +29,8 @@ class SuiteRow(ComponentConfig):
     anchors: tuple[str, ...] | int | None = Field(None, description="Names, or how many of the default ones, in order")
     enrolment: Enrolment = Field("own", description="Whose anchors people are enrolled with")
     set: dict[str, dict[str, Any]] = Field({}, description="Options by kind, as --set gives them")
+    series: str | None = Field(None, description="Which line of a plot along something the row is a point of")
+    at: float | None = Field(None, description="Where on that line; how many anchors, where nothing is said")
     paper: str | None = Field(None, description="Row of the paper's table that stands beside it")
 
 
@@ -66,6 +68,7 @@ class Suite(ComponentConfig):
     train: bool = Field(True, description="Whether rows are trained alike; else released weights serve")
     base: str | None = Field(None, description="Row that the others are compared with")
     along: str | None = Field(None, description="What the rows differ in where that is a number, such as 'anchors'")
+    logarithmic: bool = Field(False, description="Whether that number is drawn on a logarithmic axis")
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Suite:

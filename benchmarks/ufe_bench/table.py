@@ -14,7 +14,7 @@ from rich.text import Text
 from ufe_bench import formats
 from ufe_bench.aggregate import ratio
 from ufe_bench.board import MEAN_FLOOR
-from ufe_bench.paper import CAVEAT, PaperRow, load_paper, paper_row
+from ufe_bench.paper import CAVEAT, PaperRow, load_paper, row_beside
 from ufe_bench.schema import Result, incomplete_reason
 
 WIDE = 112
@@ -56,8 +56,7 @@ def run_grid(result: Result, *, floors: Sequence[Result] = ()) -> Grid:
         floors: Results of the floors on the same people; `ufe/mean` among them gives the ratios.
     """
     mean_floor = next((floor for floor in floors if floor.key.components.encoder.id == MEAN_FLOOR), None)
-    components = result.key.components
-    paper = paper_row(components.encoder.id, components.calibrator.id if components.calibrator else None)
+    paper = row_beside(result)
     names = list(result.metrics)
     lines = [_line(result, names, mean_floor, note=formats.budget_title(result.key.budget))]
     lines += [_line(floor, names, mean_floor, note="floor") for floor in floors if floor.run_id != result.run_id]

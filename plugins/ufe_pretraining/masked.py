@@ -217,7 +217,5 @@ def _header(heads: Sequence[tuple[str, int]], width: int) -> np.ndarray:
     """A strip uint8 [H, width] with words at places."""
     strip = np.zeros((_HEADER_PX, width), np.uint8)
     for text, left in heads:
-        cv2.putText(
-            strip, text, (left + 2, _HEADER_PX - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (230,), 1, cv2.LINE_AA
-        )
+        cv2.putText(strip, text, (left + 2, _HEADER_PX - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (230,), 1, cv2.LINE_AA)
     return strip

@@ -85,6 +85,7 @@ def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any)
         write_atomic(out, made.path.read_bytes())
     facts = {
         "weights": str(made.path), "sha256": made.sha256, "seconds": made.record["seconds"],
+        "frames/s": round(made.record["frames_seen"] / made.record["seconds"], 1) if made.record["seconds"] else None,
         "curve": str(curve) if drawn else None, "pictures": str(pictures) if pictures.is_dir() else None,
         "out": str(out.absolute()) if out else None,
     }  # fmt: skip

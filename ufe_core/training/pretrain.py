@@ -245,6 +245,7 @@ class _Run:
         config = cast("PretrainingConfig", recipe.pretraining.config)
         self.config = config.model_copy(update={"seed": recipe.training.seed})
         self.folder = store.path("training", key)
+        self.frames_at_once = 0
         encoder, method = _networks(recipe, source, people)
         self.encoder, self.method = encoder.to(device), method.to(device)
         shape = method.person_shape
@@ -277,6 +278,7 @@ class _Run:
         data = UnlabelledData(
             files, self.encoder.needs.cameras, self.encoder.needs.anchors, config, versions=self.method.versions
         )  # fmt: skip
+        self.frames_at_once = data.users * data.frames_per_user
         bfloat16 = uses_bfloat16(config.precision, self.device)
 
         def losses(batch: UnlabelledBatch) -> dict[str, Tensor]:
@@ -339,6 +341,7 @@ class _Run:
         recipe = self.recipe
         record = {
             "budget": recipe.budget, "config": self.config.model_dump(mode="json"), "people": len(self.people),
+            "frames_seen": self.config.steps * self.frames_at_once,
             "people_sha256": subjects_digest(self.people), "source": recipe.source.spec.id,
             "device": self.device.type, "torch": torch.__version__,
             "precision": "bfloat16" if uses_bfloat16(self.config.precision, self.device) else "float32",

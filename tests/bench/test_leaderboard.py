@@ -291,6 +291,9 @@ def test_paper_row_stands_beside_the_calibrated_encoder_only():
     row = paper_row("ufe/univ", "ufe/late_fusion")
     assert row is not None
     assert (row.method, row.values["mesh_l2"], row.values["gaze"]) == ("Ours w/o SSL", 1.071, 5.25)
+    first = paper_row("ufe/univ", "ufe/late_fusion", "ufe/mae_novel_view")
+    linear = paper_row("ufe/univ", "ufe/late_fusion", "ufe/mae_novel_view", "linear")
+    assert (first.values["mesh_l2"], linear.values["mesh_l2"]) == (1.023, 1.169)
     assert paper_row("ufe/univ", "ufe/none") is None
     assert paper_row("acme/univ", None) is None
     assert set(row.values) == set(METRIC_NAMES)

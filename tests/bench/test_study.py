@@ -14,7 +14,7 @@ from ufe_core.errors import ConfigError, DataError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
-STUDIES = ("table2", "table3", "fig8", "robustness")
+STUDIES = ("table2", "table3", "table4", "fig8", "fig19", "robustness")
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -25,8 +25,8 @@ def test_every_row_is_a_recipe_and_stands_beside_a_row_of_the_paper(name):
     for row in suite.rows:
         request = request_of(suite, row, {})
         recipes[row.name] = resolve_recipe(
-            catalogue(), encoder=request.encoder, calibrator=request.calibrator, anchors=request.anchors,
-            overrides=request.overrides,
+            catalogue(), encoder=request.encoder, calibrator=request.calibrator, pretraining=request.pretraining,
+            anchors=request.anchors, overrides=request.overrides,
         ).describe() | {"enrolment": request.enrolment}  # fmt: skip
         assert request.train == suite.train and (row.paper is None or row.paper in {each.id for each in table.rows})
     assert len({str(sorted(recipe.items(), key=str)) for recipe in recipes.values()}) == len(suite.rows), "all differ"
@@ -125,6 +125,33 @@ def test_the_picture_and_the_files(table3, tmp_path):
     along = load_suite("fig8")
     rows = tuple(Cell(row, table3.cells[0].result) for row in along.rows)
     assert draw(Study(along, rows, ())).startswith(b"\x89PNG")
+
+
+def test_points_along_something_make_a_line_for_each_series(table3, monkeypatch):
+    """On a logarithmic axis where the suite says so; the page tells the range of people."""
+    from matplotlib.axes import Axes
+
+    lines, errorbar = {}, Axes.errorbar
+
+    def remember(self, places, means, **style):
+        lines.setdefault(style["label"], list(places))
+        return errorbar(self, places, means, **style)
+
+    monkeypatch.setattr(Axes, "errorbar", remember)
+    suite = load_suite("fig19")
+    result = table3.cells[0].result
+    budgets = {
+        row.name: result.key.budget.model_copy(update={"people": row.set["training"]["people"]}) for row in suite.rows
+    }
+    cells = tuple(
+        Cell(row, result.model_copy(update={"key": result.key.model_copy(update={"budget": budgets[row.name]})}))
+        for row in suite.rows
+    )
+    study = Study(suite, cells, ())
+    assert draw(study).startswith(b"\x89PNG") and "8 to 234 people" in markdown(study)
+    assert set(lines) == {"First Order Motion", "Mesh tracking, exact mesh *", "Universal, no pre-training",
+                          "Universal, pre-trained"}  # fmt: skip
+    assert all(places == [8, 16, 32, 64, 128, 234] for places in lines.values())
 
 
 def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_result, tmp_path):

@@ -1,0 +1,56 @@
+"""`ufe pretrain`: what it says, where it puts things, and what it refuses."""
+
+import json
+
+import cv2
+import pytest
+
+QUICK = ("--budget", "smoke", "--decoder", "blendshape", "--device", "cpu", *(
+    word for name, value in {"people": 2, "frames": 2, "steps": 2, "users": 2, "aligned": "false"}.items()
+    for word in ("--set", f"pretraining.{name}={value}")
+))  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def home(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UFE_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+def test_it_says_where_the_weights_are_and_how_fast_it_was(ufe, tmp_path):
+    out = tmp_path / "mine.safetensors"
+    code, text, told = ufe("pretrain", "run", *QUICK, "--out", out)
+    facts = dict(line.split(maxsplit=1) for line in text.splitlines())
+    assert code == 0 and list(facts) == ["weights", "sha256", "seconds", "frames/s", "curve", "pictures", "out"]
+    assert "mae_novel_view: univ on 2 people x 2 frames of 64 px, 2 steps of 4; cpu" in told
+    assert "headset captures: 2/2" in told and "pre-training: 2/2, loss" in told
+    assert out.stat().st_size > 1_000_000
+    again = json.loads(ufe("pretrain", "run", *QUICK, "--json")[1])
+    assert again["weights"] == facts["weights"] and again["record"]["people"] == 2
+
+
+@pytest.mark.parametrize("people", ["seen", "unseen"])
+def test_the_preview_is_a_picture_and_numbers(ufe, tmp_path, people):
+    out = tmp_path / "picture.png"
+    code, text, _ = ufe("pretrain", "preview", *QUICK, "--people", people, "--count", 2, "--out", out)
+    assert code == 0 and text.startswith(f"mae_novel_view: 2 {people} people\n")
+    assert [line.split()[0] for line in text.splitlines()[1:]] == ["right", "other", "zero", "picture"]
+    height, width, _ = cv2.imread(str(out)).shape
+    assert width == 4 * 5 * 104 + 3 * 8 and height == 18 + 2 * 104
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--pretraining", "none"), "Pre-training 'none' does nothing: name another with --pretraining."),
+        (("--pretraining", "imagenet"), "takes no steps: give it to 'ufe train --pretraining imagenet'"),
+        (("--pretraining", "simclrr"), "Did you mean 'ufe/simclr'?"),
+        (("--set", "pretraining.mask=0.5"), "Did you mean 'mask_ratio'?"),
+        (("--encoder", "mean"), "cannot be pre-trained"),
+        (("--set", "pretraining.people=0"), "people"),
+    ],
+)
+def test_what_cannot_be_is_one_line(ufe, arguments, line):
+    code, out, told = ufe("pretrain", "run", *arguments)
+    assert code != 0 and line in told.replace("\n", " ") and "Traceback" not in told and not out

@@ -94,8 +94,8 @@ _BUDGETS: dict[str, dict[str, Any]] = {
     },
     "cpu": {
         "people": 234, "frames": 36, "size": 64, "steps": 1500, "users": 8, "frames_per_user": 8,
-        "warmup": 50, "learning_rate": 2e-3, "render_size": 64, "render_frames": 1, "rotation_deg": 4.0, "scale": 1.04,
-        "shift": 0.02, "gain": 0.1, "cutmix_patches": 0, "anchor_dropout": 0.05,
+        "warmup": 50, "learning_rate": 2e-3, "render_size": 64, "render_frames": 1, "photometric": 0.1,
+        "rotation_deg": 4.0, "scale": 1.04, "shift": 0.02, "gain": 0.1, "cutmix_patches": 0, "anchor_dropout": 0.05,
     },
     "gpu": {
         "people": 234, "frames": 512, "size": 192, "steps": 12_000, "users": 16, "frames_per_user": 8,

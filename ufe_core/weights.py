@@ -62,6 +62,22 @@ def save_weights(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tenso
     return hashlib.sha256(data).hexdigest()
 
 
+def save_halved(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> str:
+    """Write a weights file again with its numbers in half precision, as files are released; returns its sha256.
+
+    Raises:
+        ArtifactError: the file is damaged, a number is too large, the disk is full, or the folder cannot be written.
+    """
+    import torch
+
+    tensors, spec = load_weights(source)
+    half = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
+    wrong = [name for name, value in half.items() if not bool(torch.isfinite(value).all())]
+    if wrong:
+        raise ArtifactError(f"Weights {wrong[0]!r} of '{source}' are too large for half precision.")
+    return save_weights(path, half, spec)
+
+
 def load_weights(
     path: str | os.PathLike[str], sha256: str | None = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -64,6 +64,7 @@ def training_record(encoder: TrainedEncoder) -> TrainingRecord | None:
         device=record["device"],
         config=record["config"],
         precision=record.get("precision"),
+        pretraining=record.get("pretraining"),
     )
 
 

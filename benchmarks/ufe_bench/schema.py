@@ -188,6 +188,7 @@ class TrainingRecord(Record):
     device: str
     config: dict[str, Any] = Field(default_factory=dict, description="Every training option, as it was resolved")
     precision: str | None = Field(None, description="Of the networks: float32 or bfloat16")
+    pretraining: dict[str, Any] | None = Field(None, description="How it was pre-trained, and on how many people")
 
 
 class Trial(Record):

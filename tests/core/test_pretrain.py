@@ -146,6 +146,8 @@ def test_a_training_after_it_differs_from_one_without(straight, store):
     plain = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": TRAINING})
     without = trained(plain, SPLIT.train, store=store, device=CPU)
     assert first.sha256 != without.sha256
+    assert first.record["pretraining"]["people"] == 3 and "pretraining" not in without.record
+    assert first.record["pretraining"]["sha256"] == straight[0].sha256
     again = trained(recipe(training=TRAINING), SPLIT.train, store=store, device=CPU, fresh=True)
     assert again.sha256 == first.sha256
 

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from ufe_core.budgets import BUDGETS, TrainingConfig, describe_budget
@@ -66,6 +67,15 @@ def test_it_trains_shows_where_the_weights_are_and_keeps_a_curve(ufe_train, tmp_
     found = json.loads(again.stdout)
     assert (found["sha256"], found["trained"], found["weights"]) == (facts["sha256"], False, facts["weights"])
     assert found["record"]["subjects"] == 2
+
+    half = tmp_path / "half.safetensors"
+    assert ufe_train(*TINY, "--calibrator", "none", "--device", "cpu", "--out", str(half), "--half").exit_code == 0
+    (whole, spec), (halved, same) = load_weights(out), load_weights(half)
+    assert spec == same and half.stat().st_size < 0.6 * out.stat().st_size
+    for name, value in whole.items():
+        expected = value.half() if value.is_floating_point() else value
+        assert halved[name].dtype == expected.dtype and torch.equal(halved[name], expected)
+    assert "give --out too" in str(ufe_train(*TINY, "--half").exception)
 
 
 def test_the_people_it_trains_on_are_the_training_people(ufe_train, monkeypatch):

@@ -51,10 +51,11 @@ class _TrainCommand(click.Command):
 @click.option("--fresh", is_flag=True, help="Start from the first step, even where weights or a checkpoint are.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),
               help="Also copy the weights to this file, a safetensors file.")  # fmt: skip
+@click.option("--half", is_flag=True, help="Write --out in half precision: half the size, as files are released.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts; progress goes to standard error.")
 def train(encoder: str | None, calibrator: str | None, decoder: str | None, detector: str | None,
           pretraining: str | None, assignments: tuple[str, ...], anchors: str | None, device: str, fresh: bool,
-          out: Path | None, as_json: bool, **names: str) -> None:  # fmt: skip
+          out: Path | None, half: bool, as_json: bool, **names: str) -> None:  # fmt: skip
     """Train an encoder, or an avatar, on the training people of a source, or find the one that was trained before.
 
     Frames are rendered or read once and packed. Each step encodes a few people's frames with their anchors,
@@ -98,13 +99,15 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
     from ufe_core.training.loop import trained
     from ufe_core.training.runs import pick_device
 
+    if half and out is None:
+        raise ConfigError("--half is of the file that --out names: give --out too.")
     place, overrides = pick_device(device), parse_overrides(assignments, owners=OWNERS)
     if encoder is None and calibrator is None and anchors is None and pretraining is None:
         if detector is not None:
-            _train_component("detector", detector, overrides, place, fresh, out, as_json, **names)
+            _train_component("detector", detector, overrides, place, fresh, out, half, as_json, **names)
             return
         if decoder is not None:
-            _train_component("decoder", decoder, overrides, place, fresh, out, as_json, **names)
+            _train_component("decoder", decoder, overrides, place, fresh, out, half, as_json, **names)
             return
     recipe = resolve_recipe(
         catalogue(), encoder=encoder or DEFAULT_ENCODER, calibrator=calibrator, decoder=decoder or DEFAULT_DECODER,
@@ -123,7 +126,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
         )  # fmt: skip
     assert done.path is not None, "only an encoder that learns nothing has no file"
     if first:
-        _report(done.path, done.sha256, done.record, watch, out, as_json, steps=learns == "weights")
+        _report(done.path, done.sha256, done.record, watch, out, half, as_json, steps=learns == "weights")
 
 
 #: What a component that is trained by itself looks at, for the line that says what is done.
@@ -132,7 +135,7 @@ _LOOKS_AT = {"decoder": "dome captures", "detector": "headset captures"}
 
 def _train_component(
     kind: str, name: str, overrides: dict[str, dict[str, Any]], device: torch.device, fresh: bool, out: Path | None,
-    as_json: bool, *, source: str, budget: str,
+    half: bool, as_json: bool, *, source: str, budget: str,
 ) -> None:  # fmt: skip
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.errors import ConfigError
@@ -154,7 +157,7 @@ def _train_component(
         done = trained_component(
             recipe, training_subjects(recipe.source), store=Store(), device=device, fresh=fresh, listener=watch
         )  # fmt: skip
-    _report(done.path, done.sha256, done.record, watch, out, as_json, steps=True)
+    _report(done.path, done.sha256, done.record, watch, out, half, as_json, steps=True)
 
 
 class _Watch:
@@ -195,15 +198,18 @@ def _plan(recipe: Recipe, device: torch.device) -> str:
     return f"{text}: labels of {size.people} people x {size.frames} frames"
 
 
-def _report(path: Path, sha256: str | None, record: dict[str, Any], watch: _Watch, out: Path | None, as_json: bool, *,
-            steps: bool) -> None:  # fmt: skip
+def _report(path: Path, sha256: str | None, record: dict[str, Any], watch: _Watch, out: Path | None, half: bool,
+            as_json: bool, *, steps: bool) -> None:  # fmt: skip
     """Say where the weights are; `steps` tells whether they were trained in steps."""
     from ufe_core.store import write_atomic
     from ufe_core.training.curve import draw_curve
+    from ufe_core.weights import save_halved
 
     curve, pictures = path.with_name("curve.png"), path.with_name("pictures")
     drawn = curve.is_file() or (steps and draw_curve(path.with_name("log.csv"), curve))
-    if out is not None:
+    if out is not None and half:
+        save_halved(path, out)
+    elif out is not None:
         write_atomic(out, path.read_bytes())
     facts = {
         "weights": str(path), "sha256": sha256, "seconds": record["seconds"],

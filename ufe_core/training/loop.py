@@ -27,7 +27,7 @@ from ufe_core.training.critic import CodeCritic
 from ufe_core.training.data import Batch, TrainingData
 from ufe_core.training.losses import DecoderLoss
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
-from ufe_core.training.pretrain import initialised
+from ufe_core.training.pretrain import initialised, pretraining_record
 from ufe_core.training.processes import Processes
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
@@ -248,7 +248,7 @@ class _Run:
         if processes.first:
             _save(
                 self.recipe, self.encoder, subjects, self.store, self.key, seconds=optimisation.seconds,
-                device=device, log=optimisation.log_csv(),
+                device=device, log=optimisation.log_csv(), first=pretraining_record(self.recipe, self.store),
             )  # fmt: skip
             self.store.remove("training", self.key)
 
@@ -309,13 +309,15 @@ def training_captures(
 
 
 def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store: Store, key: str, *,
-          seconds: float, device: torch.device, log: bytes) -> None:  # fmt: skip
-    record = {
+          seconds: float, device: torch.device, log: bytes, first: dict[str, Any] | None = None) -> None:  # fmt: skip
+    record: dict[str, Any] = {
         "budget": recipe.budget, "config": recipe.training.model_dump(mode="json"), "subjects": len(subjects),
         "subjects_sha256": subjects_digest(subjects), "source": recipe.source.spec.id,
         "device": device.type, "torch": torch.__version__,
         "precision": "bfloat16" if uses_bfloat16(recipe.training.precision, device) else "float32",
     }  # fmt: skip
+    if first is not None:
+        record["pretraining"] = first
     spec = {**weights_spec(recipe, encoder), "training": record}
     with store.building("weights", key) as folder:
         save_weights(folder / "weights.safetensors", encoder.state_dict(), spec)

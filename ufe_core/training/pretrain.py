@@ -359,6 +359,14 @@ class _Run:
                     (self.folder / name).rename(folder / name)
 
 
+def pretraining_record(recipe: Recipe, store: Store) -> dict[str, Any] | None:
+    """How a recipe's pre-training was done and the sha256 of its weights; None where it took no steps."""
+    if not recipe.learns_first:
+        return None
+    file = store.path("weights", recipe.pretraining_key()) / "weights.safetensors"
+    return {**load_weights(file)[1]["training"], "sha256": sha256_file(file)}
+
+
 def initialised(
     recipe: Recipe, encoder: Encoder[Any], *, store: Store, device: torch.device, listener: Listener | None = None
 ) -> None:

@@ -267,14 +267,14 @@ def _pretraining(
     catalogue: Catalogue, name: str | None, encoder: Chosen, budget: str, overrides: Mapping[str, Any] | None
 ) -> Chosen | None:
     """What goes before training; None where nothing does."""
+    if name is None and overrides:
+        raise ConfigError(
+            f"There is no pre-training: give --pretraining, or leave pretraining.{next(iter(overrides))} out."
+        )
     chosen = choose(catalogue, "pretraining", name or "none", budget, overrides or {})
-    factory, learner = chosen.spec.load(), encoder.spec.load()
-    if factory.learns == "nothing":
-        if overrides:
-            raise ConfigError(
-                f"There is no pre-training: give --pretraining, or leave --set pretraining.{next(iter(overrides))} out."
-            )
+    if chosen.spec.load().learns == "nothing":
         return None
+    learner = encoder.spec.load()
     if learner.learns != "weights" or learner.inputs != ("images",):
         raise ConfigError(
             f"Encoder '{encoder.spec.id}' cannot be pre-trained: it does not learn from images alone. Leave "

@@ -128,15 +128,15 @@ class NovelView(Pretraining[MaskedConfig]):
         """Root mean squares, in grey levels, where the mouth and the eyes are, of which nothing was left to be seen.
 
         `right` with the frame's own code, `other` with that of another frame of the same person, `zero` without any.
+        Where no keypoints tell what moves, they are of all that was removed.
         """
         truth, variants = self._truth(batch), self._with_codes(encoder, batch)
-        pixels = self._pixels(self.moving[None].expand(len(truth), -1, -1, -1))
-        out = {}
-        for name, found in variants.items():
-            wrong = ((found - truth) ** 2 * pixels).sum((0, 2, 3)) / pixels.sum((0, 2, 3)).clamp_min(1)
-            seen = self.moving.flatten(1).any(1)
-            out[name] = float(wrong[seen].mean().sqrt() * 255)
-        return out
+        known = self.moving.expand(len(truth), -1, -1, -1) if self.moving.any() else self._hidden(len(truth))
+        pixels = self._pixels(known)
+        return {
+            name: float((((found - truth) ** 2 * pixels).sum() / pixels.sum()).sqrt() * 255)
+            for name, found in variants.items()
+        }
 
     @torch.no_grad()
     def picture(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> np.ndarray:

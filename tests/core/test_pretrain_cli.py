@@ -45,7 +45,7 @@ def test_the_preview_is_a_picture_and_numbers(ufe, tmp_path, people):
     [
         (("--pretraining", "none"), "Pre-training 'none' does nothing: name another with --pretraining."),
         (("--pretraining", "imagenet"), "takes no steps: give it to 'ufe train --pretraining imagenet'"),
-        (("--pretraining", "simclrr"), "Did you mean 'ufe/simclr'?"),
+        (("--pretraining", "simclrr"), "Did you mean 'simclr'?"),
         (("--set", "pretraining.mask=0.5"), "Did you mean 'mask_ratio'?"),
         (("--encoder", "mean"), "cannot be pre-trained"),
         (("--set", "pretraining.people=0"), "people"),

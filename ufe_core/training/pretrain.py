@@ -302,7 +302,7 @@ class _Run:
     def _fit_statistics(self, people: UnlabelledPeople, paths: Sequence[Path]) -> None:
         sample = [open_packed(path) for path in paths[:_SAMPLE]]
         seen = len(self.encoder.needs.cameras)
-        self.encoder.fit_images(torch.from_numpy(np.ascontiguousarray(one.images[:][:, :seen])) for one in sample)
+        self.encoder.fit_images(torch.from_numpy(np.array(one.images[:][:, :seen])) for one in sample)
         names = self.method.view_names
         if names:
             rows = [one.anchor_rows.get(_NEUTRAL) for one in sample]

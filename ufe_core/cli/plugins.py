@@ -1,5 +1,6 @@
 """`ufe plugins`: what is installed, what did not load and why, and the options of each component."""
 
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -7,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from ufe_core.components import ComponentSpec
+    from ufe_core.conformance import Finding
     from ufe_core.plugins import Catalogue, PluginReport
 
 _KINDS = ("source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric")
@@ -20,7 +24,7 @@ _KINDS = ("source", "detector", "encoder", "calibrator", "pretraining", "decoder
 @click.option("--why", metavar="NAME", help="Show in full what became of plugin or distribution NAME.")
 @click.pass_context
 def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, why: str | None) -> None:
-    """List components and plugins; `show` one with its options.
+    """List components and plugins; `show` one with its options, make a `new` one, `check` one.
 
     A component is named by its short name (`univ`) or its full id (`ufe/univ`), which is needed only where
     two plugins have components of the same short name. A plugin that does not load is listed with the reason
@@ -73,6 +77,108 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
         click.echo(json.dumps(_component_facts(found, spec, with_options=True), indent=2, ensure_ascii=False))
     else:
         _print_component(_component_facts(found, spec, with_options=True))
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--kind", required=True, type=click.Choice(_KINDS), help="What the package's component is.")
+@click.option("--owner", help="Before the '/' of the component's id. [default: the name's first word]")
+@click.option("--out", default=".", show_default=True, type=click.Path(file_okay=False), help="Folder to make it in.")
+def new(name: str, kind: str, owner: str | None, out: str) -> None:
+    """Make a plugin package that works: installable, with a component, its options, a test and a README.
+
+    The component is a small real one of its kind; put your method in its place.
+
+    \b
+    Examples:
+      ufe plugins new acme-fovea --kind encoder
+      ufe plugins new acme-lips --kind metric --out ~/projects
+    """
+    from pathlib import Path
+
+    from ufe_core.scaffold import new_plugin
+
+    made = new_plugin(name, kind, Path(out), owner=owner)
+    for file in made.files:
+        click.echo(made.folder / file)
+    click.echo(f"\nNext: cd {made.folder} && python -m pip install -e '.[dev]' && python -m pytest")
+
+
+@plugins.command()
+@click.argument("name")
+@click.option("--kind", type=click.Choice(_KINDS), help="Of a component: its kind, where the name is not enough.")
+@click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
+              help="Option of the components under examination, e.g. where a source needs a folder.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+@click.pass_context
+def check(ctx: click.Context, name: str, kind: str | None, assignments: tuple[str, ...], as_json: bool) -> None:
+    """Try the rules of ufe's interfaces on NAME: a plugin, a distribution, or one component.
+
+    Shapes, determinism, batches and users that must not touch each other, gradients, weights that restore it, errors
+    that users can read, speed. Each broken rule is a line that says what to mend; the exit code is 1 then. In a
+    plugin's own tests: `pytest --ufe-plugin NAME`.
+
+    \b
+    Examples:
+      ufe plugins check acme-fovea
+      ufe plugins check univ
+      ufe plugins check ava256 --set source.root=/data/ava-256
+    """
+    from ufe_core.config import parse_overrides
+    from ufe_core.conformance import examined
+    from ufe_core.errors import PluginError
+    from ufe_core.plugins import catalogue
+
+    found = catalogue()
+    reports = [report for report in found.reports if name in (report.name, report.dist)]
+    for report in reports:
+        if report.status != "ok":
+            raise PluginError(f"{report.reason.rstrip('.')}. 'ufe plugins --why {report.name}' shows where.")
+    specs = [spec for report in reports for spec in report.components] or [found.find(name, kind)]
+    findings = []
+    with _progress(as_json) as advance:
+        for finding in examined(specs, options=parse_overrides(assignments, owners=_KINDS)):
+            findings.append(finding)
+            advance(finding)
+    broken = [finding for finding in findings if finding.outcome == "broken"]
+    if as_json:
+        facts = [
+            {
+                "kind": one.component.kind, "id": one.component.id, "rule": one.rule.name, "says": one.rule.says,
+                "outcome": one.outcome, "line": one.line, "traceback": one.traceback,
+            }
+            for one in findings
+        ]  # fmt: skip
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        kept = sum(finding.outcome == "kept" for finding in findings)
+        untried = len(findings) - kept - len(broken)
+        click.echo(f"{kept} kept, {len(broken)} broken" + (f", {untried} not tried" if untried else ""))
+    if broken:
+        ctx.exit(1)
+
+
+@contextlib.contextmanager
+def _progress(silent: bool) -> "Iterator[Callable[[Finding], None]]":
+    """Print each finding as it comes, under the component that it is of."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console, shown = Console(highlight=False, soft_wrap=True), [""]
+    marks = {"kept": "[green]kept[/]      ", "broken": "[bold red]broken[/]    ", "not tried": "[dim]not tried[/] "}
+
+    def show(finding: "Finding") -> None:
+        if silent:
+            return
+        title = f"{finding.component.kind} {finding.component.id}"
+        if title != shown[0]:
+            console.print(f"[bold]{title}[/]")
+            shown[0] = title
+        console.print(f"  {marks[finding.outcome]}{escape(finding.rule.says)}")
+        if finding.line:
+            console.print(f"            {escape(finding.line)}")
+
+    yield show
 
 
 def _component_facts(found: "Catalogue", spec: "ComponentSpec", *, with_options: bool = False) -> dict[str, Any]:

@@ -1,0 +1,110 @@
+"""Small made-up data that components are tried on: random, always the same, and of the shapes that they will meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ufe_core.interfaces.detector import KeypointNames
+from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
+from ufe_core.types import AnchorSet, CameraSpec, CodeSpace, Detections, FrameBatch, Labels, MeshTopology
+
+CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
+SIZE, CODES, VERTICES, POINTS = 64, 12, 60, 96
+SPACE = CodeSpace("twelve", CODES, tuple(f"entry{k}" for k in range(CODES)))
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    """Normal numbers float32."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    """Images uint8 [..., SIZE, SIZE]: smooth, so that small networks see something in them."""
+    coarse = torch.rand(int(np.prod(shape)), 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+    fine = nn.functional.interpolate(coarse, (SIZE, SIZE), mode="bilinear", align_corners=False)
+    return (fine * 255).to(torch.uint8).view(*shape, SIZE, SIZE)
+
+
+def gazes(count: int, seed: int = 0) -> Tensor:
+    """Unit vectors float32 [count, 6]."""
+    directions = drawn(count, 2, 3, seed=seed) * 0.2 + torch.tensor([0.0, 0.0, 1.0])
+    return nn.functional.normalize(directions, dim=-1).flatten(1)
+
+
+def detections(*shape: int, seed: int = 0) -> Detections:
+    """Keypoints [..., 4, POINTS]."""
+    make = torch.Generator().manual_seed(seed)
+    points = SIZE * torch.rand(*shape, len(CAMERAS), POINTS, 2, generator=make)
+    return Detections(points, torch.rand(*shape, len(CAMERAS), POINTS, generator=make))
+
+
+def keypoint_names() -> tuple[KeypointNames, ...]:
+    """Of each camera: which vertices of the made-up mesh its keypoints are."""
+    names = tuple(f"point_{k:02d}" for k in range(POINTS))
+    upper = (*names[:-2], "pupil_left", "pupil_right")
+    vertices = tuple(k % VERTICES for k in range(POINTS))
+    return tuple(
+        KeypointNames(camera, upper, vertices[:-2], (0, 1)) if k < 2 else KeypointNames(camera, names, vertices, ())
+        for k, camera in enumerate(CAMERAS)
+    )
+
+
+def rig() -> tuple[CameraSpec, ...]:
+    """Nominal cameras before the face."""
+    lens = np.array([[SIZE, 0, SIZE / 2], [0, SIZE, SIZE / 2], [0, 0, 1.0]])
+    return tuple(
+        CameraSpec(
+            name, "left" if k % 2 == 0 else "right", "upper" if k < 2 else "lower", "tracking", SIZE, SIZE, lens,
+            np.eye(3), np.array([0.0, 0.0, 150.0]),
+        )
+        for k, name in enumerate(CAMERAS)
+    )  # fmt: skip
+
+
+def mesh() -> np.ndarray:
+    """Vertices float32 [VERTICES, 3] of a dome, mm."""
+    make = np.random.default_rng(0)
+    x, y = make.uniform(-60, 60, VERTICES), make.uniform(-60, 60, VERTICES)
+    return np.stack([x, y, 30 - (x**2 + y**2) / 200], 1).astype(np.float32)
+
+
+def topology() -> MeshTopology:
+    """Of that mesh: triangles of neighbours in number, and the regions that metrics ask for."""
+    faces = np.stack([np.arange(VERTICES - 2), np.arange(1, VERTICES - 1), np.arange(2, VERTICES)], 1)
+    uv = (mesh()[:, :2] + 60) / 120
+    half = np.arange(VERTICES // 2)
+    regions = {
+        "face": np.arange(VERTICES), "lower_face": half, "mouth_corners": np.array([0, 1]),
+        "lip_centres": np.array([2, 3]), "lips": np.arange(8), "eyes": np.arange(8, 16),
+    }  # fmt: skip
+    weights = np.ones(VERTICES, np.float32)
+    return MeshTopology(VERTICES, faces, uv.astype(np.float32), faces, regions, weights)
+
+
+def frames(encoder: Encoder[Any], count: int, users: Tensor, seed: int = 0) -> FrameBatch:
+    """Frames of some users, with what the encoder says it needs."""
+    inputs = encoder.inputs
+    return FrameBatch(
+        images(count, len(CAMERAS), seed=seed), CAMERAS, users,
+        detections(count, seed=seed) if "keypoints" in inputs else None,
+        torch.from_numpy(mesh()) + drawn(count, VERTICES, 3, seed=seed) if "exact_mesh" in inputs else None,
+    )  # fmt: skip
+
+
+def anchors(encoder: Encoder[Any], users: int, seed: int = 100) -> AnchorSet:
+    """Anchors of some users, all there, with what the encoder says it needs."""
+    names, inputs = encoder.needs.anchors, encoder.inputs
+    return AnchorSet.complete(
+        images(users, len(names), len(CAMERAS), seed=seed), names, CAMERAS,
+        keypoints=detections(users, len(names), seed=seed) if "keypoints" in inputs else None,
+        geometry=torch.from_numpy(mesh()).expand(users, -1, -1).contiguous() if "neutral_mesh" in inputs else None,
+    )  # fmt: skip
+
+
+def statistics() -> TrainingStatistics:
+    """Labels and images of people who do not exist."""
+    return TrainingStatistics(Labels(drawn(64, CODES, seed=7), gazes(64, seed=7)), [images(8, len(CAMERAS), seed=8)])

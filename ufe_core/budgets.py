@@ -80,6 +80,7 @@ class PretrainingConfig(ScheduleConfig, AugmentationConfig):
     anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out, and that all are")
     precision: Precision = Field("auto", description="auto: bfloat16 where it is fast")
     picture_every: int = Field(500, ge=1, description="Steps between the pictures that show how far it is")
+    weights: str = Field("trained", description="'trained', or a file of 'ufe pretrain run --out' to begin from")
 
 
 class DomeTrainingConfig(ComponentTrainingConfig):

@@ -67,13 +67,15 @@ class FaceEncoder(Encoder[ConfigT]):
         self.code_std.copy_(statistics.labels.expression.std(0).clamp_min(_CODE_FLOOR))
 
     def fit_images(self, images: Iterable[Tensor]) -> None:
-        """Mean and deviation of the images of each region."""
+        """Mean and deviation of the images of each region; no images leave them as they are."""
         total, square, count = torch.zeros(2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64), 0
         for some in images:
             pairs = some.double().div(255).unflatten(1, (2, 2))
             total += pairs.mean((0, 2, 3, 4)).cpu() * len(some)
             square += pairs.square().mean((0, 2, 3, 4)).cpu() * len(some)
             count += len(some)
+        if not count:
+            return
         mean = total / count
         self.image_mean.copy_(mean)
         self.image_std.copy_((square / count - mean**2).clamp_min(1e-6).sqrt())

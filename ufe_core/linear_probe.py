@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -12,28 +13,32 @@ from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.types import AnchorSet, Calibration, Encoding, FrameBatch
 
 _AHEAD = (0.0, 0.0, 1.0)
-_CODE_FLOOR = 0.02
+_CODE_FLOOR, _OUTPUT_FLOOR = 0.02, 1e-6
 
 
 class LinearProbe(Encoder[Any]):
-    """Code and gaze are linear in the 262 outputs of an encoder of which nothing changes, batch statistics included.
+    """Code and gaze are linear in the D + 6 outputs of an encoder of which nothing changes, batch statistics included.
 
-    The outputs are brought to zero mean and unit deviation first, which is a linear map too.
+    The outputs are brought to zero mean and unit deviation first, by numbers measured once before the first step.
     """
 
     learns = "weights"
     ahead: Tensor
+    output_mean: Tensor
+    output_std: Tensor
     code_mean: Tensor
     code_std: Tensor
 
     def __init__(self, frozen: Encoder[Any]) -> None:
         super().__init__(frozen.config, needs=frozen.needs, code_space=frozen.code_space)
         self.frozen = frozen.requires_grad_(False)
+        self.calibrated, self.uses_rig = frozen.calibrated, frozen.uses_rig  # type: ignore[misc]  # as it is probed
         size = frozen.code_space.size
-        self.standardise = nn.BatchNorm1d(size + 6, affine=False)
         self.linear = nn.Linear(size + 6, size + 6)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
+        self.register_buffer("output_mean", torch.zeros(size + 6))
+        self.register_buffer("output_std", torch.ones(size + 6))
         self.register_buffer("code_mean", torch.zeros(size))
         self.register_buffer("code_std", torch.ones(size))
         self.register_buffer("ahead", torch.tensor(_AHEAD), persistent=False)
@@ -49,14 +54,25 @@ class LinearProbe(Encoder[Any]):
         self.code_mean.copy_(statistics.labels.expression.mean(0))
         self.code_std.copy_(statistics.labels.expression.std(0).clamp_min(_CODE_FLOOR))
 
+    @torch.no_grad()
+    def fit_outputs(self, frames: Iterable[tuple[FrameBatch, AnchorSet]]) -> None:
+        """Mean and deviation of what the frozen encoder says, over some training frames."""
+        said = torch.cat([_outputs(self.frozen.eval()(*some)) for some in frames])
+        self.output_mean.copy_(said.mean(0))
+        self.output_std.copy_(said.std(0).clamp_min(_OUTPUT_FLOOR))
+
     def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
         with torch.no_grad():
             return self.frozen._enroll(anchors)
 
     def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
         with torch.no_grad():
-            said = self.frozen._encode(frames, calibration)
-        out = self.linear(self.standardise(torch.cat([said.expression, said.gaze], 1).float()))
+            said = _outputs(self.frozen._encode(frames, calibration))
+        out = self.linear((said - self.output_mean) / self.output_std).float()
         expression, gaze = out.split([self.code_space.size, 6], 1)
         directions = functional.normalize(gaze.view(-1, 2, 3) + self.ahead, dim=-1)
         return Encoding(self.code_mean + self.code_std * expression, directions.flatten(1))
+
+
+def _outputs(said: Encoding) -> Tensor:
+    return torch.cat([said.expression, said.gaze], 1).float()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ufe_core.budgets import TrainingConfig, budget_defaults
+from ufe_core.budgets import PretrainingConfig, TrainingConfig, budget_defaults
 from ufe_core.components import ComponentSpec
 from ufe_core.config import ComponentConfig, build_config
-from ufe_core.errors import ConfigError
+from ufe_core.errors import ConfigError, PluginError
 from ufe_core.plugins import Catalogue
 from ufe_core.store import code_fingerprint, fingerprint
 
@@ -34,9 +35,10 @@ _TRAINING_CODE = (
     "ufe_core.training.data", "ufe_core.training.loop", "ufe_core.training.losses", "ufe_core.training.optimise",
     "ufe_core.training.processes",
 )  # fmt: skip
+_PROBE_CODE = ("ufe_core.linear_probe",)
 _PRETRAINING_CODE = (
     "ufe_core.headset_only", "ufe_core.interfaces.pretraining", "ufe_core.training.augment",
-    "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
+    "ufe_core.training.data", "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
     "ufe_core.training.unlabelled",
 )  # fmt: skip
 
@@ -95,7 +97,8 @@ class Recipe:
             "calibrator": self.calibrator.describe() if self.calibrator else None,
             "detector": self.detector.describe() if self.detector else None,
             "source": self.source.describe(), "anchors": list(self.anchors),
-            "training": self.training.model_dump(mode="json"), "code": code_fingerprint(*_TRAINING_CODE),
+            "training": self.training.model_dump(mode="json"),
+            "code": code_fingerprint(*_TRAINING_CODE, *(_PROBE_CODE if self.training.update == "linear" else ())),
             **self.describe_pretraining(),
         }  # fmt: skip
 
@@ -118,15 +121,26 @@ class Recipe:
         """Whether the encoder is pre-trained in steps."""
         return self.pretraining is not None and self.pretraining.spec.load().learns == "steps"
 
+    @property
+    def given_weights(self) -> Path | None:
+        """The file of the pre-trained encoder, where one is given instead of a training."""
+        named = getattr(self.pretraining.config, "weights", "trained") if self.learns_first and self.pretraining else ""
+        return Path(named).expanduser() if named not in ("", "trained") else None
+
     def pretraining_key(self) -> str:
         """Store key of the weights that the recipe's pre-training gives; labels and the avatar have no part in them."""
         assert self.pretraining is not None, "there is no pre-training"
+        given = self.given_weights
+        if given is not None:
+            from ufe_core.weights import sha256_file
+
+            return fingerprint({"pretrained": sha256_file(given)})
         source, people = self.unlabelled()
         cameras = tracking_cameras(source, people[0])
         return fingerprint({
             "encoder": self.encoder.describe(), "calibrator": self.calibrator and self.calibrator.describe(),
             "anchors": list(self.anchors), "cameras": list(cameras), "size": self.training.size,
-            "seed": self.training.seed, "code_space": self.make_decoder().code_space.size,
+            "code_space": self.make_decoder().code_space.size,
             "code": code_fingerprint(*_PRETRAINING_CODE), "data": source.fingerprint,
             "people": subjects_digest(people), **self.describe_pretraining(),
         })  # fmt: skip
@@ -240,14 +254,17 @@ def resolve_recipe(
         fusion = choose(catalogue, "calibrator", calibrator or "late_fusion", budget, extra.get("calibrator", {}))
     elif calibrator is not None or "calibrator" in extra:
         raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no calibrator: leave --calibrator out.")
-    first = _pretraining(catalogue, pretraining, chosen["encoder"], budget, extra.get("pretraining"))
+    first = _pretraining(
+        catalogue, pretraining, chosen["encoder"], budget, extra.get("pretraining", {}),
+        seed=extra.get("training", {}).get("seed", 0),
+    )  # fmt: skip
     takes_keypoints = "keypoints" in factory.inputs
     usual = DEFAULT_DETECTOR if takes_keypoints else _view_detector(first)
     finder: Chosen | None = None
     if usual is not None:
         finder = choose(catalogue, "detector", detector or usual, budget, extra.get("detector", {}))
     elif detector is not None or "detector" in extra:
-        raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no keypoints: leave --detector out.")
+        raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no keypoints here: leave --detector out.")
     uses_anchors = fusion.spec.load().uses_anchors if fusion is not None else factory.uses_anchors
     given = _anchors_for(chosen["encoder"].spec.id, factory.reads_anchors, anchors) if uses_anchors else ()
     changed = dict(extra.get("training", {}))
@@ -264,23 +281,31 @@ def resolve_recipe(
 
 
 def _pretraining(
-    catalogue: Catalogue, name: str | None, encoder: Chosen, budget: str, overrides: Mapping[str, Any] | None
+    catalogue: Catalogue, name: str | None, encoder: Chosen, budget: str, overrides: Mapping[str, Any], *, seed: int
 ) -> Chosen | None:
-    """What goes before training; None where nothing does."""
+    """What goes before training; None where nothing does. Its seed is the training's."""
     if name is None and overrides:
         raise ConfigError(
             f"There is no pre-training: give --pretraining, or leave pretraining.{next(iter(overrides))} out."
         )
-    chosen = choose(catalogue, "pretraining", name or "none", budget, overrides or {})
-    if chosen.spec.load().learns == "nothing":
+    if "seed" in overrides:
+        raise ConfigError("A pre-training has the seed of the training: set training.seed.")
+    chosen = choose(catalogue, "pretraining", name or "none", budget, overrides)
+    factory, learner = chosen.spec.load(), encoder.spec.load()
+    if factory.learns == "nothing":
         return None
-    learner = encoder.spec.load()
-    if learner.learns != "weights" or learner.inputs != ("images",):
+    if learner.learns != "weights" or learner.inputs != ("images",) or learner.uses_rig:
         raise ConfigError(
             f"Encoder '{encoder.spec.id}' cannot be pre-trained: it does not learn from images alone. Leave "
             "--pretraining out."
         )
-    return chosen
+    if factory.learns != "steps":
+        return chosen
+    if not isinstance(chosen.config, PretrainingConfig):
+        raise PluginError(
+            f"Pre-training '{chosen.spec.id}' learns in steps, and its options do not derive from PretrainingConfig."
+        )
+    return replace(chosen, config=chosen.config.model_copy(update={"seed": seed}))
 
 
 def _view_detector(pretraining: Chosen | None) -> str | None:

@@ -43,8 +43,9 @@ class Unlabelled(_Table):
     def people(self, count: int) -> tuple[tuple[str, ...], dict[str, int]]:
         """Ids of so many of them, and the options that a source needs to have them."""
         prefix = self.first.rstrip("0123456789")
-        number = int(self.first[len(prefix) :])
-        return tuple(f"{prefix}{number + k}" for k in range(count)), {self.option: number + count}
+        digits = self.first[len(prefix) :]
+        number = int(digits)
+        return tuple(f"{prefix}{number + k:0{len(digits)}d}" for k in range(count)), {self.option: number + count}
 
 
 class Split(_Table):
@@ -196,7 +197,11 @@ def released_component(kind: Kind, component: str) -> ReleasedWeights:
     for weights in load_registry().weights:
         if weights.kind == kind and weights.component == component:
             return weights
-    raise RegistryError(f"No weights of '{component}' are released. Train your own: ufe train --{kind} {component}")
+    name = component.partition("/")[2]
+    raise RegistryError(
+        f"No weights of '{component}' are released. Train your own, 'ufe train --{kind} {name} --out FILE', and give "
+        f"--set {kind}.weights=FILE."
+    )
 
 
 def released_encoder(

@@ -1,10 +1,11 @@
 """How long a pre-training step takes, loader and losses included, against the bare networks forward and backward.
 
-    python benchmarks/perf/pretraining_step.py [--budget cpu|gpu] [--people 16] [--steps 40] [--json]
+    python benchmarks/perf/pretraining_step.py [--budget cpu|gpu] [--people 160] [--steps 40] [--json]
 
 A real pre-training by masked novel views runs, and is stopped every few steps for the bare ones: the encoder's two timm
 backbones on as many images as a batch has, frames and anchors, and the four U-Nets on as many views, forward and
-backward, so that a clock that drifts meets both alike. People who are not packed yet are packed first. Target: 1.4.
+backward, so that a clock that drifts meets both alike. There are more people than stay open. Those who are not packed
+yet are packed first. Target: 1.4.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ufe_core.recipe import resolve_recipe
 from ufe_core.store import Store
 from ufe_core.training.pretrain import make_method, pretrained
 from ufe_core.training.progress import Progress
-from ufe_core.training.runs import pick_device
+from ufe_core.training.runs import pick_device, uses_bfloat16
 
 TARGET = 1.4
 FIRST, EVERY, BARE = 8, 4, 2  # steps that do not count; steps between the bare ones; how many of these
@@ -52,7 +53,7 @@ class BareNetworks:
         self.views = torch.randn(frames, 2, size, size, device=device).contiguous(**layout)
         self.code = torch.randn(frames, made.code_space.size + 6, device=device)
         self.person = torch.randn(frames, *method.person_shape, device=device)
-        self.bfloat16 = device.type == "cuda"
+        self.bfloat16 = uses_bfloat16(config.precision, device)
 
     def step(self) -> float:
         """Seconds of one pass, both ways."""
@@ -97,7 +98,7 @@ def main() -> None:
     """Pre-train a little, and print medians, their ratio, and frames a second."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", default="cpu")
-    parser.add_argument("--people", type=int, default=16)
+    parser.add_argument("--people", type=int, default=160)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")

@@ -23,7 +23,7 @@ from ufe_core.registry import load_registry
 from ufe_core.store import Store
 from ufe_core.training.loop import trained
 from ufe_core.training.progress import Progress
-from ufe_core.training.runs import pick_device
+from ufe_core.training.runs import pick_device, uses_bfloat16
 
 TARGET = 1.5
 FIRST, EVERY, BARE = 10, 5, 2  # steps that do not count; steps between the bare ones; how many of these
@@ -44,7 +44,7 @@ class BareNetworks:
             for _ in range(2)
         ]  # fmt: skip
         self.images = torch.randn(2 * instants, 1, training.size, training.size, device=device)
-        self.bfloat16 = device.type == "cuda"
+        self.bfloat16 = uses_bfloat16(training.precision, device)
 
     def step(self) -> float:
         """Seconds of one pass, both ways."""

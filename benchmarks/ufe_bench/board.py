@@ -238,5 +238,7 @@ def _options(result: Result) -> dict[str, Any]:
         options |= {f"detector.{name}": value for name, value in components.detector.config.items()}
     if components.pretraining is not None:
         options |= {f"pretraining.{name}": value for name, value in components.pretraining.config.items()}
+    if components.view_detector is not None:
+        options |= {f"view_detector.{name}": value for name, value in components.view_detector.config.items()}
     used = {"anchors": result.cost.anchors, "enrolment": result.key.data.enrolment, "seed": result.key.seed}
     return options | used

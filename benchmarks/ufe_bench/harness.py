@@ -333,6 +333,7 @@ class Harness:
                 calibrator=component_record(recipe.calibrator) if recipe.calibrator else None,
                 detector=component_record(recipe.detector) if recipe.detector else None,
                 pretraining=component_record(recipe.pretraining) if recipe.pretraining else None,
+                view_detector=component_record(recipe.view_detector) if recipe.view_detector else None,
                 metrics=tuple(component_record(chosen) for chosen in setup.metrics),
             ),
             budget=budget_record(recipe, encoder, released=weights.origin == "released", tuned=request.tuned),

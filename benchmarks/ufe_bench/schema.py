@@ -61,6 +61,7 @@ class Components(Record):
     calibrator: ComponentRecord | None
     detector: ComponentRecord | None = None
     pretraining: ComponentRecord | None = None
+    view_detector: ComponentRecord | None = None
     metrics: tuple[ComponentRecord, ...]
 
 
@@ -234,7 +235,7 @@ def run_id_of(key: RunKey) -> str:
     # Ids from before there were such choices stay as they are.
     if key.data.enrolment == "own":
         del content["data"]["enrolment"]
-    for late in ("detector", "pretraining"):
+    for late in ("detector", "pretraining", "view_detector"):
         if content["components"][late] is None:
             del content["components"][late]
     return str(fingerprint(content)[:12])

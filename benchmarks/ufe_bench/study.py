@@ -21,6 +21,7 @@ from ufe_bench.table import markdown_table
 from ufe_bench.tuning import refuse_searched, tuned
 from ufe_core.config import did_you_mean
 from ufe_core.errors import ConfigError, UfeError
+from ufe_core.plugins import Catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
 
@@ -111,12 +112,22 @@ def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str,
 
 
 def _that_fit(
-    factory: Any, overrides: Mapping[str, Mapping[str, Any]], *, first: bool
-) -> dict[str, Mapping[str, Any]]:  # fmt: skip
-    """The user's options but for those of a calibrator, a detector or a pre-training that a row has no use for."""
-    idle = {"calibrator": not factory.calibrated, "detector": "keypoints" not in factory.inputs,
-            "pretraining": not first}  # fmt: skip
-    return {kind: fields for kind, fields in overrides.items() if not idle.get(kind, False)}
+    catalogue: Catalogue, row: SuiteRow, suite: Suite, overrides: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The user's options but for those that a row has no use for and another row may have.
+
+    They are those of a calibrator or a detector where the row has none, and of a pre-training that has no such option.
+    """
+    factory = catalogue.get("encoder", row.encoder).load()
+    first = catalogue.get("pretraining", row.pretraining or "none")
+    finds = "keypoints" in factory.inputs or first.load().detector(first.config()) is not None
+    idle = {"calibrator": not factory.calibrated, "detector": not finds}
+    fitting = {kind: fields for kind, fields in overrides.items() if not idle.get(kind, False)}
+    if "pretraining" in fitting:
+        others = [catalogue.get("pretraining", one.pretraining or "none").config.model_fields for one in suite.rows]
+        foreign = {name for fields in others for name in fields} - set(first.config.model_fields)
+        fitting["pretraining"] = {name: v for name, v in fitting["pretraining"].items() if name not in foreign}
+    return {kind: fields for kind, fields in fitting.items() if fields}
 
 
 def chosen_rows(suite: Suite, names: Sequence[str]) -> tuple[SuiteRow, ...]:
@@ -164,11 +175,8 @@ def run_study(
             say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
         inputs: tuple[str, ...] = ()
         try:
-            factory = harness.catalogue.get("encoder", row.encoder).load()
-            inputs = factory.inputs
-            request = request_of(
-                suite, row, _that_fit(factory, overrides or {}, first=row.pretraining is not None), **asked
-            )
+            inputs = harness.catalogue.get("encoder", row.encoder).load().inputs
+            request = request_of(suite, row, _that_fit(harness.catalogue, row, suite, overrides or {}), **asked)
             if suite.tuning is not None:
                 chosen_options, trials = tuned(harness, request, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)

@@ -56,7 +56,8 @@ def info_nce(features: Tensor, temperature: float, positives: str) -> Tensor:
     """
     versions, cameras = features.shape[1:3]
     flat = features.flatten(0, 2)
-    alike = flat @ flat.T / temperature
+    with torch.autocast(flat.device.type, enabled=False):  # a tenth of a bfloat16's step is what it has to tell
+        alike = flat @ flat.T / temperature
     place = torch.arange(len(flat), device=flat.device)
     frame, version, camera = place // (versions * cameras), place // cameras % versions, place % cameras
     same = frame[:, None] == frame

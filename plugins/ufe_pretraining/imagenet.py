@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ufe_core.errors import ConfigError
 from ufe_core.interfaces.encoder import Encoder
-from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch
+from ufe_core.interfaces.pretraining import Pretraining
 from ufe_core.weights import sha256_file
 from ufe_pretraining.plugin import ImageNetConfig
 
@@ -28,24 +29,26 @@ class ImageNet(Pretraining[ImageNetConfig]):
             return None
         return sha256_file(_file(config))
 
-    def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
-        raise NotImplementedError("'imagenet' is given weights")
+    def initialise(self, encoder: Encoder[Any]) -> dict[str, Any]:
+        facts: dict[str, Any] = {}
+        encoder.load_backbone(lambda name, options: self._load(name, options, facts))
+        return facts
 
-    def initialise(self, encoder: Encoder[Any]) -> None:
-        encoder.load_backbone(self._load)
-
-    def _load(self, name: str, options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    def _load(self, name: str, options: Mapping[str, Any], facts: dict[str, Any]) -> Mapping[str, Tensor]:
+        if self.config.weights != "hub":
+            path = _file(self.config)
+            facts["weights"] = sha256_file(path)
+            try:
+                return load_file(path)
+            except Exception as error:  # safetensors' own, which it does not document
+                raise ConfigError(f"{path} is no safetensors file: {error}. Get it from timm's hub again.") from error
         if options:
             changed = ", ".join(sorted(options))
             raise ConfigError(
                 f"There are no ImageNet weights for {name!r} with another {changed}: take a model as it is, e.g. "
                 "--set encoder.backbone=mobilenetv3_large_100 --set encoder.backbone_options={}"
             )
-        if self.config.weights != "hub":
-            from safetensors.torch import load_file
-
-            return load_file(_file(self.config))
-        return _from_hub(name)
+        return _from_hub(name, facts)
 
 
 def _file(config: ImageNetConfig) -> Path:
@@ -55,7 +58,7 @@ def _file(config: ImageNetConfig) -> Path:
     return path
 
 
-def _from_hub(name: str) -> Mapping[str, Tensor]:
+def _from_hub(name: str, facts: dict[str, Any]) -> Mapping[str, Tensor]:
     import timm
 
     known = timm.models.get_pretrained_cfg(name)
@@ -69,4 +72,5 @@ def _from_hub(name: str) -> Mapping[str, Tensor]:
             f"timm's weights for {name!r} cannot be fetched ({type(error).__name__}). Get model.safetensors from "
             f"{where} and give --set pretraining.weights=FILE."
         ) from error
+    facts["weights"] = known.hf_hub_id or known.url
     return weights

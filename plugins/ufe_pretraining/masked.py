@@ -19,7 +19,7 @@ from ufe_pretraining.plugin import MaskedConfig
 from ufe_pretraining.unet import UNet
 
 _POINTS = 96
-_MOVING = {"lip": "mouth", "lid": "eye"}  # beginnings of keypoints' names: what moves there
+_MOVING = {"lip", "lid"}  # words in the names of keypoints that move most
 _MARGIN = 1 / 24  # of the image's side: how far around its keypoints a mouth or an eye reaches
 _TILE_PX, _GAP_PX, _HEADER_PX = 104, 8, 18
 _REMOVED = 0.25  # grey of what was removed
@@ -77,7 +77,7 @@ class NovelView(Pretraining[MaskedConfig]):
         patch, margin = self.config.patch, self.size * _MARGIN
         edges = torch.arange(self.moving.shape[-1]) * patch
         for k, names in enumerate(sample[0].names):
-            rows = [j for j, name in enumerate(names) if name.partition("_")[0] in _MOVING]
+            rows = [j for j, name in enumerate(names) if _MOVING & set(name.split("_"))]
             if not rows:
                 continue
             place = self.canonical.template[k, rows].cpu()
@@ -91,6 +91,11 @@ class NovelView(Pretraining[MaskedConfig]):
         device = self.canonical.template.device
         made = self.canonical(torch.from_numpy(views.images).to(device), views.found.map(lambda v: v.to(device)))
         return np.ascontiguousarray(made.cpu().numpy())
+
+    def targets_of(self) -> dict[str, Any] | None:
+        return (
+            {"template": self.canonical.template.tolist(), "sigma": self.config.sigma} if self.config.aligned else None
+        )
 
     def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
         truth = self._truth(batch)

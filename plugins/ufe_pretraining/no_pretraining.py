@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
-
-from ufe_core.interfaces.encoder import Encoder
-from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch
+from ufe_core.interfaces.pretraining import Pretraining
 from ufe_pretraining.plugin import NoPretrainingConfig
 
 
@@ -15,6 +10,3 @@ class NoPretraining(Pretraining[NoPretrainingConfig]):
     """The first row of Table 4."""
 
     learns = "nothing"
-
-    def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
-        raise NotImplementedError("'none' is never trained")

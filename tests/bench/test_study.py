@@ -7,7 +7,18 @@ import pytest
 
 from ufe_bench.harness import Outcome
 from ufe_bench.paper import load_paper
-from ufe_bench.study import Cell, Study, as_json, chosen_rows, draw, markdown, request_of, run_study, write_report
+from ufe_bench.study import (
+    Cell,
+    Study,
+    _that_fit,
+    as_json,
+    chosen_rows,
+    draw,
+    markdown,
+    request_of,
+    run_study,
+    write_report,
+)
 from ufe_bench.suite import SuiteRow, load_suite
 from ufe_core.cli.main import main
 from ufe_core.errors import ConfigError, DataError
@@ -42,6 +53,26 @@ def test_a_rows_options_go_before_the_users():
     assert request.budget == "smoke" and request.anchors == DEFAULT_ANCHORS
     three = next(row for row in load_suite("fig8").rows if row.name == "anchors_3")
     assert request_of(suite, three, {}).anchors == DEFAULT_ANCHORS[:3]
+
+
+def test_a_row_is_given_the_options_that_it_knows():
+    """A pre-training's own where another row's has none of that name; a detector's where anything needs one."""
+    suite = load_suite("table4")
+    options = {
+        "pretraining": {"people": 9, "weights": "file", "temperature": 0.2}, "detector": {"weights": "mine"},
+        "training": {"steps": 3},
+    }  # fmt: skip
+
+    def given(name):
+        return _that_fit(catalogue(), suite.row(name), suite, options)
+
+    assert given("none") == {"training": {"steps": 3}}
+    assert given("imagenet")["pretraining"] == {"weights": "file"} and "detector" not in given("imagenet")
+    assert given("simclr")["pretraining"] == options["pretraining"]
+    novel = given("mae_novel_view")
+    assert novel["pretraining"] == {"people": 9, "weights": "file"} and novel["detector"] == {"weights": "mine"}
+    unknown = _that_fit(catalogue(), suite.row("simclr"), suite, {"pretraining": {"peopel": 9}})
+    assert unknown == {"pretraining": {"peopel": 9}}, "what no row knows is refused where it is used"
 
 
 def test_an_unknown_row_is_answered_with_the_nearest():

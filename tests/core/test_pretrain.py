@@ -11,7 +11,7 @@ import torch
 from fake_source import FakeSource
 
 from ufe_core.budgets import PretrainingConfig
-from ufe_core.errors import ArtifactError, ConfigError
+from ufe_core.errors import ArtifactError, ConfigError, DataError
 from ufe_core.headset_only import HeadsetOnly
 from ufe_core.packed import PackRequest, pack
 from ufe_core.plugins import catalogue
@@ -19,8 +19,11 @@ from ufe_core.recipe import resolve_recipe
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
 from ufe_core.training import unlabelled
+from ufe_core.training.components import resolve_component_recipe, trained_component
+from ufe_core.training.kept_views import open_views
 from ufe_core.training.loop import trained
 from ufe_core.training.pretrain import batch_of, initialised, pretrained
+from ufe_core.training.rows import RowTable
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
 from ufe_synthetic.source import SyntheticCapture
 
@@ -81,7 +84,7 @@ def straight(store):
 
 def test_it_tells_how_far_it_is(straight):
     done, told = straight
-    assert [p.stage for p in told] == ["headset captures"] * 3 + ["views"] * 3 + ["pretrain"] * 6
+    assert [p.stage for p in told] == ["headset captures"] * 3 + ["pretrain"] * 6
     assert set(told.of("pretrain")[-1].losses) == {"total", "reconstruction"}
     assert sorted(path.name for path in (done.path.parent / "pictures").iterdir()) == ["step_000003.png",
                                                                                       "step_000006.png"]  # fmt: skip
@@ -109,6 +112,89 @@ def test_an_interrupted_one_goes_on_to_the_same_bytes(straight, store, sent, res
     assert np.array_equal(done.people().values(range(3)), people)
 
 
+def test_killed_while_it_saves_it_saves_again(straight, tmp_path, monkeypatch):
+    """After the last step there is a checkpoint of it; the table of people's rows stays until all is in its place."""
+    people, home = straight[0].people().values(range(3)), Store(tmp_path)
+
+    def killed(self, path):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RowTable, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(home)
+    done, told = run(home)
+    assert told.of("pretrain") == [] and done.sha256 == straight[0].sha256
+    assert np.array_equal(done.people().values(range(3)), people)
+    assert not [path for path in (tmp_path / "training").iterdir() if path.name[0] != "."], "nothing is left behind"
+
+
+def test_a_lost_table_of_people_begins_anew_and_says_so(straight, tmp_path, caplog):
+    home = Store(tmp_path)
+
+    def stop(progress):
+        if progress.stage == "pretrain" and progress.done == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrained(recipe(), store=home, device=CPU, listener=stop)
+    (table,) = (tmp_path / "training").glob("*/rows.npy")
+    table.unlink()
+    done, told = run(home)
+    assert "is missing or damaged. Training starts from the beginning" in caplog.text
+    assert len(told.of("pretrain")) == 6 and done.sha256 == straight[0].sha256
+
+
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """A detector of the augmented views that has learned next to nothing, in a file."""
+    store = Store(tmp_path_factory.mktemp("detector"))
+    options = {"people": 2, "frames": 2, "steps": 1, "batch": 2}
+    made = resolve_component_recipe(
+        catalogue(), "detector", "heatmap_augmented", budget="smoke", overrides={"training": options}
+    )
+    return trained_component(made, SPLIT.train, store=store, device=CPU).path
+
+
+def test_faces_are_warped_to_a_template_that_is_kept(tmp_path, detector, monkeypatch):
+    """From the detector's points to what is reconstructed; kept views are checked, and made again where damaged."""
+    for secret in ("labels", "neutral", "geometry", "keypoints"):
+        monkeypatch.setattr(
+            SyntheticCapture, secret, lambda self, *_, _name=secret, **__: pytest.fail(f"{_name} was read")
+        )
+    overrides = {
+        "pretraining": {**QUICK, "aligned": True, "steps": 1}, "detector": {"weights": str(detector)}
+    }  # fmt: skip
+    made = resolve_recipe(
+        catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view", overrides=overrides
+    )
+    done, told = run(Store(tmp_path), made)
+    assert len(told.of("views")) == 3
+    template = done.method.canonical.template
+    assert template.shape == (4, 96, 2) and template.std() > 0 and done.method.moving.any()
+    kept = sorted(file.parent for file in (tmp_path / "views").glob("*/views.npy"))
+    first = kept[0]
+    assert len(kept) == 3
+    images = open_views(first)
+    assert images.shape == (3, 4, 64, 64) and images[:].std() > 1
+    data = bytearray((first / "views.npy").read_bytes())
+    data[-5] ^= 255
+    (first / "views.npy").write_bytes(data)
+    with pytest.raises(DataError, match=r"views\.npy.*Delete its folder; it is made again"):
+        open_views(first)[:]
+
+
+def test_a_detector_of_other_cameras_is_refused_before_anything_is_packed(tmp_path):
+    overrides = {"pretraining": {**QUICK, "aligned": True}}
+    made = resolve_recipe(
+        catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view", detector="heatmap",
+        overrides=overrides | {"training": TRAINING},
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"Detector 'ufe/heatmap' looks through left_eye.*the views are left_eye_front"):
+        trained(made, SPLIT.train, store=Store(tmp_path), device=CPU)
+    assert not (tmp_path / "captures").exists()
+
+
 @pytest.mark.parametrize("name", ["mae_novel_view", "mae_original_view", "simclr"])
 def test_nothing_but_headset_images_of_people_without_labels_is_read(tmp_path, monkeypatch, name):
     """Labels, faces and exact data fail where they are asked for; the people are neither trained on nor held out."""
@@ -127,18 +213,23 @@ def test_nothing_but_headset_images_of_people_without_labels_is_read(tmp_path, m
     assert (done.people() is None) == (name == "simclr")
 
 
-def test_training_begins_from_it(straight, store):
-    """Every tensor of the encoder but the statistics of labels is the pre-trained one before the first step."""
-    made = recipe()
-    encoder = made.make_network(straight[0].encoder.needs.cameras, made.make_decoder().code_space)
-    before = {name: value.clone() for name, value in encoder.state_dict().items()}
-    initialised(made, encoder, store=store, device=CPU)
-    for name, value in encoder.state_dict().items():
-        assert torch.equal(value, straight[0].encoder.state_dict()[name])
-    assert any(not torch.equal(before[name], value) for name, value in encoder.state_dict().items())
-
-
 TRAINING = {"people": 2, "frames": 3, "frames_per_user": 2, "users": 2, "steps": 3, "render_frames": 1}
+
+
+def test_training_begins_from_it(straight, store, tmp_path):
+    """All but the statistics of labels is the pre-trained encoder's: a step of no length moves no weight."""
+    still = {**TRAINING, "steps": 1, "warmup": 0, "learning_rate": 1e-30, "final_rate": 0.0}
+    first, before = trained(recipe(training=still), SPLIT.train, store=store, device=CPU), straight[0].encoder
+    after, moves = first.encoder.state_dict(), ("running_mean", "running_var", "num_batches_tracked")
+    for name, value in before.state_dict().items():
+        if not name.endswith(moves):
+            assert torch.equal(after[name], value) == (name not in ("code_mean", "code_std")), name
+    out = tmp_path / "before.safetensors"
+    out.write_bytes(straight[0].path.read_bytes())
+    given = trained(recipe(training=still, weights=str(out)), SPLIT.train, store=store, device=CPU)
+    for name, value in given.encoder.state_dict().items():
+        assert torch.equal(after[name], value), name
+    assert given.record["pretraining"]["sha256"] == first.record["pretraining"]["sha256"] == straight[0].sha256
 
 
 def test_a_training_after_it_differs_from_one_without(straight, store):
@@ -158,7 +249,7 @@ def test_linear_probing_leaves_the_encoder_as_it_was(straight, store):
     probe = trained(made, SPLIT.train, store=store, device=CPU).encoder
     for name, value in probe.frozen.state_dict().items():
         assert torch.equal(value, straight[0].encoder.state_dict()[name]), name
-    assert probe.linear.weight.abs().max() > 1e-3
+    assert probe.linear.weight.abs().max() > 1e-3 and probe.output_std.std() > 0 and probe.calibrated
     assert {name for name, p in probe.named_parameters() if p.requires_grad} == {"linear.weight", "linear.bias"}
 
 
@@ -176,6 +267,8 @@ def test_what_is_looked_at_was_never_trained_on(straight, store):
 def test_damaged_weights_and_wrong_options_are_one_line(straight, store, tmp_path):
     with pytest.raises(ConfigError, match="cannot be pre-trained: it does not learn from images alone"):
         resolve_recipe(catalogue(), encoder="mean", pretraining="simclr")
+    with pytest.raises(ConfigError, match="has the seed of the training: set training.seed"):
+        recipe(seed=3)
     with pytest.raises(ConfigError, match="There is no pre-training: give --pretraining"):
         resolve_recipe(catalogue(), overrides={"pretraining": {"steps": 3}})
     with pytest.raises(ConfigError, match="cannot be cut into patches of 7"):

@@ -91,11 +91,13 @@ def rows_of(log):
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(log.open())]
 
 
-def test_two_processes_have_the_loss_curve_of_one(tmp_path):
-    recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=OVERRIDES)
+@pytest.mark.parametrize("update", ["full", "linear"])
+def test_two_processes_have_the_loss_curve_of_one(tmp_path, update):
+    overrides = {"training": {**OVERRIDES["training"], "update": update}}
+    recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
     alone = trained(recipe, TRAIN, store=Store(tmp_path / "one"), device=torch.device("cpu"))
     shutil.copytree(tmp_path / "one" / "captures", tmp_path / "two" / "captures")  # packed once
-    (out, _), _ = two_processes(CHILD, tmp_path / "two", repr(OVERRIDES))
+    (out, _), _ = two_processes(CHILD, tmp_path / "two", repr(overrides))
     one, two = (rows_of(path.with_name("log.csv")) for path in (alone.path, Path(out.split()[-1])))
     assert len(one) == len(two) == 8
     for mine, theirs in zip(one, two, strict=True):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ufe_core.errors import ArtifactError
-from ufe_core.training.rows import RowTable, open_rows
+from ufe_core.training.rows import LearnedRows, RowTable
 
 CPU = torch.device("cpu")
 
@@ -100,18 +100,21 @@ def test_memory_holds_what_changed_since_the_checkpoint_alone(tmp_path):
     assert on_disk < 2_000_000, "rows that nobody used take no room"
 
 
-def test_the_mean_is_of_rows_that_were_used(tmp_path):
-    rows = table(tmp_path)
-    assert np.array_equal(rows.mean(), np.zeros((2, 2)))
-    use(rows, [1, 3])
-    rows.commit()
-    np.testing.assert_allclose(rows.mean(), rows.values([1, 3]).mean(0), atol=1e-7)
-
-
-def test_a_finished_table_is_opened_or_refused(tmp_path):
+def test_a_finished_table_has_everybodys_values_and_can_only_be_read(tmp_path):
     rows = table(tmp_path)
     use(rows, [1, 3])
-    rows.commit()
-    np.testing.assert_array_equal(open_rows(tmp_path).values([1, 3]), rows.values([1, 3]))
-    with pytest.raises(ArtifactError, match="holds no table of people's rows"):
-        open_rows(tmp_path / "elsewhere")
+    rows.finish(tmp_path / "people.npy")
+    learned = LearnedRows(tmp_path / "people.npy")
+    np.testing.assert_array_equal(learned.values(range(6)), rows.values(range(6)))
+    np.testing.assert_allclose(learned.mean(), rows.values(range(6)).mean(0), atol=1e-7)
+    (tmp_path / "people.npy").write_bytes(b"no array")
+    for name in ("people.npy", "elsewhere.npy"):
+        with pytest.raises(ArtifactError, match="holds no rows of people"):
+            LearnedRows(tmp_path / name)
+
+
+def test_a_table_that_is_lost_is_told(tmp_path):
+    assert not table(tmp_path).was_there and table(tmp_path).was_there
+    (tmp_path / "rows.npy").write_bytes((tmp_path / "rows.npy").read_bytes()[:200])
+    assert not table(tmp_path).was_there
+    assert not table(tmp_path, rows=7).was_there, "of other people"

@@ -15,6 +15,8 @@ from ufe_core.types import AnchorSet, Detections, FrameBatch
 from ufe_pretraining.canonical import Canonical
 from ufe_pretraining.contrastive import info_nce
 from ufe_pretraining.unet import UNet
+from ufe_synthetic.plugin import SyntheticConfig
+from ufe_synthetic.source import SyntheticSource
 
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 NAMES = tuple(f"lip_{k}" if k < 8 else f"chin_{k}" for k in range(96))
@@ -249,3 +251,33 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypat
     method = recipe.pretraining.spec.load()(recipe.pretraining.config, encoder=encoder, views=())
     with pytest.raises(ConfigError, match=r"cannot be fetched \(OSError\)\. Get model\.safetensors from https://hugg"):
         method.initialise(encoder)
+
+
+def test_the_warp_aligns_people_and_keeps_what_they_do():
+    """Claim C28, with exact keypoints: at rest the spread of faces shrinks by more than half; mouths open as they did."""
+    people = [f"S{k}" for k in range(1000, 1012)]
+    captures = SyntheticSource(SyntheticConfig(subjects=1012)).captures(people)
+    cameras = [camera.name for camera in captures[0].cameras if camera.role == "augmented"]
+
+    def found(capture, rows):
+        points = capture.keypoints(rows, cameras=cameras, size=64)
+        return Detections(torch.from_numpy(points.points), torch.ones(points.visible.shape))
+
+    rest = [found(capture, [capture.anchors["neutral"]]) for capture in captures]
+    warp = Canonical(4, 96, 64, 40.0)
+    warp.fit([Views(np.zeros((1, 4, 64, 64), np.uint8), one) for one in rest])
+    before = torch.cat([one.points for one in rest])
+    after = torch.cat([warp.carried(one.points, one) for one in rest])
+    inside = ((before > 0) & (before < 64)).all(-1).all(0)
+    spread = [torch.linalg.vector_norm(p - p.mean(0), dim=-1).mean(0)[inside].mean() for p in (before, after)]
+    assert spread[1] < 0.5 * spread[0], spread
+
+    names = captures[0].keypoint_set(captures[0].camera(cameras[2])).names
+    lips = [k for k, name in enumerate(names) if name.startswith("lip_inner")]
+    opened = {"before": [], "after": []}
+    for capture in captures[:4]:
+        some = found(capture, [*capture.spread(6, seed=0), capture.anchors["neutral"], capture.anchors["jaw_open"]])
+        for name, points in (("before", some.points), ("after", warp.carried(some.points, some))):
+            height = points[:, 2, lips, 1]
+            opened[name] += (height.max(1).values - height.min(1).values).tolist()
+    assert np.corrcoef(opened["before"], opened["after"])[0, 1] > 0.95

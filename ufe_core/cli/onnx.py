@@ -24,6 +24,7 @@ def export() -> None:
 @export.command("onnx")
 @click.option("--encoder", default="univ", show_default=True, help="Encoder; 'ufe plugins' lists them.")
 @click.option("--calibrator", help="How it uses anchors. [default: late_fusion]")
+@click.option("--pretraining", help="What it learned before labels, as for 'ufe train'. [default: none]")
 @click.option("--decoder", default="upm", show_default=True, help="Whose codes it was trained for.")
 @click.option("--source", default="synthetic", show_default=True, help="Where its captures come from.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
@@ -100,7 +101,8 @@ def _ready(recipe: Recipe, *, usual: bool, listener: Any) -> TrainedEncoder:
     device = torch.device("cpu")
     subjects = training_subjects(recipe.source)
     calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
-    released = released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget)
+    first = recipe.pretraining.spec.id if recipe.pretraining else None
+    released = released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget, first)
     if usual and released is not None:
         from ufe_core.recipe import tracking_cameras
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,11 +72,15 @@ def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any)
       ufe pretrain run
       ufe pretrain run --pretraining simclr --budget smoke
       ufe pretrain run --set pretraining.steps=3000 --out before-labels.safetensors
+      ufe train --pretraining mae_novel_view --set pretraining.weights=before-labels.safetensors
     """
+    from ufe_core.errors import ConfigError
     from ufe_core.store import Store, write_atomic
     from ufe_core.training.curve import draw_curve
     from ufe_core.training.runs import pick_device
 
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("Pre-training is done in one process: run the same command without torchrun.")
     place = pick_device(device)
     recipe = _recipe(**asked)
     made = _pretrained(recipe, Store(), place, fresh=fresh)

@@ -135,7 +135,10 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
         return {}
 
     def fit_statistics(self, statistics: TrainingStatistics) -> None:
-        """Set buffers (input normalisation, output mean) from the training subjects, before the first step."""
+        """Set buffers (input normalisation, output mean) from the training subjects, before the first step.
+
+        Of an encoder that was pre-trained there are no images in the statistics: what it made of images stays.
+        """
         return None
 
     def fit_images(self, images: Iterable[Tensor]) -> None:

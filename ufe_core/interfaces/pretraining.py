@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -74,17 +73,21 @@ class UnlabelledBatch:
     def to(self, device: torch.device) -> UnlabelledBatch:
         """The same batch on another device."""
         versions = tuple((frames.to(device), anchors.to(device)) for frames, anchors in self.versions)
-        targets = None if self.targets is None else self.targets.to(device, non_blocking=True)
-        return UnlabelledBatch(versions, targets, self.subjects, self.people, self.views)
+        targets, people, views = (
+            None if value is None else value.to(device, non_blocking=True)
+            for value in (self.targets, self.people, self.views)
+        )
+        return UnlabelledBatch(versions, targets, self.subjects, people, views)
 
 
-class Pretraining(nn.Module, ABC, Generic[ConfigT]):
+class Pretraining(nn.Module, Generic[ConfigT]):
     """A pretext task: networks beside the encoder, and a loss that both learn from; only the encoder is used after.
 
     `learns` tells what happens: `nothing`; `given`, where the encoder's weights come from elsewhere (`initialise`);
     or `steps`, where it is trained. One that reconstructs images says which cameras' in `views`, and gives the
     keypoint detector that finds its way in them in `detector`; one that compares augmentations of a frame asks for
-    more than one of `versions`. The encoder is not part of it: it is given one to learn with each time.
+    more than one of `versions`. The encoder is not part of it: it is given one to learn with each time. Options of one
+    that learns in steps derive from `ufe_core.budgets.PretrainingConfig`.
 
     Everything that it keeps must be a parameter or a buffer. Axes: B frames, U people, K views, S side of an image.
     """
@@ -115,12 +118,22 @@ class Pretraining(nn.Module, ABC, Generic[ConfigT]):
         return None
 
     def targets(self, views: Views) -> np.ndarray:
-        """What is to be reconstructed of a capture, uint8 [N, K, S, S]; made once and kept."""
+        """What is to be reconstructed of a capture, uint8 [N, K, S, S]; made once and kept, see `targets_of`."""
         return views.images
 
-    @abstractmethod
+    def targets_of(self) -> Mapping[str, Any] | None:
+        """What decides the targets besides the views, as JSON values: targets are kept by it.
+
+        None where the targets are the views as they are, which are not kept a second time.
+        """
+        return None
+
     def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
-        """The terms of a step's loss by name, and `total`; drawn with torch's generator, which the loop seeds."""
+        """The terms of a step's loss by name, and `total`; drawn with torch's generator, which the loop seeds.
+
+        Every method that learns in steps implements it.
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no steps.")
 
     def picture(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> np.ndarray | None:
         """How far it is, sRGB uint8 [H, W, 3], for a batch of frames; None where there is nothing to see."""
@@ -130,8 +143,8 @@ class Pretraining(nn.Module, ABC, Generic[ConfigT]):
         """How well the pretext task is solved, by names of what is measured."""
         return {name: float(value.detach()) for name, value in self.losses(encoder, batch).items()}
 
-    def initialise(self, encoder: Encoder[Any]) -> None:
-        """Give an encoder its first weights; of methods that say `given`.
+    def initialise(self, encoder: Encoder[Any]) -> dict[str, Any]:
+        """Give an encoder its first weights; of methods that say `given`. Returns facts for the training's record.
 
         Raises:
             ConfigError: there are none for this encoder; says how to provide them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ from ufe_core.training.critic import CodeCritic
 from ufe_core.training.data import Batch, TrainingData
 from ufe_core.training.losses import DecoderLoss
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
-from ufe_core.training.pretrain import initialised, pretraining_record
+from ufe_core.training.pretrain import initialised, refuse_unfit
 from ufe_core.training.processes import Processes
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.types import Encoding, Labels
 from ufe_core.weights import load_weights, save_weights, sha256_file
+
+_PROBED_BATCHES = 8  # of which the outputs of a frozen encoder are measured
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def trained(
                     store.remove("training", key)
                 store.remove("weights", key)  # a folder without its file would keep the new one out
             processes.wait()
+            refuse_unfit(recipe, source, subjects[0])
             if encoder.learns == "statistics":
                 statistics = label_statistics(recipe, source, subjects, decoder, store, tell, packed_anchors)
                 encoder.fit_statistics(statistics)
@@ -155,7 +158,7 @@ def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
         "cameras": list(encoder.needs.cameras), "size": encoder.needs.size,
         "anchors": list(encoder.needs.anchors),
         "pretraining": pretraining
-        and {"id": pretraining.spec.id, "config": pretraining.config.model_dump(mode="json")},
+        and {"id": pretraining.spec.id, "config": pretraining.options()},
         "update": "linear" if isinstance(encoder, LinearProbe) else None,
     }  # fmt: skip
 
@@ -169,6 +172,9 @@ def _with_later_options(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
     if recipe.calibrator is not None and isinstance(found.get("calibrator"), dict):
         defaults = recipe.calibrator.spec.config().model_dump(mode="json")
         found["calibrator"] = {**found["calibrator"], "config": {**defaults, **found["calibrator"]["config"]}}
+    if recipe.pretraining is not None and isinstance(found.get("pretraining"), dict):
+        defaults = recipe.pretraining.spec.config().model_dump(mode="json")
+        found["pretraining"] = {**found["pretraining"], "config": {**defaults, **found["pretraining"]["config"]}}
     return found
 
 
@@ -223,9 +229,7 @@ class _Run:
         identities = self.decoder.identity(texture.to(device), geometry.to(device))
         loss = DecoderLoss(self.decoder, self.config, device)
         if not optimisation.restore():
-            statistics = data.statistics()
-            self._initialise(statistics)
-            self.encoder.fit_statistics(statistics)
+            statistics = self._initialise(data)
             if self.critic is not None:
                 self.critic.fit_statistics(statistics.labels)
         bfloat16 = uses_bfloat16(self.config.precision, device)
@@ -248,19 +252,26 @@ class _Run:
         if processes.first:
             _save(
                 self.recipe, self.encoder, subjects, self.store, self.key, seconds=optimisation.seconds,
-                device=device, log=optimisation.log_csv(), first=pretraining_record(self.recipe, self.store),
+                device=device, log=optimisation.log_csv(), first=optimisation.facts,
             )  # fmt: skip
             self.store.remove("training", self.key)
 
-    def _initialise(self, statistics: TrainingStatistics) -> None:
-        """Give the encoder what its pre-training taught it."""
-        recipe, probe = self.recipe, isinstance(self.encoder, LinearProbe)
-        encoder: Encoder[Any] = self.encoder.frozen if isinstance(self.encoder, LinearProbe) else self.encoder
-        self.processes.in_turn(
-            lambda: initialised(recipe, encoder, store=self.store, device=self.device, listener=self.tell)
+    def _initialise(self, data: TrainingData) -> TrainingStatistics:
+        """Give the encoder what its pre-training taught it, and what the statistics of the training people say."""
+        recipe, probe = self.recipe, self.encoder if isinstance(self.encoder, LinearProbe) else None
+        network = self.encoder if probe is None else probe.frozen
+        self.optimisation.facts = self.processes.in_turn(
+            lambda: initialised(recipe, network, store=self.store, device=self.device, listener=self.tell)
         )
-        if probe and not recipe.learns_first:
-            encoder.fit_images(statistics.images)
+        statistics = data.statistics()
+        if recipe.learns_first:
+            statistics = replace(statistics, images=())  # its first layers know what images look like
+        self.encoder.fit_statistics(statistics)
+        if probe is not None:
+            network.fit_images(statistics.images)
+            batches = (data.batch(step).to(self.device) for step in range(min(_PROBED_BATCHES, self.config.steps)))
+            probe.fit_outputs((batch.frames, batch.anchors) for batch in batches)
+        return statistics
 
     def _adversarial(self, critic: CodeCritic, encoding: Encoding, labels: Labels) -> dict[str, Tensor]:
         """The terms of L_disc; nothing before it joins in."""
@@ -316,7 +327,7 @@ def _save(recipe: Recipe, encoder: Encoder[Any], subjects: Sequence[str], store:
         "device": device.type, "torch": torch.__version__,
         "precision": "bfloat16" if uses_bfloat16(recipe.training.precision, device) else "float32",
     }  # fmt: skip
-    if first is not None:
+    if first:
         record["pretraining"] = first
     spec = {**weights_spec(recipe, encoder), "training": record}
     with store.building("weights", key) as folder:

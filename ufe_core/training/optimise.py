@@ -60,6 +60,7 @@ class Optimisation:
         self.step, self.seconds = 0, 0.0
         self.log: list[list[float]] = []
         self.running: dict[str, float] = {}
+        self.facts: dict[str, Any] = {}  # JSON values that whoever trains wants to know again after a kill
 
     def restore(self) -> bool:
         """Go on from the checkpoint; False if there is none. A damaged one is named and left behind."""
@@ -84,6 +85,7 @@ class Optimisation:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
         self.step, self.seconds = int(spec["step"]), float(spec["seconds"])
         self.log, self.running = [list(row) for row in spec["log"]], dict(spec["running"])
+        self.facts = dict(spec.get("facts", {}))
         if self.rows is not None:
             self.rows.restore({k.removeprefix("rows."): v for k, v in tensors.items() if k.startswith("rows.")})
         return True
@@ -92,6 +94,8 @@ class Optimisation:
         if not self.checkpoint.is_file():
             return None
         try:
+            if self.rows is not None and not self.rows.was_there:
+                raise ArtifactError(f"The table of people's rows beside {self.checkpoint} is missing or damaged.")
             return load_weights(self.checkpoint)
         except ArtifactError as error:
             logging.getLogger("ufe").warning("%s Training starts from the beginning.", error)
@@ -157,6 +161,8 @@ class Optimisation:
                     self.processes.wait()
                     raise KeyboardInterrupt
         self.seconds = before + time.monotonic() - started
+        if self.rows is not None and self.rows.changed:  # what is on disk must be what a checkpoint says
+            self._save_checkpoint()
 
     def log_csv(self) -> bytes:
         """Running means of the losses, at most a few hundred rows."""
@@ -182,7 +188,7 @@ class Optimisation:
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
         spec = {
             "component": self.component, "config": {}, "step": self.step, "log": self.log, "running": self.running,
-            "seconds": self.seconds,
+            "seconds": self.seconds, "facts": self.facts,
         }  # fmt: skip
         if self.rows is not None:
             tensors |= {f"rows.{name}": value for name, value in self.rows.pending().items()}

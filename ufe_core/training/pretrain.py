@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ufe_core.budgets import PretrainingConfig
 from ufe_core.errors import ArtifactError, DataError
@@ -21,9 +22,10 @@ from ufe_core.interfaces.source import HMCSource
 from ufe_core.packed import PackedCapture, PackRequest, open_packed, pack
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras, unlabelled_people
 from ufe_core.store import Store, canonical_json, fingerprint, write_atomic
+from ufe_core.training.kept_views import kept_views
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.progress import Counter, Listener, Progress
-from ufe_core.training.rows import RowTable, open_rows
+from ufe_core.training.rows import LearnedRows, RowTable
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
 from ufe_core.types import Detections
@@ -32,9 +34,9 @@ from ufe_core.weights import load_weights, save_weights, sha256_file
 _PACKED_AT_A_TIME = 64  # people; more are never held in memory
 _SAMPLE = 64  # people whose views and images set statistics
 _DETECTED_AT_A_TIME = 64
-_NEUTRAL = "neutral"
+_NEUTRAL, _PEOPLE = "neutral", "people.npy"
 _SHOWN = 6
-_PREVIEWED, _OTHER_FRAMES = 8, 1  # frames of each person, and their seed: training packs with seed 0
+_PREVIEWED = 8  # frames of each person
 _ENCODER, _METHOD = "encoder.", "pretraining."
 
 
@@ -48,9 +50,9 @@ class PretrainedEncoder:
     sha256: str
     record: dict[str, Any]
 
-    def people(self) -> RowTable | None:
+    def people(self) -> LearnedRows | None:
         """What was learned of each person; None where the method learns nothing of them."""
-        return open_rows(self.path.parent) if self.method.person_shape is not None else None
+        return LearnedRows(self.path.with_name(_PEOPLE)) if self.method.person_shape is not None else None
 
 
 def make_method(recipe: Recipe, encoder: Encoder[Any], views: tuple[str, ...]) -> Pretraining[Any]:
@@ -106,16 +108,27 @@ def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> Pretrai
     tensors, spec = load_weights(file)
     source, people = recipe.unlabelled()
     encoder, method = _networks(recipe, source, people)
-    found = {name: spec.get(name) for name in _facts(recipe)}
-    if found != json.loads(canonical_json(_facts(recipe))):
-        raise ArtifactError(f"{file} was made by another pre-training or for another encoder. Pre-train again.")
-    try:
-        for prefix, module in ((_ENCODER, encoder), (_METHOD, method)):
-            module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-    except RuntimeError as error:
-        raise ArtifactError(f"{file} does not fit: {str(error).splitlines()[-1]}. Pre-train again.") from error
+    _refuse_others(recipe, file, spec)
+    _load(file, encoder, tensors, _ENCODER)
+    _load(file, method, tensors, _METHOD)
     record = {"seconds": seconds_beside(file), **spec.get("training", {})}
     return PretrainedEncoder(encoder.to(device).eval(), method.to(device).eval(), file, sha256_file(file), record)
+
+
+def _refuse_others(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> None:
+    for name, value in json.loads(canonical_json(_facts(recipe))).items():
+        if spec.get(name) != value:
+            raise ArtifactError(
+                f"{file} was pre-trained with another {name}: {spec.get(name)!r}, not {value!r}. Pre-train anew."
+            )
+
+
+def _load(file: Path, module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
+    own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in own.items()})
+    except RuntimeError as error:
+        raise ArtifactError(f"{file} does not fit: {str(error).splitlines()[-1].strip()} Pre-train anew.") from error
 
 
 def _facts(recipe: Recipe) -> dict[str, Any]:
@@ -123,7 +136,7 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
     assert recipe.pretraining is not None, "there is no pre-training"
     calibrator = recipe.calibrator
     return {
-        "component": recipe.pretraining.spec.id, "config": recipe.pretraining.config.model_dump(mode="json"),
+        "component": recipe.pretraining.spec.id,
         "encoder": {"id": recipe.encoder.spec.id, "config": recipe.encoder.config.model_dump(mode="json")},
         "calibrator": calibrator and {"id": calibrator.spec.id, "config": calibrator.config.model_dump(mode="json")},
         "anchors": list(recipe.anchors), "size": recipe.training.size,
@@ -165,18 +178,21 @@ class UnlabelledPeople:
         self.recipe, self.source, self.store, self.device = recipe, source, store, device
         self._detector: Any = None
 
-    def pack(self, people: Sequence[str], *, frames: int, seed: int = 0, count: Counter | None = None) -> list[Path]:
+    def pack(
+        self, people: Sequence[str], *, frames: int, session: int = 0, count: Counter | None = None
+    ) -> list[Path]:  # fmt: skip
         """Where people's packed captures lie, packed now where they are not there yet."""
         recipe = self.recipe
         tracking = tracking_cameras(self.source, people[0])
         cameras = tuple(dict.fromkeys((*tracking, *view_cameras(recipe, self.source, people[0]))))
         known = self.source.captures(people[:1])[0].anchors
         anchors = tuple(dict.fromkeys((*(name for name in DEFAULT_ANCHORS if name in known), *recipe.anchors)))
-        request = PackRequest(frames, recipe.training.size, cameras, anchors, seed=seed)
+        request = PackRequest(frames, recipe.training.size, cameras, anchors, session=session)
         paths: list[Path] = []
         for start in range(0, len(people), _PACKED_AT_A_TIME):
             some = people[start : start + _PACKED_AT_A_TIME]
-            paths += [one.path for one in pack(self.source, some, request, store=self.store, progress=count)]
+            source = self.source if start == 0 else self._anew()  # what a source remembers of people goes with it
+            paths += [one.path for one in pack(source, some, request, store=self.store, progress=count)]
         return paths
 
     def views(self, capture: PackedCapture, names: tuple[str, ...], *, rows: Sequence[int] | None = None) -> Views:
@@ -188,24 +204,36 @@ class UnlabelledPeople:
         points = () if self._detector is None else tuple(one.names for one in self._detector.keypoints)
         return Views(images, found, points)
 
-    def targets(self, paths: Sequence[Path], method: Pretraining[Any], count: Counter | None = None) -> list[Path]:
-        """What the method made of people's views: files of uint8 [N, K, S, S]."""
-        state = fingerprint({name: value.tolist() for name, value in method.named_buffers()})
-        described = self.recipe.describe_pretraining()
-        made = []
+    def targets(
+        self, paths: Sequence[Path], method: Pretraining[Any], count: Counter | None = None
+    ) -> list[Path | None]:  # fmt: skip
+        """What the method made of the views of people's frames, kept; nothing where it takes them as they are."""
+        state = method.targets_of() if method.view_names else None
+        if state is None:
+            return [None] * len(paths)
+        assert self.recipe.pretraining is not None, "there is no pre-training"
+        finder, first = self.recipe.view_detector, self.recipe.pretraining
+        made_by = {
+            "method": first.spec.id,
+            "code": first.code,
+            "detector": finder and finder.describe(),
+            "state": state,
+        }
+        made: list[Path | None] = []
         for path in paths:
-            key = fingerprint({"of": path.name, "state": state, **described})
-            file = self.store.path("views", key) / "views.npy"
-            if not _whole(file):
-                capture = open_packed(path)
-                images = method.targets(self.views(capture, method.view_names))
-                self.store.remove("views", key)
-                with self.store.building("views", key) as folder:
-                    np.save(folder / "views.npy", images)
-            made.append(file)
+            key = fingerprint({"of": path.name, **made_by})
+            made.append(kept_views(self.store, key, lambda path=path: self._made(path, method)))  # type: ignore[misc]
             if count is not None:
                 count()
         return made
+
+    def _made(self, path: Path, method: Pretraining[Any]) -> np.ndarray:
+        capture = open_packed(path)
+        return method.targets(self.views(capture, method.view_names, rows=capture.frame_rows.tolist()))
+
+    def _anew(self) -> HMCSource[Any]:
+        """The same source, made again."""
+        return self.recipe.unlabelled()[0]
 
     def _detect(self, images: np.ndarray, names: tuple[str, ...]) -> Detections | None:
         chosen = self.recipe.view_detector
@@ -213,25 +241,12 @@ class UnlabelledPeople:
             return None
         if self._detector is None:
             self._detector = chosen.spec.load()(chosen.config).to(self.device)
-            if self._detector.cameras != names:
-                raise DataError(
-                    f"Detector '{chosen.spec.id}' looks through {', '.join(self._detector.cameras)}; the views are "
-                    f"{', '.join(names)}."
-                )
+            _refuse_other_cameras(self._detector, self.recipe, names)
         parts = []
         for start in range(0, len(images), _DETECTED_AT_A_TIME):
             some = torch.from_numpy(images[start : start + _DETECTED_AT_A_TIME]).to(self.device)
             parts.append(self._detector.detect(some).map(lambda value: value.cpu()))
         return Detections(torch.cat([part.points for part in parts]), torch.cat([part.visible for part in parts]))
-
-
-def _whole(file: Path) -> bool:
-    """Whether a file of an array is there and as long as it says."""
-    try:
-        np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 class _Run:
@@ -242,8 +257,7 @@ class _Run:
         assert recipe.pretraining is not None, "there is no pre-training"
         self.recipe, self.source, self.people = recipe, source, people
         self.store, self.key, self.device, self.tell = store, key, device, tell
-        config = cast("PretrainingConfig", recipe.pretraining.config)
-        self.config = config.model_copy(update={"seed": recipe.training.seed})
+        self.config = cast("PretrainingConfig", recipe.pretraining.config)
         self.folder = store.path("training", key)
         self.frames_at_once = 0
         encoder, method = _networks(recipe, source, people)
@@ -270,13 +284,12 @@ class _Run:
         paths = people.pack(self.people, frames=config.frames, count=counted)
         if not self.optimisation.restore():
             self._fit_statistics(people, paths)
-        made: Sequence[Path | None] = [None] * total
-        if self.method.view_names:
-            counted = Counter(lambda done: self.tell(Progress("views", done, total, {})))
-            made = people.targets(paths, self.method, counted)
+        counted = Counter(lambda done: self.tell(Progress("views", done, total, {})))
+        made = people.targets(paths, self.method, counted)
         files = CaptureFiles([CapturePaths(path, target) for path, target in zip(paths, made, strict=True)])
         data = UnlabelledData(
-            files, self.encoder.needs.cameras, self.encoder.needs.anchors, config, versions=self.method.versions
+            files, self.encoder.needs.cameras, self.encoder.needs.anchors, config, versions=self.method.versions,
+            views=self.method.view_names,
         )  # fmt: skip
         self.frames_at_once = data.users * data.frames_per_user
         bfloat16 = uses_bfloat16(config.precision, self.device)
@@ -322,8 +335,7 @@ class _Run:
         state = torch.get_rng_state()
         torch.manual_seed(0)
         count = min(_SHOWN, len(data.files))
-        chosen, views = np.arange(count), self.method.view_names
-        batch = data.of(chosen, np.random.default_rng(0), moves=False, views=views).to(self.device)
+        batch = data.of(np.arange(count), np.random.default_rng(0), moves=False, shows=True).to(self.device)
         if self.rows is not None:
             batch = replace(batch, people=torch.from_numpy(self.rows.values(range(count))).to(self.device))
         self.encoder.eval()
@@ -348,41 +360,64 @@ class _Run:
         }  # fmt: skip
         tensors = {f"{_ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
         tensors |= {f"{_METHOD}{name}": value for name, value in self.method.state_dict().items()}
-        if self.rows is not None:
-            self.rows.commit()
         with self.store.building("weights", self.key) as folder:
-            save_weights(folder / "weights.safetensors", tensors, {**_facts(recipe), "training": record})
+            spec = {"config": self.config.model_dump(mode="json"), **_facts(recipe), "training": record}
+            save_weights(folder / "weights.safetensors", tensors, spec)
             write_atomic(folder / "log.csv", self.optimisation.log_csv())
             write_atomic(folder / TIMING, json.dumps({"seconds": round(self.optimisation.seconds, 1)}).encode())
-            for name in ("rows.npy", "counts.npy", "pictures"):
-                if (self.folder / name).exists():
-                    (self.folder / name).rename(folder / name)
-
-
-def pretraining_record(recipe: Recipe, store: Store) -> dict[str, Any] | None:
-    """How a recipe's pre-training was done and the sha256 of its weights; None where it took no steps."""
-    if not recipe.learns_first:
-        return None
-    file = store.path("weights", recipe.pretraining_key()) / "weights.safetensors"
-    return {**load_weights(file)[1]["training"], "sha256": sha256_file(file)}
+            if self.rows is not None:
+                self.rows.finish(folder / _PEOPLE)
+            if (self.folder / "pictures").is_dir():
+                shutil.copytree(self.folder / "pictures", folder / "pictures")
 
 
 def initialised(
     recipe: Recipe, encoder: Encoder[Any], *, store: Store, device: torch.device, listener: Listener | None = None
-) -> None:
-    """Give an encoder what its recipe's pre-training taught it, or the weights that it names.
+) -> dict[str, Any]:
+    """Give an encoder what its recipe's pre-training taught it, or the weights that it names; returns facts of that.
 
     Raises:
         ConfigError: there are no such weights for this encoder.
         UfeError: as `pretrained`.
     """
     if recipe.pretraining is None:
+        return {}
+    if not recipe.learns_first:
+        return make_method(recipe, encoder, ()).initialise(encoder)
+    given = recipe.given_weights
+    if given is not None:
+        tensors, spec = load_weights(given)
+        _refuse_others(recipe, given, spec)
+        _load(given, encoder, tensors, _ENCODER)
+        return {**spec.get("training", {}), "sha256": sha256_file(given)}
+    made = pretrained(recipe, store=store, device=device, listener=listener)
+    encoder.load_state_dict(made.encoder.state_dict())
+    return {**made.record, "sha256": made.sha256}
+
+
+def refuse_unfit(recipe: Recipe, source: HMCSource[Any], subject: str) -> None:
+    """Find out before any long work whether a recipe's pre-training can be: options, cameras, detector, weights.
+
+    Raises:
+        ConfigError: an option does not fit the encoder, or there are no weights for it.
+        DataError: the source has no such cameras, or the detector looks through others.
+    """
+    if recipe.pretraining is None:
         return
-    if recipe.learns_first:
-        made = pretrained(recipe, store=store, device=device, listener=listener)
-        encoder.load_state_dict(made.encoder.state_dict())
-    else:
-        make_method(recipe, encoder, ()).initialise(encoder)
+    encoder, method = _networks(recipe, source, [subject])
+    if not recipe.learns_first:
+        method.initialise(encoder)
+    elif recipe.view_detector is not None and recipe.given_weights is None:
+        _refuse_other_cameras(recipe.view_detector.spec.load()(recipe.view_detector.config), recipe, method.view_names)
+
+
+def _refuse_other_cameras(detector: Any, recipe: Recipe, names: tuple[str, ...]) -> None:
+    assert recipe.view_detector is not None, "there is no detector"
+    if detector.cameras != names:
+        raise DataError(
+            f"Detector '{recipe.view_detector.spec.id}' looks through {', '.join(detector.cameras)}; the views are "
+            f"{', '.join(names)}."
+        )
 
 
 def batch_of(
@@ -390,7 +425,8 @@ def batch_of(
 ) -> UnlabelledBatch:
     """Frames that a pre-training never saw, not augmented: of `count` people it learned from, or of others.
 
-    Those whom it never saw have the mean of what it learned of all.
+    They are of another session where the source has one. Those whom it never saw have the mean of what it learned of
+    all.
     """
     source, people = recipe.unlabelled()
     config = cast("PretrainingConfig", made.method.config)
@@ -398,23 +434,20 @@ def batch_of(
         source, more = unlabelled_people(recipe.source, config.people + count)
         people = more[len(people) :]
         if len(people) < count:
-            raise DataError(
-                f"Source '{recipe.source.spec.id}' has nobody else: --people seen shows those it learned from."
-            )
-    some = people[:count]
+            raise DataError(f"'{recipe.source.spec.id}' has nobody else: --people seen shows those it learned from.")
+    some, views = people[:count], made.method.view_names
     held = UnlabelledPeople(recipe, source, store, device)
-    paths = held.pack(some, frames=_PREVIEWED, seed=_OTHER_FRAMES)
-    targets: Sequence[Path | None] = held.targets(paths, made.method) if made.method.view_names else [None] * len(some)
+    paths = held.pack(some, frames=_PREVIEWED, session=min(1, source.sessions - 1))
+    targets = held.targets(paths, made.method)
     files = CaptureFiles([CapturePaths(path, target) for path, target in zip(paths, targets, strict=True)])
+    each = max(2, config.frames_per_user)
     data = UnlabelledData(
         files, made.encoder.needs.cameras, made.encoder.needs.anchors,
-        config.model_copy(
-            update={"users": len(some), "frames": _PREVIEWED, "frames_per_user": max(2, config.frames_per_user)}
-        ), versions=made.method.versions,
+        config.model_copy(update={"users": len(some), "frames": _PREVIEWED, "frames_per_user": each}),
+        versions=made.method.versions, views=views,
     )  # fmt: skip
-    batch = data.of(
-        np.arange(len(some)), np.random.default_rng(0), moves=made.method.versions > 1, views=made.method.view_names
-    ).to(device)
+    drawn = np.random.default_rng(0)
+    batch = data.of(np.arange(len(some)), drawn, moves=made.method.versions > 1, shows=True).to(device)
     rows = made.people()
     if rows is None:
         return batch

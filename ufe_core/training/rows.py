@@ -6,9 +6,9 @@ places after it, so a run that is killed at any moment goes on from exactly what
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ufe_core.store import explained
 
 _BETAS, _EPS = (0.9, 0.98), 1e-8
 _VALUE, _MEAN, _SQUARE = range(3)
+_AT_A_TIME = 256  # rows that are read together
 
 
 class RowTable:
@@ -36,8 +37,10 @@ class RowTable:
         self, folder: Path, rows: int, shape: Sequence[int], *, seed: int, spread: float = 0.02
     ) -> None:  # fmt: skip
         self.shape, self._seed, self._spread = tuple(shape), seed, spread
-        self._values = _mapped(folder / "rows.npy", (rows, 3, *shape), np.float32)
-        self._counts = _mapped(folder / "counts.npy", (rows,), np.int32)
+        self._values, fits = _mapped(folder / "rows.npy", (rows, 3, *shape), np.float32)
+        self._counts, both = _mapped(folder / "counts.npy", (rows,), np.int32)
+        #: Whether its files were there and fit: without them no checkpoint can be gone on from.
+        self.was_there = fits and both
         self._changed: dict[int, tuple[np.ndarray, int]] = {}
         self._used: tuple[np.ndarray, Tensor] | None = None
 
@@ -86,6 +89,8 @@ class RowTable:
         """Write what the checkpoint holds by now to its places."""
         self._put(self.pending())
         self._changed.clear()
+        for values in (self._values, self._counts):
+            cast("np.memmap[Any, Any]", values).flush()
 
     def restore(self, kept: Mapping[str, Tensor]) -> None:
         """Go on from a checkpoint; what it holds may or may not have reached its places before the run was killed."""
@@ -101,13 +106,13 @@ class RowTable:
         """Values float32 [U, ...] of some rows."""
         return np.stack([self._row(row)[0][_VALUE] for row in rows])
 
-    def mean(self) -> np.ndarray:
-        """Mean over rows that were ever used, float32 [...]; zero where none was."""
-        total, count = np.zeros(self.shape, np.float64), 0
-        for row in np.flatnonzero(self._counts):
-            total += self._values[row, _VALUE]
-            count += 1
-        return (total / max(count, 1)).astype(np.float32)
+    def finish(self, path: Path) -> None:
+        """Write the values alone, float32 [rows, ...], for readers; the table stays as it is."""
+        kept = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(self), *self.shape))
+        for start in range(0, len(self), _AT_A_TIME):
+            rows = range(start, min(start + _AT_A_TIME, len(self)))
+            kept[rows.start : rows.stop] = self.values(rows)
+        kept.flush()
 
     def _row(self, row: int) -> tuple[np.ndarray, int]:
         """State float32 [3, ...] and count of a row, a copy that may be changed."""
@@ -126,29 +131,42 @@ class RowTable:
             self._counts[rows] = kept["counts"].numpy()
 
 
-def open_rows(folder: Path) -> RowTable:
-    """A finished table, to be read.
+class LearnedRows:
+    """What was learned of each person, to be read.
 
     Raises:
-        ArtifactError: it is missing or damaged.
+        ArtifactError: the file is missing or damaged.
     """
-    try:
-        shape = np.load(folder / "rows.npy", mmap_mode="r", allow_pickle=False).shape
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder} holds no table of people's rows ({error}). Pre-train again.") from error
-    return RowTable(folder, shape[0], shape[2:], seed=0)
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._values = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path} holds no rows of people ({error}). Pre-train again with --fresh.") from error
+
+    def values(self, rows: Sequence[int]) -> np.ndarray:
+        """Values float32 [U, ...] of some people."""
+        return np.array(self._values[list(rows)])
+
+    def mean(self) -> np.ndarray:
+        """Over all people, float32 [...]."""
+        parts = range(0, len(self._values), _AT_A_TIME)
+        total = sum(self._values[k : k + _AT_A_TIME].sum(0, dtype=np.float64) for k in parts)
+        return np.asarray(total / len(self._values), np.float32)
 
 
-def _mapped(path: Path, shape: tuple[int, ...], kind: type) -> np.ndarray:
-    """A mapped array: the one that is there if it fits, else zeros, which take no room until they are written."""
+def _mapped(path: Path, shape: tuple[int, ...], kind: type) -> tuple[np.ndarray, bool]:
+    """A mapped array, and whether it was there: else it is zeros, which take no room until they are written."""
     with explained(f"write '{path.name}'", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
             try:
-                found: np.ndarray = np.lib.format.open_memmap(path, mode="r+")
-                if found.shape == shape and found.dtype == kind:
-                    return found
+                there = np.load(path, mmap_mode="r", allow_pickle=False)  # r+ would fill up what a short file lacks
+                if there.shape == shape and there.dtype == kind:
+                    del there
+                    return np.lib.format.open_memmap(path, mode="r+"), True
             except (OSError, ValueError):
-                os.unlink(path)
+                pass
+            path.unlink()
         made: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-        return made
+        return made, False

@@ -14,8 +14,10 @@ import torch
 from ufe_core.budgets import PretrainingConfig
 from ufe_core.interfaces.pretraining import UnlabelledBatch
 from ufe_core.packed import PackedCapture, open_packed
+from ufe_core.packed_file import MappedTensor
 from ufe_core.training.augment import Augmentation
 from ufe_core.training.data import loading_threads, prefetched, present_anchors
+from ufe_core.training.kept_views import open_views
 from ufe_core.types import AnchorSet, FrameBatch
 
 _OPEN = 128  # captures that stay open, whatever their number
@@ -23,7 +25,7 @@ _OPEN = 128  # captures that stay open, whatever their number
 
 @dataclass(frozen=True)
 class CapturePaths:
-    """Where a person's packed capture lies, and, if the method reconstructs anything, what it made of the views."""
+    """Where a person's packed capture lies, and what the method made of the views of its frames, if it keeps that."""
 
     capture: Path
     targets: Path | None = None
@@ -34,25 +36,24 @@ class CaptureFiles:
 
     def __init__(self, paths: Sequence[CapturePaths]) -> None:
         self._paths = tuple(paths)
-        self._open: OrderedDict[int, tuple[PackedCapture, np.ndarray | None]] = OrderedDict()
+        self._open: OrderedDict[int, tuple[PackedCapture, MappedTensor | None]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._paths)
 
-    def __getitem__(self, number: int) -> tuple[PackedCapture, np.ndarray | None]:
-        """A capture and its targets uint8 [N, K, S, S], both mapped.
+    def __getitem__(self, number: int) -> tuple[PackedCapture, MappedTensor | None]:
+        """A capture, and what is kept of its frames' views, uint8 [N, K, S, S].
 
         Raises:
-            DataError: the capture is damaged.
+            DataError: either is gone or damaged.
         """
         with self._lock:
             if number in self._open:
                 self._open.move_to_end(number)
                 return self._open[number]
         paths = self._paths[number]
-        targets = None if paths.targets is None else np.load(paths.targets, mmap_mode="r", allow_pickle=False)
-        opened = (open_packed(paths.capture), targets)
+        opened = (open_packed(paths.capture), None if paths.targets is None else open_views(paths.targets))
         with self._lock:
             self._open[number] = opened
             while len(self._open) > _OPEN:
@@ -74,14 +75,15 @@ class UnlabelledData:
         anchors: those that the encoder is given.
         config: sizes, seed and augmentation.
         versions: how often each image is moved anew.
+        views: cameras whose images are targets, where nothing else is kept of them.
     """
 
     def __init__(
         self, files: CaptureFiles, cameras: tuple[str, ...], anchors: tuple[str, ...], config: PretrainingConfig, *,
-        versions: int = 1,
+        versions: int = 1, views: tuple[str, ...] = (),
     ) -> None:  # fmt: skip
         self.files, self.cameras, self.anchor_names = files, cameras, anchors
-        self.config, self._versions = config, versions
+        self.config, self._versions, self._views = config, versions, views
         self.users = min(config.users, len(files))
         self.frames_per_user = min(config.frames_per_user, config.frames)
 
@@ -91,7 +93,7 @@ class UnlabelledData:
         return self.of(rng.choice(len(self.files), self.users, replace=False), rng)
 
     def of(
-        self, people: np.ndarray, rng: np.random.Generator, *, moves: bool = True, views: tuple[str, ...] = ()
+        self, people: np.ndarray, rng: np.random.Generator, *, moves: bool = True, shows: bool = False
     ) -> UnlabelledBatch:  # fmt: skip
         """Frames of certain people, drawn.
 
@@ -99,14 +101,14 @@ class UnlabelledData:
             people: rows of the training set.
             rng: what draws.
             moves: whether images are augmented.
-            views: cameras whose images come along as they are.
+            shows: whether the views come along as the cameras saw them.
         """
         opened = [self.files[int(k)] for k in people]
-        rows = [rng.choice(capture.frame_rows, self.frames_per_user, replace=False) for capture, _ in opened]
+        rows = [rng.choice(len(capture.frame_rows), self.frames_per_user, replace=False) for capture, _ in opened]
         seen = len(self.cameras)
-        frames = np.stack([capture.images[some][:, :seen] for (capture, _), some in zip(opened, rows, strict=True)])
+        whole = [capture.images[capture.frame_rows[some]] for (capture, _), some in zip(opened, rows, strict=True)]
+        frames = np.stack([images[:, :seen] for images in whole])
         held = np.stack([capture.images[capture.rows_of(self.anchor_names)][:, :seen] for capture, _ in opened])
-        chosen = [(targets, some) for (_, targets), some in zip(opened, rows, strict=True) if targets is not None]
         chance = self.config.anchor_dropout if moves else 0.0
         present = torch.from_numpy(present_anchors(chance, len(people), len(self.anchor_names), rng))
         users = torch.arange(len(people)).repeat_interleave(self.frames_per_user)
@@ -118,14 +120,18 @@ class UnlabelledData:
                 FrameBatch(torch.from_numpy(images.reshape(-1, *images.shape[2:])), self.cameras, users),
                 AnchorSet(torch.from_numpy(anchors), self.anchor_names, self.cameras, present),
             ))  # fmt: skip
-        targets = np.concatenate([values[some] for values, some in chosen]) if chosen else None
+        views = targets = None
+        if self._views:
+            chosen = [[k for k, camera in enumerate(c.cameras) if camera.name in self._views] for c, _ in opened]
+            raw = [images[:, columns] for images, columns in zip(whole, chosen, strict=True)]
+            made = [
+                images if kept is None else kept[some]
+                for images, (_, kept), some in zip(raw, opened, rows, strict=True)
+            ]
+            targets = torch.from_numpy(np.concatenate(made))
+            views = torch.from_numpy(np.concatenate(raw)) if shows else None
         return UnlabelledBatch(
-            tuple(versions), None if targets is None else torch.from_numpy(targets),
-            torch.from_numpy(people.astype(np.int64)),
-            views=torch.from_numpy(np.concatenate([
-                capture.images[some][:, [k for k, camera in enumerate(capture.cameras) if camera.name in views]]
-                for (capture, _), some in zip(opened, rows, strict=True)
-            ])) if views else None,
+            tuple(versions), targets, torch.from_numpy(people.astype(np.int64)), views=views
         )  # fmt: skip
 
     def batches(self, start: int, stop: int) -> Generator[tuple[int, UnlabelledBatch], None, None]:

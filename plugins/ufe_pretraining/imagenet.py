@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,9 @@ def _from_hub(name: str, facts: dict[str, Any]) -> Mapping[str, Tensor]:
     known = timm.models.get_pretrained_cfg(name)
     if known is None or not (known.hf_hub_id or known.url):
         raise ConfigError(f"timm has no pretrained weights for {name!r}; choose another --set encoder.backbone=NAME.")
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)  # it tells of each of its retries
     try:
         weights: Mapping[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # whatever the network does
@@ -72,5 +76,7 @@ def _from_hub(name: str, facts: dict[str, Any]) -> Mapping[str, Tensor]:
             f"timm's weights for {name!r} cannot be fetched ({type(error).__name__}). Get model.safetensors from "
             f"{where} and give --set pretraining.weights=FILE."
         ) from error
+    finally:
+        hub.setLevel(before)
     facts["weights"] = known.hf_hub_id or known.url
     return weights

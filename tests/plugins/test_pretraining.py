@@ -254,7 +254,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypat
 
 
 def test_the_warp_aligns_people_and_keeps_what_they_do():
-    """Claim C28, with exact keypoints: at rest the spread of faces shrinks by more than half; mouths open as they did."""
+    """Claim C28, with exact keypoints: at rest the spread of faces shrinks by more than half; mouths open alike."""
     people = [f"S{k}" for k in range(1000, 1012)]
     captures = SyntheticSource(SyntheticConfig(subjects=1012)).captures(people)
     cameras = [camera.name for camera in captures[0].cameras if camera.role == "augmented"]

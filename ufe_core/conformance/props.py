@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.types import AnchorSet, CameraSpec, CodeSpace, Detections, FrameBatch, Labels, MeshTopology
 
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
-SIZE, CODES, VERTICES, POINTS = 64, 12, 60, 96
+SIZE, CODES, POINTS = 64, 12, 96
+VERTICES = 60  # of the mesh that metrics see; encoders that look at meshes are given the mean head's
 SPACE = CodeSpace("twelve", CODES, tuple(f"entry{k}" for k in range(CODES)))
 
 
@@ -43,10 +45,10 @@ def detections(*shape: int, seed: int = 0) -> Detections:
 
 
 def keypoint_names() -> tuple[KeypointNames, ...]:
-    """Of each camera: which vertices of the made-up mesh its keypoints are."""
+    """Of each camera: which vertices of the mean head its keypoints are."""
     names = tuple(f"point_{k:02d}" for k in range(POINTS))
     upper = (*names[:-2], "pupil_left", "pupil_right")
-    vertices = tuple(k % VERTICES for k in range(POINTS))
+    vertices = tuple(range(0, 40 * POINTS, 40))
     return tuple(
         KeypointNames(camera, upper, vertices[:-2], (0, 1)) if k < 2 else KeypointNames(camera, names, vertices, ())
         for k, camera in enumerate(CAMERAS)
@@ -63,6 +65,14 @@ def rig() -> tuple[CameraSpec, ...]:
         )
         for k, name in enumerate(CAMERAS)
     )  # fmt: skip
+
+
+@functools.cache
+def head() -> Tensor:
+    """The mean head's vertices float32 [V, 3], mm."""
+    from ufe_core.head import load_head
+
+    return torch.from_numpy(np.asarray(load_head().template, np.float32))
 
 
 def mesh() -> np.ndarray:
@@ -91,7 +101,7 @@ def frames(encoder: Encoder[Any], count: int, users: Tensor, seed: int = 0) -> F
     return FrameBatch(
         images(count, len(CAMERAS), seed=seed), CAMERAS, users,
         detections(count, seed=seed) if "keypoints" in inputs else None,
-        torch.from_numpy(mesh()) + drawn(count, VERTICES, 3, seed=seed) if "exact_mesh" in inputs else None,
+        head() + drawn(count, len(head()), 3, seed=seed) if "exact_mesh" in inputs else None,
     )  # fmt: skip
 
 
@@ -101,7 +111,7 @@ def anchors(encoder: Encoder[Any], users: int, seed: int = 100) -> AnchorSet:
     return AnchorSet.complete(
         images(users, len(names), len(CAMERAS), seed=seed), names, CAMERAS,
         keypoints=detections(users, len(names), seed=seed) if "keypoints" in inputs else None,
-        geometry=torch.from_numpy(mesh()).expand(users, -1, -1).contiguous() if "neutral_mesh" in inputs else None,
+        geometry=head().expand(users, -1, -1).contiguous() if "neutral_mesh" in inputs else None,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -98,9 +98,9 @@ class Stage:
 
 def evaluate(
     encoder: Encoder[Any], stage: Stage, material: Material, *, enrolment: Enrolment = "own",
-    progress: Callable[[int], None] | None = None,
+    people: Container[str] | None = None, progress: Callable[[int], None] | None = None,
 ) -> Evaluation:  # fmt: skip
-    """Measure an encoder on every person, one after the other.
+    """Measure an encoder on every person, or on certain ones, one after the other.
 
     A person on whom the encoder fails is recorded as missing, with the cause; the others go on.
     """
@@ -108,6 +108,8 @@ def evaluate(
     missing: list[MissingFrames] = []
     segments: dict[str, dict[str, list[float]]] = {}
     for number, capture in enumerate(material.captures):
+        if people is not None and capture.subject not in people:
+            continue
         count = len(capture.frame_rows)
         try:
             errors = _errors(encoder, stage, material, number, enrolment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ufe_bench.enrolment import Enrolment
-from ufe_bench.evaluate import Material, Stage, evaluate, measure_cost
+from ufe_bench.evaluate import Evaluation, Material, Stage, evaluate, measure_cost
 from ufe_bench.provenance import budget_record, component_record, environment_record, training_record
 from ufe_bench.schema import (
     Components,
@@ -212,6 +212,23 @@ class Harness:
         encoder, _ = self._encoder(request, setup, released_weights(setup.recipe, request))
         return self._ready(request, setup, encoder.encoder)
 
+    def again(self, request: Request, people: Sequence[str] | None = None) -> tuple[RunKey, Evaluation]:
+        """Measure a request anew, all of its people or some, and write nothing; with the key it would be kept by."""
+        setup = self._resolve(request)
+        encoder, weights = self._encoder(request, setup, released_weights(setup.recipe, request))
+        ready = self._ready(request, setup, encoder.encoder)
+        total = len(setup.people if people is None else people)
+        evaluation = evaluate(
+            ready.encoder, ready.stage, ready.material, enrolment=request.enrolment, people=people,
+            progress=lambda done: self.tell(Progress("measuring again", done, total, {})),
+        )  # fmt: skip
+        return self._key(request, setup, encoder, weights), evaluation
+
+    def data_of(self, request: Request) -> Data:
+        """What a request is measured on; nothing is rendered for it."""
+        setup = self._resolve(request)
+        return self._data(request, setup)
+
     def _ready(self, request: Request, setup: _Setup, encoder: Encoder[Any]) -> Ready:
         suite, needs = request.suite, encoder.needs
         texture = setup.decoder.reads_texture
@@ -316,9 +333,6 @@ class Harness:
 
     def _key(self, request: Request, setup: _Setup, encoder: TrainedEncoder, weights: Weights) -> RunKey:
         suite, recipe = request.suite, setup.recipe
-        asked = [suite.frames, suite.clips, suite.clip_frames, suite.conditions, suite.condition_frames]
-        more = asked[1:] if suite.clips or suite.conditions else []
-        instants = fingerprint([setup.source.fingerprint, list(setup.people), suite.frames, *more])
         return RunKey(
             suite=suite.id,
             split=Split(
@@ -338,10 +352,17 @@ class Harness:
             ),
             budget=budget_record(recipe, encoder, released=weights.origin == "released", tuned=request.tuned),
             weights=weights,
-            data=Data(
-                fingerprint=instants, frames=suite.frames, size=recipe.training.size, enrolment=request.enrolment
-            ),
+            data=self._data(request, setup),
         )
+
+    def _data(self, request: Request, setup: _Setup) -> Data:
+        suite = request.suite
+        asked = [suite.frames, suite.clips, suite.clip_frames, suite.conditions, suite.condition_frames]
+        more = asked[1:] if suite.clips or suite.conditions else []
+        return Data(
+            fingerprint=fingerprint([setup.source.fingerprint, list(setup.people), suite.frames, *more]),
+            frames=suite.frames, size=setup.recipe.training.size, enrolment=request.enrolment,
+        )  # fmt: skip
 
     def _material(self, suite: Suite, setup: _Setup, wanted: PackRequest, encoder: type[Encoder[Any]]) -> Material:
         """The test people's captures that a suite asks for, with what the encoder is given besides images."""

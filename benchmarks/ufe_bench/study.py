@@ -111,7 +111,7 @@ def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str,
     )  # fmt: skip
 
 
-def _that_fit(
+def that_fit(
     catalogue: Catalogue, row: SuiteRow, suite: Suite, overrides: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Mapping[str, Any]]:
     """The user's options but for those that a row has no use for and another row may have.
@@ -176,7 +176,7 @@ def run_study(
         inputs: tuple[str, ...] = ()
         try:
             inputs = harness.catalogue.get("encoder", row.encoder).load().inputs
-            request = request_of(suite, row, _that_fit(harness.catalogue, row, suite, overrides or {}), **asked)
+            request = request_of(suite, row, that_fit(harness.catalogue, row, suite, overrides or {}), **asked)
             if suite.tuning is not None:
                 chosen_options, trials = tuned(harness, request, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)

@@ -10,13 +10,13 @@ from ufe_bench.paper import load_paper
 from ufe_bench.study import (
     Cell,
     Study,
-    _that_fit,
     as_json,
     chosen_rows,
     draw,
     markdown,
     request_of,
     run_study,
+    that_fit,
     write_report,
 )
 from ufe_bench.suite import SuiteRow, load_suite
@@ -64,14 +64,14 @@ def test_a_row_is_given_the_options_that_it_knows():
     }  # fmt: skip
 
     def given(name):
-        return _that_fit(catalogue(), suite.row(name), suite, options)
+        return that_fit(catalogue(), suite.row(name), suite, options)
 
     assert given("none") == {"training": {"steps": 3}}
     assert given("imagenet")["pretraining"] == {"weights": "file"} and "detector" not in given("imagenet")
     assert given("simclr")["pretraining"] == options["pretraining"]
     novel = given("mae_novel_view")
     assert novel["pretraining"] == {"people": 9, "weights": "file"} and novel["detector"] == {"weights": "mine"}
-    unknown = _that_fit(catalogue(), suite.row("simclr"), suite, {"pretraining": {"peopel": 9}})
+    unknown = that_fit(catalogue(), suite.row("simclr"), suite, {"pretraining": {"peopel": 9}})
     assert unknown == {"pretraining": {"peopel": 9}}, "what no row knows is refused where it is used"
 
 

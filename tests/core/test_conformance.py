@@ -1,0 +1,117 @@
+"""The rules of the interfaces: every first-party component keeps to them, and each is broken by what breaks it."""
+
+import re
+import subprocess
+import sys
+
+import conformance_examples as examples
+import pytest
+
+from ufe_core.components import KINDS, ComponentSpec
+from ufe_core.conformance import examined, rules_of
+from ufe_core.conformance.examine import Candidate, _found
+from ufe_core.plugins import catalogue
+from ufe_core.scaffold import new_plugin
+
+
+def spec_of(kind, factory, config=None):
+    options = config or (examples.Steps if kind == "pretraining" else examples.Options)
+    target = f"conformance_examples:{factory.__name__}"
+    return ComponentSpec(1, kind, "acme/example", target, options, "An example")
+
+
+def finding(kind, factory, name, config=None):
+    (rule,) = [rule for rule in rules_of(kind) if rule.name == name]
+    return _found(Candidate(spec_of(kind, factory, config), catalogue()), rule)
+
+
+@pytest.mark.parametrize("spec", catalogue().all(), ids=lambda spec: f"{spec.kind}-{spec.name}")
+def test_every_first_party_component_keeps_to_every_rule(spec):
+    broken = [f"{one.rule}: {one.line}" for one in examined([spec]) if one.outcome == "broken"]
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sound_component_keeps_to_every_rule(kind):
+    findings = list(examined([spec_of(kind, examples.GOOD[kind])]))
+    assert not [f"{one.rule}: {one.line}" for one in findings if one.outcome == "broken"]
+    assert sum(one.outcome == "kept" for one in findings) >= 5
+
+
+@pytest.mark.parametrize(("kind", "rule"), examples.BROKEN, ids=lambda value: value)
+def test_what_breaks_a_rule_is_told_what_to_mend(kind, rule):
+    factory, words = examples.BROKEN[kind, rule]
+    found = finding(kind, factory, rule)
+    assert found.outcome == "broken" and words in found.line and "\n" not in found.line, found
+
+
+def test_no_rule_is_without_an_example():
+    rules = {(kind, rule.name) for kind in KINDS for rule in rules_of(kind) if rule.kind == kind}
+    assert rules == set(examples.BROKEN)
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind", "factory", "config", "words"),
+    [
+        ("options_explained", "encoder", "GoodEncoder", "Silent", "option width has no description"),
+        ("options_explained", "encoder", "GoodEncoder", "Loose", "a typing error goes unnoticed"),
+        ("of_its_kind", "metric", "GoodEncoder", "Options", "no subclass of Metric"),
+        ("its_code_is_known", "encoder", "NamesNoModule", "Options", "no_such_module"),
+    ],
+)
+def test_rules_of_all_kinds(monkeypatch, rule, kind, factory, config, words):
+    lost = type("NamesNoModule", (examples.GoodEncoder,), {"code_modules": ("no_such_module",)})
+    monkeypatch.setattr(examples, "NamesNoModule", lost, raising=False)
+    found = finding(kind, getattr(examples, factory), rule, getattr(examples, config))
+    assert found.outcome == "broken" and words in found.line, found
+
+
+def test_the_command_prints_what_was_found(ufe):
+    code, out, _ = ufe("plugins", "check", "none", "--kind", "calibrator")
+    assert code == 0 and out.startswith("calibrator ufe/none\n  kept ")
+    assert re.search(r"\n\d+ kept, 0 broken\n$", out)
+    code, out, told = ufe("plugins", "check", "nonesuch")
+    assert code == 1 and "No component 'nonesuch'" in told and not out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_plugin_works_from_the_first_minute(tmp_path, kind):
+    """It keeps to every rule, and its own tests pass, once it is installed; here its folder is put on the path."""
+    made = new_plugin(f"acme-{kind}-example", kind, tmp_path)
+    package = f"acme_{kind}_example"
+    info = made.folder / f"{package}-0.1.0.dist-info"  # as installing it would
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: acme-{kind}-example\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[ufe.plugins]\nacme-{kind}-example = {package}.plugin\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests"], cwd=made.folder, timeout=300,
+        capture_output=True, text=True, env={**__import__("os").environ, "PYTHONPATH": str(made.folder)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for file in made.files:
+        assert (made.folder / file).read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("Acme", "encoder", "write lower-case words joined by '-'"),
+        ("ufe-mine", "encoder", "looks like a part of ufe itself"),
+        ("acme-x", "encodr", "is no kind of component"),
+        ("class", "encoder", "will not do as a name"),
+    ],
+)
+def test_a_name_that_will_not_do_is_refused(tmp_path, name, kind, words):
+    from ufe_core.errors import ConfigError
+
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        new_plugin(name, kind, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_written_over(tmp_path):
+    from ufe_core.errors import ConfigError
+
+    new_plugin("acme-x", "metric", tmp_path)
+    with pytest.raises(ConfigError, match="is there already"):
+        new_plugin("acme-x", "metric", tmp_path)

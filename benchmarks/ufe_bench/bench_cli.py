@@ -49,11 +49,26 @@ if TYPE_CHECKING:
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of result files. [default: UFE_HOME/results]")  # fmt: skip
+@click.option(
+    "--rerun",
+    "again",
+    metavar="RESULT",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Make a result file again from itself, and say whether it agrees; all else is as it says.",
+)
+@click.option(
+    "--tolerance",
+    default=2e-3,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Of --rerun: how far a number may be from what it says, as a share of it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result file's JSON instead of a table.")
 @click.pass_context
 def bench(
     context: click.Context, /, as_json: bool, assignments: tuple[str, ...], anchors: str | None, device: str,
-    out: Path | None, floors: bool, suite: str, rows: tuple[str, ...], figures: bool, **asked: Any,
+    out: Path | None, floors: bool, suite: str, rows: tuple[str, ...], figures: bool, again: Path | None,
+    tolerance: float, **asked: Any,
 ) -> None:  # fmt: skip
     """Measure a method on people that no training has seen, and put it on the leaderboard.
 
@@ -74,6 +89,7 @@ def bench(
       ufe bench --suite table3                              every calibrator, trained alike
       ufe bench --suite table3 --row pooling                one of them
       ufe bench --suite robustness                          the released encoder with wrong anchors
+      ufe bench --rerun RESULT.json                         does a result come out again?
     """
     from ufe_bench.harness import Harness, Request
     from ufe_bench.leaderboard import build_leaderboard, default_results
@@ -86,6 +102,9 @@ def bench(
     from ufe_core.store import Store
     from ufe_core.training.runs import pick_device
 
+    if again is not None:
+        _rerun(context, again, device, tolerance, as_json)
+        return
     store = Store()
     results = out or store.root / "results"
     overrides = parse_overrides(assignments, owners=OWNERS)
@@ -126,6 +145,51 @@ def bench(
     if not as_json:
         click.echo(f"leaderboard  {built.html}")
     if not sound:
+        raise SystemExit(1)
+
+
+def _rerun(context: click.Context, file: Path, device: str, tolerance: float, as_json: bool) -> None:
+    """Measure what a file says again, print how far it is from that, and exit with 1 where it does not agree."""
+    from ufe_bench.harness import Harness
+    from ufe_bench.rerun import rerun
+    from ufe_bench.schema import load_result
+    from ufe_core.cli.progress import TrainingDisplay
+    from ufe_core.errors import ConfigError
+    from ufe_core.plugins import catalogue
+    from ufe_core.store import Store
+    from ufe_core.training.runs import pick_device
+
+    own = {"again", "tolerance", "device", "as_json"}
+    given = [
+        name for name in context.params
+        if name not in own and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]  # fmt: skip
+    if given:
+        raise ConfigError(f"The result says what is measured: leave --{given[0].replace('_', '-')} out.")
+    result, store = load_result(file), Store()
+    with TrainingDisplay() as listener:
+        harness = Harness(
+            catalogue(), store, store.root / "results", device=pick_device(device), listener=listener,
+            note=lambda text: click.echo(text, err=True),
+        )  # fmt: skip
+        found = rerun(result, harness, tolerance=tolerance)
+    if as_json:
+        facts = {
+            "agrees": found.agrees, "compared": found.compared, "largest": found.largest,
+            "disagreements": [vars(one) for one in found.disagreements], "missing": list(found.missing),
+            "changed": list(found.changed),
+        }  # fmt: skip
+        click.echo(json.dumps(facts, indent=1))
+    else:
+        for one in found.disagreements[:20]:
+            click.echo(f"{one.subject}  {one.metric}: {one.recorded:.6g} in the file, {one.measured:.6g} now")
+        for subject, reason in found.missing:
+            click.echo(f"{subject} could not be measured: {reason}")
+        if found.changed:
+            click.echo(f"other than then: {', '.join(found.changed)}")
+        verdict = "agrees" if found.agrees else "does NOT agree"
+        click.echo(f"{verdict}: {found.compared} numbers, the largest difference is {found.largest:.2g} of one")
+    if not found.agrees:
         raise SystemExit(1)
 
 

@@ -1,49 +1,77 @@
 """Commands of the harness. `ufe --help` imports this file: click and nothing heavy."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ufe_bench.bench_cli import bench as bench
 
+if TYPE_CHECKING:
+    from ufe_bench.harness import Harness
+    from ufe_bench.schema import Result
+
+_FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+_OUT = click.option(
+    "--out", type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write LEADERBOARD.md and index.html to. [default: UFE_HOME/leaderboard]",
+)  # fmt: skip
+_RESULTS = click.option(
+    "--results", multiple=True, type=_FOLDER,
+    help="Folder of result files; may be given again. [default: UFE_HOME/results and the published ones]",
+)  # fmt: skip
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, for scripts.")
+
 
 @click.group(invoke_without_command=True)
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write LEADERBOARD.md and index.html to. [default: UFE_HOME/leaderboard]",
-)
-@click.option(
-    "--results",
-    multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of result files; may be given again. [default: UFE_HOME/results and the published ones]",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@_OUT
+@_RESULTS
+@_JSON
 @click.pass_context
 def leaderboard(context: click.Context, out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
-    """Build the leaderboard from result files: Markdown and one page that opens without a network."""
-    if context.invoked_subcommand is not None:
-        return
+    """Build the leaderboard from result files: Markdown and pages that open without a network.
+
+    \b
+    Examples:
+      ufe leaderboard                           your results beside the published ones
+      ufe leaderboard build --out site          the same, elsewhere
+      ufe leaderboard diff OLD NEW              what other results would change
+      ufe leaderboard submit RESULT --verify 4  check a result as a maintainer would
+    """
+    if context.invoked_subcommand is None:
+        _build(out, results, as_json)
+
+
+@leaderboard.command()
+@_OUT
+@_RESULTS
+@_JSON
+def build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
+    """Write the leaderboard: LEADERBOARD.md, and index.html, which needs nothing else.
+
+    \b
+    Example:
+      ufe leaderboard build --results benchmarks/results --out site
+    """
+    _build(out, results, as_json)
+
+
+def _build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
     from ufe_bench.leaderboard import build_leaderboard, default_results
     from ufe_core.store import default_root
 
     folders = list(results) or default_results()
     built = build_leaderboard(folders, out or default_root() / "leaderboard")
     if as_json:
-        click.echo(
-            json.dumps(
-                {
-                    "markdown": str(built.markdown),
-                    "html": str(built.html),
-                    "results": built.results,
-                    "duplicates": built.duplicates,
-                    "broken": [{"path": item.path, "reason": item.reason} for item in built.broken],
-                },
-                indent=2,
-            )
-        )
+        facts = {
+            "markdown": str(built.markdown), "html": str(built.html), "results": built.results,
+            "duplicates": built.duplicates,
+            "broken": [{"path": item.path, "reason": item.reason} for item in built.broken],
+        }  # fmt: skip
+        click.echo(json.dumps(facts, indent=2))
         return
     for item in built.broken:
         click.echo(f"Left out: {item.reason}", err=True)
@@ -52,3 +80,97 @@ def leaderboard(context: click.Context, out: Path | None, results: tuple[Path, .
         click.echo(f"No result found in {searched}. 'ufe bench' writes one.", err=True)
     click.echo(built.markdown)
     click.echo(built.html)
+
+
+@leaderboard.command()
+@click.argument("before", type=_FOLDER)
+@click.argument("after", type=_FOLDER)
+@_JSON
+def diff(before: Path, after: Path, as_json: bool) -> None:
+    """Show what the results in folder AFTER change on the leaderboard of those in folder BEFORE.
+
+    \b
+    Example:
+      ufe leaderboard diff benchmarks/results my-branch/benchmarks/results
+    """
+    from ufe_bench.board_diff import changes, render
+
+    found = changes([before], [after])
+    if as_json:
+        click.echo(json.dumps([vars(change) for change in found], indent=2))
+    else:
+        click.echo(render(found), nl=False)
+
+
+@leaderboard.command()
+@click.argument("file", metavar="RESULT", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--verify",
+    default=0,
+    show_default=True,
+    metavar="N",
+    type=click.IntRange(0),
+    help="Also measure N people again, from the weights; they are trained where they are not released.",
+)
+@click.option(
+    "--out",
+    default=Path("submission"),
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write the file to, in its place below benchmarks/results.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_JSON
+def submit(file: Path, verify: int, out: Path, device: str, as_json: bool) -> None:  # fmt: skip
+    """Check RESULT as a maintainer would, and write the file that is to be added to the published results.
+
+    It must be whole and of the suite, the people and the captures of this ufe; no test person may be in any training;
+    its training must be the budget's but for what it tells; its numbers must be such as a headset allows. With
+    --verify some people are measured again, and every number must come out as it stands in the file.
+
+    \b
+    Example:
+      ufe leaderboard submit results/main@5/acme__fovea/0123456789ab.json --verify 4
+    """
+    from ufe_bench.schema import load_result, write_result
+    from ufe_bench.submission import objections
+    from ufe_core.cli.progress import TrainingDisplay
+
+    result = load_result(file)
+    with TrainingDisplay() as listener:
+        harness = _harness(out, device, listener)
+        found = list(objections(result, harness, floor=_floor_of(result), verify=verify))
+    path = None if found else write_result(result, out)
+    if as_json:
+        facts = {"objections": [vars(one) for one in found], "file": str(path) if path else None, "verified": verify}
+        click.echo(json.dumps(facts, indent=2))
+    else:
+        for one in found:
+            click.echo(f"{one.rule:11} {one.line}")
+        if path is not None:
+            click.echo(f"sound: add {path}")
+    if found:
+        raise SystemExit(1)
+
+
+def _harness(results: Path, device: str, listener: Any) -> Harness:
+    from ufe_bench.harness import Harness
+    from ufe_core.plugins import catalogue
+    from ufe_core.store import Store
+    from ufe_core.training.runs import pick_device
+
+    def note(text: str) -> None:
+        click.echo(text, err=True)
+
+    return Harness(catalogue(), Store(), results, device=pick_device(device), listener=listener, note=note)
+
+
+def _floor_of(result: Result) -> Result | None:
+    """The resting face's result on the same data, among the user's results and the published ones."""
+    from ufe_bench.leaderboard import collect, default_results
+
+    for other in collect(default_results()).results:
+        same = other.key.suite == result.key.suite and other.key.data.fingerprint == result.key.data.fingerprint
+        if same and other.key.components.encoder.id == "ufe/neutral":
+            return other
+    return None

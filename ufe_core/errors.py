@@ -31,3 +31,9 @@ class ArtifactError(UfeError):
 
 class RegistryError(UfeError):
     """`registry.toml` is missing or invalid."""
+
+
+def cause_of(error: Exception) -> str:
+    """One line for an error: of ufe's own its text, of any other what it is and what it says."""
+    text = str(error) if isinstance(error, UfeError) else f"{type(error).__name__}: {error}".rstrip(": ")
+    return " ".join(text.split())

@@ -153,6 +153,19 @@ def submit(file: Path, verify: int, out: Path, device: str, as_json: bool) -> No
         raise SystemExit(1)
 
 
+@leaderboard.command()
+def schema() -> None:
+    """Print the JSON schema of result files.
+
+    \b
+    Example:
+      ufe leaderboard schema > result.schema.json
+    """
+    from ufe_bench.schema import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
 def _harness(results: Path, device: str, listener: Any) -> Harness:
     from ufe_bench.harness import Harness
     from ufe_core.plugins import catalogue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ufe_bench.enrolment import Enrolment, enroll
 from ufe_bench.schema import Cost, Latency, MissingFrames, SubjectResult
-from ufe_core.errors import UfeError
+from ufe_core.errors import ArtifactError, cause_of
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.interfaces.metric import Driven, Metric
@@ -122,8 +123,11 @@ def evaluate(
             for segment, values in errors.segments.items():
                 for name, value in _means(values).items():
                     segments.setdefault(segment, {}).setdefault(name, []).append(value)
-        except UfeError as error:
-            missing.append(MissingFrames(subject=capture.subject, frames=count, reason=str(error)))
+        except ArtifactError:  # the store's, not the method's
+            raise
+        except Exception as error:  # whatever a plugin does to one person
+            logging.getLogger("ufe").debug("Subject %r failed", capture.subject, exc_info=True)
+            missing.append(MissingFrames(subject=capture.subject, frames=count, reason=cause_of(error)))
         if progress:
             progress(len(subjects) + len(missing))
     means = {segment: {name: fmean(v) for name, v in values.items()} for segment, values in sorted(segments.items())}

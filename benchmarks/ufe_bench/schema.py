@@ -318,12 +318,19 @@ def load_result(path: Path) -> Result:
 
 
 def result_path(result: Result, folder: Path) -> Path:
-    """Where `write_result` puts it: `<folder>/<suite>/<owner>__<name>[__calibrator]/<run_id>.json`."""
+    """Where `write_result` puts it: `<folder>/<suite>/<owner>__<name>[__calibrator][__pretraining]/<run_id>.json`."""
     components = result.key.components
     method = components.encoder.id.replace("/", "__")
-    if components.calibrator is not None:
-        method += "__" + components.calibrator.id.split("/")[1]
+    for part in (components.calibrator, components.pretraining):
+        if part is not None:
+            method += "__" + part.id.split("/")[1]
     return folder / result.key.suite / method / f"{result.run_id}.json"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a result file, of the version that this ufe reads and writes."""
+    schema = Result.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA, **schema}
 
 
 def write_result(result: Result, folder: Path) -> Path:

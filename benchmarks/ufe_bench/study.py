@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, pairwise
@@ -20,7 +21,7 @@ from ufe_bench.suite import Suite, SuiteRow
 from ufe_bench.table import markdown_table
 from ufe_bench.tuning import refuse_searched, tuned
 from ufe_core.config import did_you_mean
-from ufe_core.errors import ConfigError, UfeError
+from ufe_core.errors import ConfigError, cause_of
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
@@ -181,8 +182,9 @@ def run_study(
                 chosen_options, trials = tuned(harness, request, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)
             outcome = harness.run(request, floors=floors and not beside, reuse=True)
-        except UfeError as error:
-            cells.append(Cell(row, None, error=str(error), inputs=inputs))
+        except Exception as error:  # whatever a plugin does; the other rows go on
+            logging.getLogger("ufe").debug("Row %r failed", row.name, exc_info=True)
+            cells.append(Cell(row, None, error=cause_of(error), inputs=inputs))
             continue
         beside = beside or outcome.floors
         cells.append(Cell(row, outcome.result, outcome.path, request=request, inputs=inputs))

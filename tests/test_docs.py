@@ -1,0 +1,65 @@
+"""The documents say what is so: names exist, links lead somewhere, commands are commands."""
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from ufe_core.cli.main import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def defined(path):
+    """Names of a module's classes, functions and methods."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+            if isinstance(node, ast.ClassDef):
+                names |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef)}
+    return names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_name_of_code_exists(page):
+    for path, name in re.findall(r"`([\w/]+\.py)::([\w.]+)`", page.read_text()):
+        assert name in defined(ROOT / path), f"{page.name}: {path} has no {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def commands(page):
+    """Lines of code blocks that begin with `ufe`, without what stands after a comment sign."""
+    for block in re.findall(r"```(?:bash|text)\n(.*?)```", page.read_text(), re.S):
+        for line in block.splitlines():
+            for part in line.split("&&"):
+                words = re.split(r"\s{2,}|\s#\s|;", part.strip())[0]
+                if words.startswith("ufe ") and "..." not in words:
+                    yield words
+
+
+@pytest.mark.parametrize(
+    "words", sorted({words for page in PAGES for words in commands(page)}), ids=lambda words: words[:70]
+)
+def test_every_command_and_option_exists(words):
+    """As far as parsing goes: names of commands, options, and values that are one of a few."""
+    command, rest = cli, shlex.split(words)[1:]
+    context = click.Context(cli)
+    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+        name, command, rest = command.resolve_command(context, rest)
+        assert command is not None, name
+    options = {option for parameter in command.params for option in getattr(parameter, "opts", ())}
+    options |= {option for parameter in command.params for option in getattr(parameter, "secondary_opts", ())}
+    for word in rest:
+        if word.startswith("--"):
+            assert word.partition("=")[0] in options | {"--help"}, f"{words}: no option {word}"

@@ -68,14 +68,23 @@ def save_halved(source: str | os.PathLike[str], path: str | os.PathLike[str]) ->
     Raises:
         ArtifactError: the file is damaged, a number is too large, the disk is full, or the folder cannot be written.
     """
+    tensors, spec = load_weights(source)
+    return save_weights(path, halved(tensors), spec)
+
+
+def halved(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors, those of real numbers in half precision.
+
+    Raises:
+        ArtifactError: a number is too large for it.
+    """
     import torch
 
-    tensors, spec = load_weights(source)
     half = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
     wrong = [name for name, value in half.items() if not bool(torch.isfinite(value).all())]
     if wrong:
-        raise ArtifactError(f"Weights {wrong[0]!r} of '{source}' are too large for half precision.")
-    return save_weights(path, half, spec)
+        raise ArtifactError(f"Weights {wrong[0]!r} are too large for half precision: the training went astray.")
+    return half
 
 
 def load_weights(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ufe_core.budgets import ComponentTrainingConfig
 from ufe_core.config import build_config
-from ufe_core.errors import ArtifactError, ConfigError
+from ufe_core.errors import ConfigError
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.interfaces.training import ComponentTraining
 from ufe_core.plugins import Catalogue
@@ -23,7 +23,7 @@ from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait
-from ufe_core.weights import load_weights, save_weights, sha256_file
+from ufe_core.weights import halved, load_weights, save_weights, sha256_file
 
 _CODE = ("ufe_core.training.components", "ufe_core.training.optimise", "ufe_core.packed_dome")
 _OWNERS = ("source", "training")
@@ -172,10 +172,6 @@ def _write_picture(path: Path, image: Any) -> None:
 def _save(recipe: ComponentRecipe, training: ComponentTraining[Any, Any], subjects: Sequence[str], store: Store,
           key: str, optimisation: Optimisation, device: torch.device) -> None:  # fmt: skip
     tensors, facts = training.weights()
-    half = {name: value.half() if value.is_floating_point() else value for name, value in tensors.items()}
-    wrong = [name for name, value in half.items() if not bool(torch.isfinite(value).all())]
-    if wrong:
-        raise ArtifactError(f"Weights {wrong[0]!r} are too large for half precision: the training went astray.")
     record = {
         "budget": recipe.budget, "config": recipe.training.model_dump(mode="json"), "subjects": len(subjects),
         "subjects_sha256": subjects_digest(subjects), "source": recipe.source.spec.id,
@@ -183,7 +179,7 @@ def _save(recipe: ComponentRecipe, training: ComponentTraining[Any, Any], subjec
     }  # fmt: skip
     with store.building("weights", key) as folder:
         spec = {"component": recipe.component.spec.id, "config": {}, **facts, "training": record}
-        save_weights(folder / "weights.safetensors", half, spec)
+        save_weights(folder / "weights.safetensors", halved(tensors), spec)
         write_atomic(folder / "log.csv", optimisation.log_csv())
         write_atomic(folder / TIMING, json.dumps({"seconds": round(optimisation.seconds, 1)}).encode())
         pictures = store.path("training", key) / "pictures"

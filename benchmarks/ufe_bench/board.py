@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ufe_bench.aggregate import paired_difference, ratio
+from ufe_bench.failure import Failure
 from ufe_bench.formats import budget_title, method_name
 from ufe_bench.paper import PaperRow, row_beside
 from ufe_bench.schema import Budget, MetricInfo, Result, RunKey, incomplete_reason
@@ -41,6 +42,11 @@ class Row:
     """Whether a newer run of the same method stands in the table instead."""
 
     @property
+    def title(self) -> str:
+        """Name and variant."""
+        return f"{self.name} ({self.variant})" if self.variant else self.name
+
+    @property
     def is_floor(self) -> bool:
         """Whether nothing was trained for this row."""
         return self.result.key.budget.name == "none"
@@ -67,6 +73,33 @@ class Ground:
     key: RunKey
     """The key of one of its results; suite, split, protocol, decoder, source and data hold for all."""
     groups: tuple[Group, ...]
+
+
+@dataclass(frozen=True)
+class BrokenFile:
+    """A file that is no valid result, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """What `ufe bench --suite` wrote of a study: its numbers, and where the leaderboard has its picture."""
+
+    content: Mapping[str, Any]
+    picture: str | None
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a leaderboard shows beside its tables; paths are relative to it."""
+
+    figures: Mapping[str, str] = field(default_factory=dict)
+    """Suite to the page of its figures."""
+    studies: Mapping[str, StudyReport] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    broken: tuple[BrokenFile, ...] = ()
 
 
 def build_board(results: Iterable[Result], *, ranked_by: str = RANKED_BY) -> tuple[Ground, ...]:

@@ -50,7 +50,9 @@ def leaderboard(context: click.Context, out: Path | None, results: tuple[Path, .
 @_RESULTS
 @_JSON
 def build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
-    """Write the leaderboard: LEADERBOARD.md, and index.html, which needs nothing else.
+    """Write the leaderboard: LEADERBOARD.md, and index.html with a page for each suite and method.
+
+    Pages hold all that they show and need no server: open index.html.
 
     \b
     Example:
@@ -67,8 +69,8 @@ def _build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
     built = build_leaderboard(folders, out or default_root() / "leaderboard")
     if as_json:
         facts = {
-            "markdown": str(built.markdown), "html": str(built.html), "results": built.results,
-            "duplicates": built.duplicates,
+            "markdown": str(built.markdown), "html": str(built.html), "pages": built.pages,
+            "results": built.results, "duplicates": built.duplicates, "failures": built.failures,
             "broken": [{"path": item.path, "reason": item.reason} for item in built.broken],
         }  # fmt: skip
         click.echo(json.dumps(facts, indent=2))

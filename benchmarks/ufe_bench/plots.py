@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from ufe_bench.formats import milliseconds, number
+from ufe_bench.formats import count, milliseconds, number
 
 WIDTH = 480
 _LEFT, _RIGHT = 10, 14
 _ROW = 50
 _DOT = 2.6
+_LEAST, _MOST = 8.0, 16.0  # radius of a scatter plot's points
 _CHAR = 6.4  # mean advance of the 12 px page font, px; only for placing labels
 
 
@@ -39,6 +40,7 @@ class Point:
     latency_ms: float
     error: float
     ci95: tuple[float, float]
+    parameters: int | None = None
 
 
 def ticks(low: float, high: float, *, wanted: int = 5) -> list[float]:
@@ -94,7 +96,10 @@ def dot_plot(rows: Sequence[DotRow], *, label: str, unit: str | None) -> str:
 
 
 def scatter(points: Sequence[Point], *, label: str, unit: str | None) -> str:
-    """Error against latency; a line joins the methods that no other beats on both. Lower is better."""
+    """Error against latency; a line joins the methods that no other beats on both. Lower is better.
+
+    A point's area grows with its parameters.
+    """
     height, left, bottom = 330, 50, 284
     across = ticks(0.0, max(point.latency_ms for point in points) * 1.05)
     up = ticks(min(p.ci95[0] for p in points) * 0.97, max(p.ci95[1] for p in points) * 1.02)
@@ -114,17 +119,21 @@ def scatter(points: Sequence[Point], *, label: str, unit: str | None) -> str:
     frontier = pareto(points)
     line = " ".join(f"{'M' if i == 0 else 'L'}{_px(x(p.latency_ms))} {_px(y(p.error))}" for i, p in enumerate(frontier))
     parts.append(f'<path class="frontier" d="{line}"/>')
-    taken = [(x(p.latency_ms) - 9, y(p.error) - 9, x(p.latency_ms) + 9, y(p.error) + 9) for p in points]
+    radius = {p: _radius(p.parameters, max(q.parameters or 0 for q in points)) for p in points}
+    taken = [
+        (x(p.latency_ms) - r, y(p.error) - r, x(p.latency_ms) + r, y(p.error) + r) for p, r in radius.items()
+    ]
     taken += [(x(p.latency_ms) - 2, y(p.ci95[1]), x(p.latency_ms) + 2, y(p.ci95[0])) for p in points]
     for point in sorted(points, key=lambda p: (p.error, p.latency_ms, p.name)):
         px, py = x(point.latency_ms), y(point.error)
-        title = escape(f"{point.name}: {number(point.error, unit)}, {milliseconds(point.latency_ms)} ms")
+        size = f", {count(point.parameters)} parameters" if point.parameters is not None else ""
+        title = escape(f"{point.name}: {number(point.error, unit)}, {milliseconds(point.latency_ms)} ms{size}")
         kind = "ranked" if point in frontier else "beaten"
         parts.append(f'<g class="{kind}"><title>{title}</title>')
         parts.append(_line("ci", px, y(point.ci95[0]), px, y(point.ci95[1])))
-        parts.append(f'<circle class="point" cx="{_px(px)}" cy="{_px(py)}" r="9"/>')
+        parts.append(f'<circle class="point" cx="{_px(px)}" cy="{_px(py)}" r="{_px(radius[point])}"/>')
         parts.append(_text(px, py + 4, str(point.rank), "rank", anchor="middle"))
-        where = _free_place(px, py, len(point.name) * _CHAR, taken, left)
+        where = _free_place(px, py, radius[point], len(point.name) * _CHAR, taken, left)
         if where is not None:
             parts.append(_text(where[0], where[1], point.name, "label"))
         parts.append("</g>")
@@ -140,11 +149,16 @@ def pareto(points: Sequence[Point]) -> list[Point]:
     return front
 
 
+def _radius(parameters: int | None, largest: int) -> float:
+    """Of a point, px: its area grows with the parameters, from where its rank can be read."""
+    return _LEAST + (_MOST - _LEAST) * math.sqrt((parameters or 0) / largest) if largest else _LEAST
+
+
 def _free_place(
-    x: float, y: float, width: float, taken: list[tuple[float, float, float, float]], left: float
+    x: float, y: float, radius: float, width: float, taken: list[tuple[float, float, float, float]], left: float
 ) -> tuple[float, float] | None:
     """Where a label of `width` fits beside (x, y) without touching another; None where it nowhere does."""
-    spots = [(at_x, y + 4 + lift) for lift in (0, -12, 12) for at_x in (x + 13, x - 13 - width)]
+    spots = [(at_x, y + 4 + lift) for lift in (0, -12, 12) for at_x in (x + radius + 4, x - radius - 4 - width)]
     for at_x, at_y in spots:
         box = (at_x, at_y - 10, at_x + width, at_y + 3)
         inside = box[0] >= left + 2 and box[2] <= WIDTH - 2 and box[1] >= 14 and box[3] <= 282

@@ -317,14 +317,19 @@ def load_result(path: Path) -> Result:
     return result
 
 
-def result_path(result: Result, folder: Path) -> Path:
-    """Where `write_result` puts it: `<folder>/<suite>/<owner>__<name>[__calibrator][__pretraining]/<run_id>.json`."""
+def method_slug(result: Result) -> str:
+    """A method's name for files: `<owner>__<name>[__calibrator][__pretraining]`."""
     components = result.key.components
-    method = components.encoder.id.replace("/", "__")
+    slug = components.encoder.id.replace("/", "__")
     for part in (components.calibrator, components.pretraining):
         if part is not None:
-            method += "__" + part.id.split("/")[1]
-    return folder / result.key.suite / method / f"{result.run_id}.json"
+            slug += "__" + part.id.removeprefix("ufe/").replace("/", "__")
+    return slug
+
+
+def result_path(result: Result, folder: Path) -> Path:
+    """Where `write_result` puts it."""
+    return folder / result.key.suite / method_slug(result) / f"{result.run_id}.json"
 
 
 def json_schema() -> dict[str, Any]:

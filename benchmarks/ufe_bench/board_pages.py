@@ -93,9 +93,7 @@ def render_pages(board: Sequence[Ground], extras: Extras) -> dict[str, str]:
     ]
     plan += [(suite.page, "suite.html.j2", {"root": "../", "suite": suite}) for suite in suites]
     plan += [(method.page, "method.html.j2", {"root": "../", "method": method}) for method in methods]
-    return {
-        path: environment.get_template(template).render(page=path, **shared, **own) for path, template, own in plan
-    }
+    return {path: environment.get_template(template).render(page=path, **shared, **own) for path, template, own in plan}
 
 
 def _environment() -> Any:

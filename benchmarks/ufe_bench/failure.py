@@ -12,7 +12,7 @@ from ufe_bench.schema import Record
 from ufe_core.errors import DataError
 from ufe_core.store import write_atomic
 
-SCHEMA = "ufe.failure/1"
+SCHEMA: Literal["ufe.failure/1"] = "ufe.failure/1"
 FOLDER = "failures"
 
 

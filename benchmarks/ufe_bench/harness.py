@@ -14,6 +14,7 @@ import torch
 
 from ufe_bench.enrolment import Enrolment
 from ufe_bench.evaluate import Evaluation, Material, Stage, evaluate, measure_cost
+from ufe_bench.failure import Failure, forget_failure, record_failure
 from ufe_bench.provenance import budget_record, component_record, environment_record, training_record
 from ufe_bench.schema import (
     Components,
@@ -32,7 +33,14 @@ from ufe_bench.schema import (
 )
 from ufe_bench.suite import Suite
 from ufe_core.config import did_you_mean
-from ufe_core.errors import ArtifactError, DataError
+from ufe_core.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    RegistryError,
+    UnknownComponentError,
+    cause_of,
+)
 from ufe_core.inputs import prepared
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder
@@ -58,6 +66,11 @@ from ufe_core.training.loop import TrainedEncoder, load_trained, trained
 from ufe_core.training.progress import Counter, Listener, Progress
 
 _DEFAULTS = {"decoder": DEFAULT_DECODER, "source": "synthetic", "budget": "cpu"}
+#: What the user or the machine got wrong; no record is kept of it.
+_NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
+_FIRST = "setting up"
+_STAGES = {"data": "rendering", "domes": "rendering", "labels": "labelling", "train": "training",
+           "pretrain": "pre-training"}  # fmt: skip
 #: Training options that decide the frames a floor is measured on, or what `mean` is the mean of.
 _DATA_OPTIONS = ("people", "frames", "size")
 
@@ -94,6 +107,13 @@ class Request:
         if self.tuned:
             given["training"] = {**given.get("training", {}), **self.tuned}
         return given
+
+    @property
+    def method(self) -> str:
+        """As users type it; of a study, its row."""
+        if self.row is not None:
+            return self.row
+        return " + ".join(name for name in (self.encoder, self.calibrator, self.pretraining) if name)
 
     def command(self) -> str:
         """The command that measures this, `ufe bench`, in canonical form; of a study, its row."""
@@ -173,6 +193,8 @@ class Harness:
         device: where to compute.
         listener: told of progress: packing, training, measuring.
         note: told one-line facts worth knowing.
+
+    `doing` is what is being done, in words.
     """
 
     def __init__(
@@ -186,17 +208,40 @@ class Harness:
         note: Callable[[str], None] | None = None,
     ) -> None:
         self.catalogue, self.store, self.results, self.device = catalogue, store, results, device
-        self.tell: Listener = listener or (lambda progress: None)
+        self.doing = _FIRST
+        self._listener = listener
         self.note = note or (lambda text: None)
         self._packed: dict[tuple[PackRequest, str, str], list[PackedCapture]] = {}
         self._stages: dict[str, Stage] = {}
 
+    def tell(self, progress: Progress) -> None:
+        """Tell the listener, and remember what is being done."""
+        self.doing = _STAGES.get(progress.stage, progress.stage)
+        if self._listener is not None:
+            self._listener(progress)
+
     def run(self, request: Request, *, floors: bool = True, reuse: bool = False) -> Outcome:
         """Run a method and, unless told not to, its suite's floors; `reuse` takes a result that is there already.
+
+        A method that fails leaves a record of it among the results, until it has one; rows of a study leave that to
+        it.
 
         Raises:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
         """
+        try:
+            outcome = self._run(request, floors=floors, reuse=reuse)
+        except _NOT_THE_METHODS:
+            raise
+        except Exception as error:
+            if request.row is None:
+                self.record(request.suite, request.method, request.command(), error)
+            raise
+        self.doing = _FIRST
+        forget_failure(self.results, request.suite.id, request.method)
+        return outcome
+
+    def _run(self, request: Request, *, floors: bool, reuse: bool) -> Outcome:
         setup = self._resolve(request)
         setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
         beside = self.floors(request) if floors else []
@@ -228,6 +273,15 @@ class Harness:
         """What a request is measured on; nothing is rendered for it."""
         setup = self._resolve(request)
         return self._data(request, setup)
+
+    def record(self, suite: Suite, method: str, command: str, error: Exception) -> None:
+        """Keep among the results why a method has none, and what was being done."""
+        failure = Failure(
+            suite=suite.id, method=method, stage=self.doing, cause=cause_of(error), command=command,
+            created=_now(),
+        )  # fmt: skip
+        record_failure(failure, self.results)
+        self.doing = _FIRST
 
     def _ready(self, request: Request, setup: _Setup, encoder: Encoder[Any]) -> Ready:
         suite, needs = request.suite, encoder.needs
@@ -297,13 +351,13 @@ class Harness:
                 for name, metric in ready.stage.metrics.items()
             },
             cost=cost.model_copy(update={"encode_ms": None}) if hypothetical else cost,
-            environment=environment_record(),
+            environment=environment_record(key.components.parts),
             missing=evaluation.missing,
             training=training_record(encoder),
             trials=request.trials,
             segments=evaluation.segments,
             hypothetical=hypothetical,
-            created=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            created=_now(),
             seconds=round(time.monotonic() - start, 3),
             command=request.command(),
         )
@@ -429,6 +483,10 @@ class Harness:
             except DataError:
                 return None  # it is measured again and written over
         return None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def released_weights(recipe: Recipe, request: Request) -> ReleasedWeights | None:

@@ -120,9 +120,7 @@ def scatter(points: Sequence[Point], *, label: str, unit: str | None) -> str:
     line = " ".join(f"{'M' if i == 0 else 'L'}{_px(x(p.latency_ms))} {_px(y(p.error))}" for i, p in enumerate(frontier))
     parts.append(f'<path class="frontier" d="{line}"/>')
     radius = {p: _radius(p.parameters, max(q.parameters or 0 for q in points)) for p in points}
-    taken = [
-        (x(p.latency_ms) - r, y(p.error) - r, x(p.latency_ms) + r, y(p.error) + r) for p, r in radius.items()
-    ]
+    taken = [(x(p.latency_ms) - r, y(p.error) - r, x(p.latency_ms) + r, y(p.error) + r) for p, r in radius.items()]
     taken += [(x(p.latency_ms) - 2, y(p.ci95[1]), x(p.latency_ms) + 2, y(p.ci95[0])) for p in points]
     for point in sorted(points, key=lambda p: (p.error, p.latency_ms, p.name)):
         px, py = x(point.latency_ms), y(point.error)

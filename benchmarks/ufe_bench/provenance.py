@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -68,8 +71,8 @@ def training_record(encoder: TrainedEncoder) -> TrainingRecord | None:
     )
 
 
-def environment_record() -> Environment:
-    """The machine, the packages, and the commit when run from a checkout."""
+def environment_record(parts: Iterable[ComponentRecord] = ()) -> Environment:
+    """The machine, the packages, those of the components among them, and the commit when run from a checkout."""
     commit, dirty = None, None
     root = checkout_root()
     if root is not None:
@@ -84,7 +87,19 @@ def environment_record() -> Environment:
         cpu=_cpu(),
         commit=commit,
         dirty=dirty,
+        packages=_packages({part.dist: part.version for part in parts}),
     )
+
+
+def _packages(plugins: Mapping[str, str]) -> dict[str, str]:
+    """Versions of the packages that ufe needs, whatever extra wants them, and of plugins."""
+    found = dict(plugins)
+    for requirement in metadata.requires("ufe") or ():
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        if "extra ==" not in requirement:
+            with contextlib.suppress(metadata.PackageNotFoundError):  # of another Python version
+                found[name] = metadata.version(name)
+    return dict(sorted(found.items()))
 
 
 def _git(root: Path, *arguments: str) -> str | None:

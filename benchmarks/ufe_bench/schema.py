@@ -1,4 +1,4 @@
-"""The result file, `ufe.result/1`: what one run measured, and what is needed to judge it and make it again.
+"""The result file, `ufe.result/2`: what one run measured, and what is needed to judge it and make it again.
 
 `key` holds every choice that can move a number. `run_id` is its hash, so a result names its own provenance,
 and running the same again overwrites the same file. Floats are stored in full and rounded only when printed.
@@ -6,7 +6,7 @@ and running the same again overwrites the same file. Floats are stored in full a
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,7 +17,7 @@ from ufe_bench.enrolment import Enrolment
 from ufe_core.errors import DataError
 from ufe_core.store import fingerprint, write_atomic
 
-SCHEMA: Literal["ufe.result/1"] = "ufe.result/1"
+SCHEMA: Literal["ufe.result/2"] = "ufe.result/2"
 # A summary is computed again at load; sums may differ in the last bits between machines, never more.
 SUMMARY_TOLERANCE = 1e-9
 
@@ -63,6 +63,15 @@ class Components(Record):
     pretraining: ComponentRecord | None = None
     view_detector: ComponentRecord | None = None
     metrics: tuple[ComponentRecord, ...]
+
+    @property
+    def parts(self) -> tuple[ComponentRecord, ...]:
+        """All of them."""
+        alone = (
+            self.source, self.decoder, self.encoder, self.calibrator, self.detector, self.pretraining,
+            self.view_detector,
+        )  # fmt: skip
+        return (*(part for part in alone if part is not None), *self.metrics)
 
 
 class Budget(Record):
@@ -168,6 +177,9 @@ class Environment(Record):
     cpu: str
     commit: str | None
     dirty: bool | None
+    packages: dict[str, str] = Field(
+        default_factory=dict, description="Versions of what was installed: ufe's dependencies and its plugins"
+    )
 
 
 class MissingFrames(Record):
@@ -204,7 +216,7 @@ class Trial(Record):
 class Result(Record):
     """A result file."""
 
-    schema_version: Literal["ufe.result/1"] = Field(SCHEMA, alias="schema")
+    schema_version: Literal["ufe.result/2"] = Field(SCHEMA, alias="schema")
     run_id: str = Field(pattern=r"^[0-9a-f]{12}$")
     key: RunKey
     subjects: tuple[SubjectResult, ...]
@@ -287,7 +299,7 @@ def make_result(
 
 
 def load_result(path: Path) -> Result:
-    """Read and check a result file.
+    """Read and check a result file; one of an older version is brought to this one's.
 
     Raises:
         DataError: The file is unreadable, of another schema, or contradicts itself; names file and field.
@@ -300,21 +312,33 @@ def load_result(path: Path) -> Result:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"Result file '{path}' is truncated or no JSON: {error}.") from error
     found = raw.get("schema") if isinstance(raw, dict) else None
+    while isinstance(found, str) and found in _MIGRATIONS:
+        raw = _MIGRATIONS[found](raw)
+        found = raw["schema"]
     if found != SCHEMA:
         raise DataError(
-            f"Result file '{path}', field 'schema': found {found!r}, this ufe reads '{SCHEMA}'. "
+            f"Result file '{path}', field 'schema': found {found!r}, this ufe reads '{SCHEMA}'"
+            f"{''.join(f' and {older!r}' for older in _MIGRATIONS)}. "
             "Run its command again, or use the ufe release that wrote it."
         )
     for field in _non_finite(raw, ""):
         raise DataError(f"Result file '{path}', field '{field}': NaN or infinity; count the frame as failed instead.")
     try:
-        result = Result.model_validate_json(text, strict=True)
+        result = Result.model_validate_json(json.dumps(raw), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise DataError(f"Result file '{path}', field '{field}': {first['msg']}.") from error
     _require_consistent(result, str(path))
     return result
+
+
+def _from_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 did not say which packages were installed."""
+    return {**raw, "schema": "ufe.result/2"}
+
+
+_MIGRATIONS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"ufe.result/1": _from_1}
 
 
 def method_slug(result: Result) -> str:

@@ -184,6 +184,7 @@ def run_study(
             outcome = harness.run(request, floors=floors and not beside, reuse=True)
         except Exception as error:  # whatever a plugin does; the other rows go on
             logging.getLogger("ufe").debug("Row %r failed", row.name, exc_info=True)
+            harness.record(suite, row.name, f"ufe bench --suite {suite.name} --row {row.name}", error)
             cells.append(Cell(row, None, error=cause_of(error), inputs=inputs))
             continue
         beside = beside or outcome.floors

@@ -7,6 +7,7 @@ import torch
 
 from ufe_bench import evaluate as evaluate_module
 from ufe_bench import harness as harness_module
+from ufe_bench.failure import load_failure
 from ufe_bench.harness import Harness, Request
 from ufe_bench.schema import load_result
 from ufe_bench.suite import Suite, load_suite
@@ -14,6 +15,7 @@ from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError
 from ufe_core.plugins import catalogue
 from ufe_core.registry import Registry, load_registry
 from ufe_core.store import Store
+from ufe_core.training.progress import Progress
 
 PEOPLE = 3
 
@@ -137,6 +139,32 @@ def test_a_wrong_request_is_refused_before_any_work(run):
         run(anchors=("neutral", "jaw_opn"))
 
 
+def test_why_a_method_has_no_result_is_kept_until_it_has_one(run, monkeypatch, tmp_path):
+    def breaks(*args, listener, **kwargs):
+        listener(Progress("train", 3, 12, {}))
+        raise RuntimeError("no gradient\n  at all")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(harness_module, "trained", breaks)
+        with pytest.raises(RuntimeError):
+            run(encoder="neutral")
+    (path,) = tmp_path.rglob("failures/*.json")
+    failure = load_failure(path)
+    assert (failure.suite, failure.method, failure.stage) == (load_suite("main").id, "neutral", "training")
+    assert (
+        failure.cause == "RuntimeError: no gradient at all"
+        and failure.command == "ufe bench --encoder neutral --budget smoke"
+    )
+    run(encoder="neutral")
+    assert not list(tmp_path.rglob("failures/*.json"))
+
+
+def test_what_the_user_got_wrong_leaves_no_record(run, tmp_path):
+    with pytest.raises(ConfigError):
+        run(overrides={"encoder": {"bakbone": "resnet18"}})
+    assert not list(tmp_path.rglob("*.json"))
+
+
 def test_damaged_released_weights_are_named_and_refused(run, few_people, monkeypatch, tmp_path):
     damaged = tmp_path / "weights.safetensors"
     damaged.write_bytes(b"\x10\x00\x00")
@@ -177,7 +205,7 @@ def test_the_command_line_prints_json_and_one_line_errors(monkeypatch, capsys, f
         main(["bench", "--encoder", "neutral", "--budget", "smoke", "--no-floors", "--json"])
     assert done.value.code == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["schema"] == "ufe.result/1" and len(printed["subjects"]) == PEOPLE
+    assert printed["schema"] == "ufe.result/2" and len(printed["subjects"]) == PEOPLE
     with pytest.raises(SystemExit) as done:
         main(["bench", "--set", "encoder.bakbone=resnet18"])
     assert done.value.code == 1

@@ -1,6 +1,7 @@
 """The leaderboard: which rows may meet, who has a rank, and equal bytes from equal results."""
 
 import json
+import posixpath
 import re
 import subprocess
 import sys
@@ -12,12 +13,16 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from ufe_bench import formats, plots
-from ufe_bench.board import build_board
+from ufe_bench.board import Extras, StudyReport, build_board
+from ufe_bench.board_markdown import render_markdown
+from ufe_bench.board_pages import render_pages
 from ufe_bench.cli import leaderboard
-from ufe_bench.leaderboard import build_leaderboard, collect, render_html, render_markdown
+from ufe_bench.failure import Failure, forget_failure, record_failure
+from ufe_bench.leaderboard import build_leaderboard, collect
 from ufe_bench.paper import METRIC_NAMES, load_paper, paper_row
 from ufe_bench.schema import MetricInfo, load_result, run_id_of, write_result
 from ufe_bench.table import print_run, run_markdown
+from ufe_core.errors import ArtifactError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BETTER = (0.25, 0.5, 0.5, 0.75)
@@ -34,6 +39,10 @@ def results(build_result):
         build_result("ufe/mean", None, mesh=FLOOR, latency=None),
         build_result("ufe/neutral", None, mesh=[v + 0.5 for v in FLOOR], latency=None),
     ]
+
+
+def suite_page(board, suite="main@1"):
+    return render_pages(board, Extras())[f"suites/{suite}.html"]
 
 
 def names(group):
@@ -148,9 +157,9 @@ def test_a_hypothetical_method_is_marked_and_takes_no_rank(build_result):
     named = [(row.rank, row.name) for row in ground.groups[0].rows]
     assert named == [(None, "acme/contrived\u00a0*"), (1, "acme/real")]
     assert "mesh_l2" in ground.groups[0].rows[1].leading and not ground.groups[0].rows[0].leading
-    for page in (render_markdown(board), render_html(board)):
+    for page in (render_markdown(board), suite_page(board)):
         assert "takes no rank" in page
-    assert "takes no rank" not in render_markdown(build_board([real])) + render_html(build_board([real]))
+    assert "takes no rank" not in render_markdown(build_board([real])) + suite_page(build_board([real]))
 
 
 def test_equal_results_give_equal_bytes_in_any_order(results, tmp_path):
@@ -158,9 +167,11 @@ def test_equal_results_give_equal_bytes_in_any_order(results, tmp_path):
         for index, result in enumerate(order):
             write_result(result, tmp_path / name / str(index))
     a = build_leaderboard([tmp_path / "a"], tmp_path / "out-a")
-    b = build_leaderboard([tmp_path / "b"], tmp_path / "out-b")
-    assert a.markdown.read_bytes() == b.markdown.read_bytes()
-    assert a.html.read_bytes() == b.html.read_bytes()
+    build_leaderboard([tmp_path / "b"], tmp_path / "out-b")
+    made = [path.relative_to(tmp_path / "out-a") for path in (tmp_path / "out-a").rglob("*") if path.is_file()]
+    assert len(made) == a.pages + 1 == 9, "index, paper, a suite, five methods, and Markdown"
+    for path in made:
+        assert (tmp_path / "out-a" / path).read_bytes() == (tmp_path / "out-b" / path).read_bytes(), path
 
 
 def test_duplicates_collapse_to_the_newest_and_broken_files_are_reported(build_result, tmp_path):
@@ -199,11 +210,41 @@ def test_figures_of_a_study_are_copied_and_linked(build_result, tmp_path):
     stale = tmp_path / "out" / "figures" / suite / "99.png"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"")
+    (tmp_path / "out" / "LEADERBOARD.md").write_text("an earlier one")
     built = build_leaderboard([tmp_path / "own", tmp_path / "published"], tmp_path / "out")
     assert (tmp_path / "out" / "figures" / suite / "index.html").read_text() == "newer"
     assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == [suite] and not stale.exists()
-    for page in (built.markdown, built.html):
+    for page in (built.markdown, built.html.parent / "suites" / f"{suite}.html"):
         assert f"figures/{suite}/index.html" in page.read_text()
+
+
+def test_folders_that_are_no_leaderboards_are_left_alone(build_result, tmp_path):
+    write_result(build_result(), tmp_path / "results")
+    own = tmp_path / "out" / "methods" / "notes.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(ArtifactError, match="methods' is not a leaderboard's"):
+        build_leaderboard([tmp_path / "results"], tmp_path / "out")
+    assert own.read_text() == "mine" and not (tmp_path / "out" / "index.html").exists()
+
+
+def test_a_failure_is_told_until_the_method_has_a_result(build_result, tmp_path):
+    write_result(build_result(), tmp_path)
+    told = {"suite": "main@1", "method": "acme/x + pooling", "stage": "training", "command": "ufe bench"}
+    for day, cause in (("03", "RuntimeError: later"), ("02", "RuntimeError: earlier")):
+        failure = Failure(cause=cause, created=f"2026-01-{day}T00:00:00Z", **told)
+        record_failure(failure, tmp_path / day)
+    (tmp_path / "03" / "main@1" / "failures" / "cut.json").write_text('{"schema"')
+    folders = [tmp_path, tmp_path / "02", tmp_path / "03"]
+    found = collect([tmp_path / "02", tmp_path / "03"])
+    assert [failure.cause for failure in found.failures] == ["RuntimeError: later"]
+    assert [item.path for item in found.broken] == ["main@1/failures/cut.json"]
+    built = build_leaderboard(folders, tmp_path / "out")
+    for page in (built.markdown, built.html, built.html.parent / "suites" / "main@1.html"):
+        assert "RuntimeError: later" in page.read_text()
+    for day in ("02", "03"):
+        forget_failure(tmp_path / day, "main@1", "acme/x + pooling")
+    assert collect([tmp_path / "02", tmp_path / "03"]).failures == ()
 
 
 def test_golden_results_give_the_golden_leaderboard(tmp_path):
@@ -213,22 +254,21 @@ def test_golden_results_give_the_golden_leaderboard(tmp_path):
 
 
 class Page(HTMLParser):
-    """Collects what a page would fetch, its ids, its links into itself, and tags left open."""
+    """Collects what a page would fetch, its ids, its links, and tags left open."""
 
-    VOID = frozenset({"meta", "link", "br", "img"})
+    VOID = frozenset({"meta", "link", "br", "img", "input"})
 
-    def __init__(self):
+    def __init__(self, html):
         super().__init__()
-        self.fetched, self.ids, self.links, self.open, self.away = [], [], [], [], []
+        self.fetched, self.ids, self.links, self.open, self.html = [], [], [], [], html
+        self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
-        if tag != "a":
-            self.fetched += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
-        elif attributes["href"].startswith("#"):
-            self.links.append(attributes["href"][1:])
+        if tag == "a":
+            self.links.append(attributes["href"])
         else:
-            self.away.append(attributes["href"])
+            self.fetched += [attributes[name] for name in ("src", "href", "srcset", "data") if name in attributes]
         if "id" in attributes:
             self.ids.append(attributes["id"])
         if tag not in self.VOID:
@@ -242,37 +282,78 @@ class Page(HTMLParser):
 
 
 @pytest.fixture
-def page(results):
-    html = render_html(build_board(results))
-    parser = Page()
-    parser.feed(html)
-    parser.html = html
-    return parser
+def pages(results):
+    content = {
+        "rank_agreement": {"mesh_l2": {"tau": 0.5, "ci95": [0.1, 0.9], "rows": 4}},
+        "rows": [{"title": "Bad row", "error": "ContractError: no"}],
+    }
+    extras = Extras(studies={"main@1": StudyReport(content, "figures/main@1.png")})
+    return {path: Page(html) for path, html in render_pages(build_board(results), extras).items()}
 
 
-def test_page_fetches_nothing_and_leads_only_to_the_paper(page):
-    assert page.fetched == ["data:,"]
-    assert set(page.away) == {f"https://doi.org/{load_paper().doi}"}
-    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", page.html)
+def test_there_is_a_page_for_each_suite_and_method(pages):
+    methods = ["acme__half", "ufe__mean", "ufe__neutral", "ufe__univ__late_fusion", "ufe__univ__none"]
+    assert sorted(pages) == [
+        "index.html", *(f"methods/{name}.html" for name in methods), "paper.html", "suites/main@1.html"
+    ]  # fmt: skip
 
 
-def test_page_is_well_formed_and_its_links_arrive(page):
-    assert page.open == []
-    assert len(page.ids) == len(set(page.ids))
-    assert set(page.links) <= set(page.ids)
+def test_pages_fetch_nothing_but_their_pictures(pages):
+    for path, page in pages.items():
+        pictures = ["../figures/main@1.png"] if path.startswith("suites/") else []
+        assert page.fetched == ["data:,", *pictures]
+        assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest", page.html)
 
 
-def test_page_says_what_a_screen_reader_needs(page):
-    assert '<html lang="en">' in page.html
-    assert page.html.count('aria-sort="ascending"') == 1
-    assert 'role="img" aria-label="Mesh L2 of every subject, by method"' in page.html
-    assert "prefers-color-scheme: dark" in page.html
-    assert "not ranked: subject &#39;S000&#39; failed on 2 of 24 frames" in page.html
+def test_pages_are_well_formed_and_their_links_arrive(pages):
+    for path, page in pages.items():
+        assert page.open == []
+        assert len(page.ids) == len(set(page.ids))
+        for link in page.links:
+            if link.startswith("https://"):
+                assert link == f"https://doi.org/{load_paper().doi}"
+                continue
+            target, _, place = link.partition("#")
+            there = posixpath.normpath(posixpath.join(posixpath.dirname(path), target)) if target else path
+            assert there in pages, f"{path} leads to {link}"
+            assert not place or place in pages[there].ids, f"{path} leads to {link}"
 
 
-def test_page_escapes_what_results_say(build_result):
-    html = render_html(build_board([build_result(device="<script>alert(1)</script>")]))
-    assert "<script>alert" not in html
+def test_pages_say_what_a_screen_reader_needs(pages):
+    assert all('<html lang="en">' in page.html and "prefers-color-scheme: dark" in page.html for page in pages.values())
+    suite = pages["suites/main@1.html"].html
+    assert suite.count('aria-sort="ascending"') == 1
+    assert 'role="img" aria-label="Mesh L2 of every subject, by method"' in suite
+    assert "not ranked: subject &#39;S000&#39; failed on 2 of 24 frames" in suite
+
+
+def test_a_suites_page_has_the_papers_numbers_and_what_the_study_found(pages):
+    suite = pages["suites/main@1.html"].html
+    assert "paper 1.071" in suite and "paper 4.98" in suite
+    assert "Mesh L2 0.50 [0.10, 0.90] over 4 rows" in suite
+    assert "Bad row has no result: ContractError: no" in suite
+
+
+def test_a_methods_page_says_how_to_make_it_again(pages, results):
+    page = pages["methods/ufe__univ__late_fusion.html"].html
+    for expected in (results[0].command, results[0].key.weights.sha256, "rank 2 of 2", "Person by person"):
+        assert expected in page
+
+
+def test_the_slices_and_people_of_a_suite_stand_side_by_side(build_result):
+    result = build_result()
+    parts = {"segment:speech": {"mesh_l2": 0.25}, "light:dark_room": {"mesh_l2": 0.75}}
+    subjects = tuple(subject.model_copy(update={"slices": parts}) for subject in result.subjects)
+    page = suite_page(build_board([result.model_copy(update={"subjects": subjects})]))
+    table = page[page.index("By segment and condition") : page.index("By person")]
+    assert re.findall(r"<button type=\"button\">([^<]*)", table)[-3:] == ["Method", "dark room", "speech"]
+    cells = re.findall(r'style="--shade:(\d+)%">([^<]*)', table)
+    assert cells == [("100", "0.750"), ("0", "0.250")]
+
+
+def test_pages_escape_what_results_say(build_result):
+    for html in render_pages(build_board([build_result(device="<script>alert(1)</script>")]), Extras()).values():
+        assert "<script>alert" not in html
 
 
 def test_unknown_cost_is_a_dash_and_never_zero(build_result):
@@ -284,7 +365,8 @@ def test_unknown_cost_is_a_dash_and_never_zero(build_result):
 def test_empty_leaderboard_still_has_the_paper(tmp_path):
     built = build_leaderboard([tmp_path], tmp_path / "out")
     assert "No results yet" in built.markdown.read_text()
-    assert "Ours w/o SSL" in built.html.read_text()
+    assert "No results yet" in built.html.read_text()
+    assert "Ours w/o SSL" in (built.html.parent / "paper.html").read_text()
 
 
 def test_paper_row_stands_beside_the_calibrated_encoder_only():

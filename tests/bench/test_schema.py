@@ -67,7 +67,8 @@ def test_run_id_is_the_hash_of_the_canonical_key(build_result):
     result = build_result()
     data = result.key.model_dump(mode="json")
     assert data["data"].pop("enrolment") == "own", "what is usual is left out"
-    assert data["components"].pop("detector") is None
+    for late in ("detector", "pretraining", "view_detector"):
+        assert data["components"].pop(late) is None
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
     assert result.run_id == run_id_of(result.key) == hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -96,7 +97,7 @@ def test_machine_and_time_do_not_move_the_run_id(build_result):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("schema", "ufe.result/0", "field 'schema'.*ufe.result/0.*ufe.result/1"),
+        ("schema", "ufe.result/0", "field 'schema'.*ufe.result/0.*ufe.result/2.*ufe.result/1"),
         ("schema", KeyError, "field 'schema'.*None"),
         ("subjects.1.metrics.mesh_l2", 0.7500001, "summary.mesh_l2.mean"),
         ("subjects.1.metrics.mesh_l2", math.nan, "field 'subjects.1.metrics.mesh_l2': NaN"),
@@ -123,6 +124,14 @@ def test_a_changed_field_is_caught_and_named(stored, field, value, message):
     with pytest.raises(DataError, match=message) as caught:
         load_result(change(field, value))
     assert "changed.json" in str(caught.value)
+
+
+def test_a_file_of_the_version_before_is_brought_to_this_one(stored):
+    path, change = stored
+    old = change("environment.packages", KeyError)
+    raw = json.loads(old.read_text())
+    old.write_text(json.dumps({**raw, "schema": "ufe.result/1"}))
+    assert load_result(old) == load_result(path)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 500, -3])

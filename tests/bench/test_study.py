@@ -199,10 +199,14 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
             result = build_result(calibrator=f"ufe/{request.calibrator}")
             return Outcome(result, tmp_path / "result.json", [build_result(encoder="ufe/mean")] if floors else [])
 
-    said = []
+        def record(self, suite, method, command, error):
+            kept.append((suite.id, method, command, str(error)))
+
+    said, kept = [], []
     study = run_study(Fake(), suite, rows=("pooling", "none", "late_fusion"), say=said.append)
     assert asked == [("pooling", True, True), ("none", True, True), ("late_fusion", False, True)]
     assert [cell.error for cell in study.cells] == ["no such captures", None, None]
+    assert kept == [(suite.id, "pooling", "ufe bench --suite table3 --row pooling", "no such captures")]
     assert len(study.floors) == 1 and said[0] == "Row 1 of 3: Pooling aggregation (pooling)"
 
 

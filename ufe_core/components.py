@@ -10,7 +10,10 @@ from ufe_core.config import ComponentConfig
 from ufe_core.errors import PluginError
 
 INTERFACE = 1
-"""The interface version this ufe loads. A spec states the one it was written for."""
+"""The interface version of this ufe. A spec states the one it was written for."""
+
+DEPRECATED_INTERFACES: Mapping[int, str] = {}
+"""Older interfaces that are still loaded, to the release that stops doing so (`docs/versions.md`)."""
 
 KINDS = ("source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric")
 
@@ -48,7 +51,7 @@ class ComponentSpec:
     def __post_init__(self) -> None:
         if isinstance(self.interface, bool) or not isinstance(self.interface, int) or self.interface < 1:
             raise PluginError(f"Component {self.id!r}: interface is {self.interface!r}; expected a whole number >= 1.")
-        if self.interface != INTERFACE:
+        if self.interface not in (INTERFACE, *DEPRECATED_INTERFACES):
             return  # another interface has its own rules; the catalogue reports the plugin as incompatible
         if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
             raise PluginError(

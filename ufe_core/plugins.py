@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import sys
 import traceback as traceback_module
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -13,7 +14,7 @@ from typing import Any, Literal, Protocol
 import pluggy
 
 from ufe_core import hookspecs
-from ufe_core.components import INTERFACE, KINDS, ComponentSpec
+from ufe_core.components import DEPRECATED_INTERFACES, INTERFACE, KINDS, ComponentSpec
 from ufe_core.config import build_config, did_you_mean
 from ufe_core.errors import PluginError, RegistryError, UnknownComponentError
 
@@ -194,7 +195,8 @@ class Catalogue:
             self._claims[index] = tuple(specs)
             reason = f"Plugin {entry.name!r} {version} failed to load: {_cause(error)}"
             return replace(report, status="broken", reason=reason, traceback=traceback_module.format_exc())
-        foreign = next((spec for spec in specs if spec.interface != INTERFACE), None)
+        loaded = (INTERFACE, *DEPRECATED_INTERFACES)
+        foreign = next((spec for spec in specs if spec.interface not in loaded), None)
         if foreign is not None:
             self._claims[index] = tuple(specs)
             remedy = "or a newer ufe" if foreign.interface > INTERFACE else "or an older ufe"
@@ -203,6 +205,14 @@ class Catalogue:
                 f"{INTERFACE}. Install a release of {dist!r} for interface {INTERFACE}, {remedy}."
             )
             return replace(report, status="incompatible", reason=reason)
+        old = min((spec.interface for spec in specs), default=INTERFACE)
+        if old != INTERFACE:
+            last = DEPRECATED_INTERFACES[old]
+            warnings.warn(
+                f"Plugin {entry.name!r} {version} is written for interface {old}, which ufe {last} will not load. "
+                f"Install a release of {dist!r} for interface {INTERFACE}.",
+                FutureWarning, stacklevel=2,
+            )  # fmt: skip
         return replace(report, components=tuple(specs))
 
     def _unknown_text(self, kind: str, name: str) -> str:

@@ -1,1 +1,1 @@
-"""The six interfaces of a UFE component: source, detector, encoder, calibrator, decoder, metric."""
+"""The interfaces of a UFE component, one module for each kind."""

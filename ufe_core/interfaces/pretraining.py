@@ -25,7 +25,7 @@ class Views:
     """What some cameras saw in N frames of one capture.
 
     `images` uint8 [N, K, S, S]; `found` the keypoints [N, K, P] that the method's detector found in them, where it
-    uses one, and `names` [K][P] which points these are.
+    uses one, and `names` which points these are, a tuple of P for each camera.
     """
 
     images: np.ndarray

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ufe_core.types import AnchorSet, Calibration
 
 #: `another_person`: the anchors of the next person. `shuffled`: each expression in the place of the one before it.
-#: `one_blank`: one anchor is black, and the encoder is not told; `one_missing`: it is told; `half_missing`: so with every
-#: other one; `all_missing`: so with all.
+#: `one_blank`: one anchor is black, and the encoder is not told. `one_missing`: it is told. `half_missing`: so with
+#: every other one, and `all_missing` with all.
 Enrolment = Literal["own", "another_person", "shuffled", "one_blank", "one_missing", "half_missing", "all_missing"]
 ENROLMENTS: tuple[Enrolment, ...] = get_args(Enrolment)
 

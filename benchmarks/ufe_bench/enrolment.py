@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from ufe_core.types import AnchorSet, Calibration
 
 #: `another_person`: the anchors of the next person. `shuffled`: each expression in the place of the one before it.
-#: `one_blank`: one anchor is black, and the encoder is not told; `one_missing`: it is told; `all_missing`: so with all.
-Enrolment = Literal["own", "another_person", "shuffled", "one_blank", "one_missing", "all_missing"]
+#: `one_blank`: one anchor is black, and the encoder is not told. `one_missing`: it is told. `half_missing`: so with
+#: every other one, and `all_missing` with all.
+Enrolment = Literal["own", "another_person", "shuffled", "one_blank", "one_missing", "half_missing", "all_missing"]
 ENROLMENTS: tuple[Enrolment, ...] = get_args(Enrolment)
 
 
@@ -55,15 +56,14 @@ def anchors_for(
     anchors = AnchorSet.complete(images, wanted, encoder.needs.cameras, keypoints=found, geometry=mesh)
     if not wanted or enrolment in ("own", "another_person"):
         return anchors
-    present, one = anchors.present.clone(), number % len(wanted)
+    images, present = images.clone(), anchors.present.clone()
     if enrolment == "shuffled":
         images = images.roll(1, 1)
-    elif enrolment == "all_missing":
-        images, present = torch.zeros_like(images), torch.zeros_like(present)
     else:
-        images = images.clone()
-        images[:, one] = 0
-        present[:, one] = enrolment == "one_blank"
+        one = number % len(wanted)
+        spoilt = {"half_missing": slice(number % 2, None, 2), "all_missing": slice(None)}.get(enrolment, one)
+        images[:, spoilt] = 0
+        present[:, spoilt] = enrolment == "one_blank"
     seen = images.flatten(2).any(2)  # nothing is found in a black image
     if found is not None:
         found = found.map(lambda value: value.roll(1, 1)) if enrolment == "shuffled" else found

@@ -50,6 +50,7 @@ def levels(number, enrolment):
         ("shuffled", [22, 20, 21], [True, True, True]),
         ("one_blank", [20, 0, 22], [True, True, True]),
         ("one_missing", [20, 0, 22], [True, False, True]),
+        ("half_missing", [20, 0, 22], [True, False, True]),
         ("all_missing", [0, 0, 0], [False, False, False]),
     ],
 )

@@ -145,6 +145,16 @@ def test_statistics_cover_every_frame_and_no_anchor():
     assert sum(len(images) for images in statistics.images) == PEOPLE * 8
 
 
+def test_statistics_have_the_labels_of_each_anchor_by_its_name():
+    made = data()
+    found = made.statistics().anchors
+    assert tuple(found) == ANCHORS
+    for name in ANCHORS:
+        rows = [(one, one.anchor_rows[name]) for one in made.captures]
+        assert found[name].expression.tolist() == [one.expression[row].tolist() for one, row in rows]
+        assert found[name].gaze.tolist() == [one.gaze[row].tolist() for one, row in rows]
+
+
 def test_a_capture_without_labels_cannot_train():
     with pytest.raises(DataError, match="Capture 'S002/0' has no labels or no neutral face"):
         data(make=lambda person: capture(person, labelled=person != 2))

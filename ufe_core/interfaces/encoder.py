@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
@@ -43,10 +43,15 @@ def refuse_foreign(calibration: Calibration, encoder: str) -> None:
 
 @dataclass(frozen=True)
 class TrainingStatistics:
-    """What is known of the training subjects before training: streams of their labels and of their images."""
+    """What is known of the training subjects before training.
+
+    `labels` of all their frames, `images` of some, and by the name of each anchor that the encoder needs the labels of
+    every subject who shows it.
+    """
 
     labels: Labels
     images: Iterable[Tensor]
+    anchors: Mapping[str, Labels] = field(default_factory=dict)
 
 
 class Encoder(nn.Module, ABC, Generic[ConfigT]):

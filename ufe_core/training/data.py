@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -82,11 +82,9 @@ class TrainingData:
         return textures, torch.from_numpy(np.stack([c.geometry for c in self.captures]))
 
     def statistics(self) -> TrainingStatistics:
-        """Labels of every frame, and a few images of each subject."""
-        expression = np.concatenate([c.expression[c.frame_rows] for c in self.captures])
-        gaze = np.concatenate([c.gaze[c.frame_rows] for c in self.captures])
-        labels = Labels(torch.from_numpy(expression), torch.from_numpy(gaze))
-        return TrainingStatistics(labels, self._sample_images())
+        """Labels of every frame, a few images of each subject, and the labels of their anchors."""
+        pairs = [labels_of(capture, self.anchor_names) for capture in self.captures]
+        return statistics_of(pairs, self.anchor_names, self._sample_images())
 
     def _sample_images(self) -> Iterator[Tensor]:
         for capture in self.captures:
@@ -157,6 +155,29 @@ def present_anchors(chance: float, users: int, anchors: int, rng: np.random.Gene
     """Which anchors are there, bool [U, M]: each may be left out, and all of a person's at once."""
     each = rng.uniform(size=(users, anchors)) >= chance
     return each & (rng.uniform(size=(users, 1)) >= chance)
+
+
+def labels_of(capture: PackedCapture, anchors: Sequence[str]) -> tuple[Labels, Labels]:
+    """Labels of a capture's frames and of its anchors."""
+    frames, shown = (
+        Labels(torch.from_numpy(capture.expression[rows]), torch.from_numpy(np.array(capture.gaze[rows])))
+        for rows in (capture.frame_rows, capture.rows_of(anchors))
+    )
+    return frames, shown
+
+
+def statistics_of(
+    pairs: Sequence[tuple[Labels, Labels]], anchors: Sequence[str], images: Iterable[Tensor] = ()
+) -> TrainingStatistics:
+    """Statistics from the labels of each subject's frames and anchors."""
+    frames = Labels(torch.cat([one.expression for one, _ in pairs]), torch.cat([one.gaze for one, _ in pairs]))
+    shown = {
+        name: Labels(
+            torch.stack([one.expression[k] for _, one in pairs]), torch.stack([one.gaze[k] for _, one in pairs])
+        )
+        for k, name in enumerate(anchors)
+    }
+    return TrainingStatistics(frames, images, shown)
 
 
 def prefetched(

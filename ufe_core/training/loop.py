@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
 from ufe_core.store import Store, fingerprint, write_atomic
 from ufe_core.training.critic import CodeCritic
-from ufe_core.training.data import Batch, TrainingData
+from ufe_core.training.data import Batch, TrainingData, labels_of, statistics_of
 from ufe_core.training.losses import DecoderLoss
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.pretrain import initialised, refuse_unfit
@@ -182,20 +181,21 @@ def label_statistics(
     recipe: Recipe, source: HMCSource[Any], subjects: Sequence[str], decoder: Decoder[Any], store: Store,
     tell: Listener, packed_anchors: Sequence[str] = DEFAULT_ANCHORS,
 ) -> TrainingStatistics:  # fmt: skip
-    """Labels of the frames that training would use; no pixel is read unless the decoder reads faces."""
-    expression, gaze = [], []
+    """Labels of the frames and anchors that training would use; no pixel is read unless the decoder reads faces."""
+    pairs = []
     if decoder.reads_texture:
         for packed in training_captures(recipe, source, subjects, decoder, store, tell, packed_anchors):
-            expression.append(torch.from_numpy(packed.expression[packed.frame_rows]))
-            gaze.append(torch.from_numpy(np.array(packed.gaze[packed.frame_rows])))
+            pairs.append(labels_of(packed, recipe.anchors))
     else:
         for capture in source.captures(subjects):
-            labels = capture.labels(capture.spread(recipe.training.frames, seed=0))
+            frames = list(capture.spread(recipe.training.frames, seed=0))
+            labels = capture.labels([*frames, *(capture.anchors[name] for name in recipe.anchors)])
             if labels is None:
                 raise DataError(f"Capture {capture.id!r} has no labels.")
-            expression.append(torch.from_numpy(labels.expression))
-            gaze.append(torch.from_numpy(labels.gaze))
-    return TrainingStatistics(Labels(torch.cat(expression), torch.cat(gaze)), ())
+            parts = [torch.from_numpy(value).split([len(frames), len(recipe.anchors)]) for value in
+                     (labels.expression, labels.gaze)]  # fmt: skip
+            pairs.append((Labels(parts[0][0], parts[1][0]), Labels(parts[0][1], parts[1][1])))
+    return statistics_of(pairs, recipe.anchors)
 
 
 class _Run:

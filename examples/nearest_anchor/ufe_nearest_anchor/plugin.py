@@ -24,6 +24,6 @@ def register_components(register: Callable[[ComponentSpec], None]) -> None:
             id="example/nearest-anchor",
             target="ufe_nearest_anchor.encoder:NearestAnchor",
             config=NearestAnchorConfig,
-            summary="Blends the anchors' own expressions by how much the frame looks like each of them",
+            summary="Blends what people show at each anchor by how much the frame looks like the wearer's own",
         )
     )

@@ -1,0 +1,131 @@
+"""Every speed bench, one table: each figure a ratio within one run, beside its peer or limit.
+
+    python benchmarks/perf/table.py [--only NAME ...] [--out FOLDER]
+
+Runs the benches of this folder one after another, each in a process of its own, prints the table, and writes it with
+every bench's own report to `FOLDER/<date>.json` (`benchmarks/perf/results`). Nothing else should run meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A ratio of a bench's report, and how small or how large it should be."""
+
+    name: str
+    of: Callable[[Mapping[str, Any]], float]
+    at_most: float | None = None
+    at_least: float | None = None
+
+    def row(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        """What the table says of it."""
+        value, target = self.of(report), self.at_most if self.at_most is not None else self.at_least
+        sound = target is None or (value <= target if self.at_most is not None else value >= target)
+        sign = "<=" if self.at_most is not None else ">="
+        return {"figure": self.name, "value": value, "target": None if target is None else f"{sign} {target:g}",
+                "met": sound}  # fmt: skip
+
+
+def at(*path: str) -> Callable[[Mapping[str, Any]], float]:
+    """A number of a report by its place."""
+
+    def found(report: Mapping[str, Any]) -> float:
+        value: Any = report
+        for name in path:
+            value = value[name]
+        return float(value)
+
+    return found
+
+
+def loader_best(report: Mapping[str, Any]) -> float:
+    """The loader as it is used, with threads."""
+    return max(ratio for name, ratio in report["paired_ratio_to_memory"].items() if "thread" in name)
+
+
+#: Bench to the arguments it is run with and its figures; T numbers are those of the targets that were set.
+BENCHES: Mapping[str, tuple[tuple[str, ...], tuple[Figure, ...]]] = {
+    "render": ((), (
+        Figure("T1 embreex hits alone / our shaded frame, one thread", at("ratios", "T1 embreex hits / finished frame"),
+               at_least=2.5),
+        Figure("T2 warp BVH rays / our rasteriser", at("ratios", "T2 warp BVH hits / bare rasteriser"), at_least=6),
+        Figure("T3 R_mesh forward and backward / forward", at("ratios", "T3 R_mesh forward and backward / forward"),
+               at_most=2.5),
+        Figure("T4 one thread / two", at("ratios", "T4 one thread / two"), at_least=1.6),
+    )),
+    "raymarch": ((), (
+        Figure("T5 sparse torch / our marcher, forward", at("ratios", "torch / ours, forward"), at_least=6),
+        Figure("T6 the same, forward and backward", at("ratios", "torch / ours, forward and backward"), at_least=5),
+        Figure("T7 our march / a C++ march of the same hits", at("ratios", "our march / C++ march"), at_most=2),
+        Figure("T8 4096 boxes / 256 boxes", at("ratios", "4096 / 256 boxes"), at_most=1.5),
+    )),
+    "inference": (("--size", "192"), (
+        Figure("T9 bare backbones, eager / our encoder live", lambda r: 1 / at("to_bare_backbones", "live, onnx")(r),
+               at_least=4),
+        Figure("T10 our encoder / a large matrix product, operations a second", at("of_peak", "live, onnx"),
+               at_least=0.55),
+        Figure("T11 p99 / median of our encoder live", at("p99_to_median", "live, onnx"), at_most=1.5),
+        Figure("whole encoder, eager / bare backbones, eager", at("to_bare_backbones", "as trained"), at_most=1.15),
+        Figure("six anchors / none, live", at("anchors_6_to_0", "live, onnx"), at_most=1.01),
+    )),
+    "loader": ((), (Figure("T12 packed captures / a gather from memory, frames a second", loader_best, at_least=0.8),)),
+    "training_step": ((), (Figure("training step / bare networks both ways", at("ratio"), at_most=1.5),)),
+    "pretraining_step": ((), (Figure("pre-training step / bare networks both ways", at("ratio"), at_most=1.4),)),
+    "harness": ((), (Figure("measuring / encoding and drawing alone", at("ratio"), at_most=1.2),)),
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), default=list(BENCHES), metavar="NAME",
+                        help=f"some of {', '.join(BENCHES)}")  # fmt: skip
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the dated file")
+    arguments = parser.parse_args()
+    reports, rows, failed = {}, [], []
+    for name in arguments.only:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        words, figures = BENCHES[name]
+        done = subprocess.run(
+            [sys.executable, str(HERE / f"{name}.py"), *words, "--json"], capture_output=True, text=True
+        )  # fmt: skip
+        if done.returncode:
+            failed.append((name, (done.stderr.strip().splitlines() or ["no word"])[-1]))
+            continue
+        reports[name] = json.loads(done.stdout)
+        rows += [{"bench": name, **figure.row(reports[name])} for figure in figures]
+    width = max((len(row["figure"]) for row in rows), default=0)
+    for row in rows:
+        met = "" if row["target"] is None else "met" if row["met"] else "NOT met"
+        print(f"{row['bench']:17} {row['figure']:{width}} {row['value']:7.2f}   {row['target'] or '':8} {met}")
+    for name, reason in failed:
+        print(f"{name:17} failed: {reason}")
+    if rows:
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+        machine = {"platform": platform.platform(), "cpus": os.cpu_count(), "python": platform.python_version(),
+                   "load_at_the_end": load}  # fmt: skip
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        path = arguments.out / f"{datetime.date.today().isoformat()}.json"
+        path.write_text(json.dumps({"machine": machine, "figures": rows, "reports": reports}, indent=1) + "\n")
+        print(path)
+    if failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

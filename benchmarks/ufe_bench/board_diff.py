@@ -42,11 +42,7 @@ def changes(before: Sequence[Path], after: Sequence[Path], *, ranked_by: str = R
 def _rows(folders: Sequence[Path], ranked_by: str) -> dict[tuple[str, str, str], Row]:
     board = build_board(collect(folders).results, ranked_by=ranked_by)
     groups: list[tuple[str, Group]] = [(ground.key.suite, group) for ground in board for group in ground.groups]
-    return {(suite, group.title, _name(row)): row for suite, group in groups for row in group.rows}
-
-
-def _name(row: Row) -> str:
-    return f"{row.name} ({row.variant})" if row.variant else row.name
+    return {(suite, group.title, row.title): row for suite, group in groups for row in group.rows}
 
 
 def _value(row: Row | None, metric: str) -> float | None:

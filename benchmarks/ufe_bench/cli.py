@@ -87,17 +87,19 @@ def _build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
 @leaderboard.command()
 @click.argument("before", type=_FOLDER)
 @click.argument("after", type=_FOLDER)
+@click.option("--add", is_flag=True, help="AFTER holds new results alone: lay them over those of BEFORE.")
 @_JSON
-def diff(before: Path, after: Path, as_json: bool) -> None:
-    """Show what the results in folder AFTER change on the leaderboard of those in folder BEFORE.
+def diff(before: Path, after: Path, add: bool, as_json: bool) -> None:
+    """Show how the leaderboard of the results in folder AFTER differs from that of folder BEFORE.
 
     \b
-    Example:
+    Examples:
       ufe leaderboard diff benchmarks/results my-branch/benchmarks/results
+      ufe leaderboard diff benchmarks/results submission --add
     """
     from ufe_bench.board_diff import changes, render
 
-    found = changes([before], [after])
+    found = changes([before], [before, after] if add else [after])
     if as_json:
         click.echo(json.dumps([vars(change) for change in found], indent=2))
     else:
@@ -105,7 +107,13 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 
 
 @leaderboard.command()
-@click.argument("file", metavar="RESULT", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument(
+    "files",
+    metavar="RESULT...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
 @click.option(
     "--verify",
     default=0,
@@ -123,8 +131,8 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @_JSON
-def submit(file: Path, verify: int, out: Path, device: str, as_json: bool) -> None:  # fmt: skip
-    """Check RESULT as a maintainer would, and write the file that is to be added to the published results.
+def submit(files: tuple[Path, ...], verify: int, out: Path, device: str, as_json: bool) -> None:
+    """Check each RESULT as a maintainer would, and write the file that is to be added to the published results.
 
     It must be whole and of the suite, the people and the captures of this ufe; no test person may be in any training;
     its training must be the budget's but for what it tells; its numbers must be such as a headset allows. With
@@ -138,20 +146,26 @@ def submit(file: Path, verify: int, out: Path, device: str, as_json: bool) -> No
     from ufe_bench.submission import objections
     from ufe_core.cli.progress import TrainingDisplay
 
-    result = load_result(file)
+    told: list[dict[str, Any]] = []
     with TrainingDisplay() as listener:
         harness = _harness(out, device, listener)
-        found = list(objections(result, harness, floor=_floor_of(result), verify=verify))
-    path = None if found else write_result(result, out)
+        for file in files:
+            result = load_result(file)
+            found = list(objections(result, harness, floor=_floor_of(result), verify=verify))
+            path = None if found else write_result(result, out)
+            told.append({
+                "result": str(file), "objections": [vars(one) for one in found],
+                "file": str(path) if path else None, "verified": verify,
+            })  # fmt: skip
     if as_json:
-        facts = {"objections": [vars(one) for one in found], "file": str(path) if path else None, "verified": verify}
-        click.echo(json.dumps(facts, indent=2))
-    else:
-        for one in found:
-            click.echo(f"{one.rule:11} {one.line}")
-        if path is not None:
-            click.echo(f"sound: add {path}")
-    if found:
+        click.echo(json.dumps(told, indent=2))
+    for one in () if as_json else told:
+        click.echo(one["result"])
+        for objection in one["objections"]:
+            click.echo(f"  {objection['rule']:11} {objection['line']}")
+        if one["file"] is not None:
+            click.echo(f"  sound: add {one['file']}")
+    if any(one["objections"] for one in told):
         raise SystemExit(1)
 
 

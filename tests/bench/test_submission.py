@@ -1,0 +1,169 @@
+"""What a maintainer would object to, on a published result that is changed in one place; and a result made again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ufe_bench.evaluate import Evaluation
+from ufe_bench.rerun import changed_choices, request_from, rerun
+from ufe_bench.schema import Data, MissingFrames, RunKey, load_result, make_result
+from ufe_bench.submission import objections
+from ufe_bench.suite import load_suite
+from ufe_core.errors import DataError
+from ufe_core.plugins import catalogue
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / load_suite("main").id
+(PUBLISHED,) = (load_result(path) for path in RESULTS.glob("ufe__univ__late_fusion/*.json"))
+(TRAINED,) = (load_result(path) for path in RESULTS.glob("ufe__univ__none/*.json"))
+(FLOOR,) = (load_result(path) for path in RESULTS.glob("ufe__neutral/*.json"))
+
+
+@dataclass
+class Here:
+    """A harness that has the published captures, and measures what `subjects` says."""
+
+    fingerprint: str = PUBLISHED.key.data.fingerprint
+    subjects: tuple = PUBLISHED.subjects
+    missing: tuple = ()
+    key: RunKey = PUBLISHED.key
+    catalogue = catalogue()
+
+    def data_of(self, request):
+        return Data(fingerprint=self.fingerprint, frames=request.suite.frames, size=64)
+
+    def again(self, request, people=None):
+        chosen = [subject for subject in self.subjects if people is None or subject.id in people]
+        return self.key, Evaluation(chosen, list(self.missing), {})
+
+
+def changed(result, *, subjects=None, **fields):
+    """A result with other parts that does not contradict itself."""
+    parts = {name: fields.pop(name, getattr(result, name)) for name in ("key", "training", "trials", "missing")}
+    kept = {name: getattr(result, name) for name in ("metrics", "cost", "environment", "created", "seconds", "command")}
+    return make_result(parts.pop("key"), result.subjects if subjects is None else subjects, **(kept | parts | fields))
+
+
+def key(result, **parts):
+    return result.key.model_copy(update=parts)
+
+
+def told(result, harness=None, **options):
+    return [(one.rule, one.line) for one in objections(result, harness or Here(), floor=FLOOR, **options)]
+
+
+@pytest.mark.parametrize("result", [PUBLISHED, TRAINED, FLOOR], ids=["released", "trained", "floor"])
+def test_published_results_are_sound(result):
+    assert told(result) == []
+
+
+def alike(result, metric):
+    return [subject.model_copy(update={"metrics": {**subject.metrics, metric: 1.0}}) for subject in result.subjects]
+
+
+def scaled(result, factor):
+    return [
+        subject.model_copy(update={"metrics": {name: factor * value for name, value in subject.metrics.items()}})
+        for subject in result.subjects
+    ]
+
+
+CASES = {
+    "another version of the suite": ("suite", "this ufe has", lambda r: changed(r, key=key(r, suite="main@1"))),
+    "a suite that is not there": ("suite", "No suite 'own'", lambda r: changed(r, key=key(r, suite="own@1"))),
+    "other people": (
+        "people", "on other people than split 'synthetic.test'",
+        lambda r: changed(r, key=key(r, split=r.key.split.model_copy(update={"sha256": "0" * 64}))),
+    ),
+    "one person less": ("people", "31 of 32 subjects", lambda r: changed(r, subjects=r.subjects[1:])),
+    "a stranger": (
+        "people", "S000 are not in split",
+        lambda r: changed(r, subjects=[r.subjects[0].model_copy(update={"id": "S000"}), *r.subjects[1:]]),
+    ),
+    "a person who failed": (
+        "people", "not complete",
+        lambda r: changed(r, subjects=r.subjects[1:],
+                          missing=[MissingFrames(subject=r.subjects[0].id, frames=48, reason="NaN")]),
+    ),
+    "the same number for everybody": (
+        "numbers", "gaze is 1 for everybody", lambda r: changed(r, subjects=alike(r, "gaze")),
+    ),
+    "too good": ("numbers", "too good for what a headset sees", lambda r: changed(r, subjects=scaled(r, 0.01))),
+    "other training people": (
+        "training", "on other people than the first 234",
+        lambda r: changed(r, training=r.training.model_copy(update={"subjects_sha256": "0" * 64})),
+    ),
+    "no word of training": ("training", "does not say who", lambda r: changed(r, training=None)),
+    "a secret option": (
+        "budget", "differs from budget 'cpu' in gaze",
+        lambda r: changed(r, training=r.training.model_copy(update={"config": {**r.training.config, "gaze": 99.0}})),
+    ),
+    "a component that is not installed": (
+        "components", "Install 'acme' 9",
+        lambda r: changed(r, key=key(r, components=r.key.components.model_copy(update={
+            "source": r.key.components.source.model_copy(update={"id": "acme/none", "dist": "acme", "version": "9"})
+        }))),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_wrong_is_told(case):
+    rule, words, change = CASES[case]
+    found = told(change(TRAINED))
+    assert any(one == rule and words in line for one, line in found), found
+
+
+def test_captures_of_another_source_are_told():
+    assert ("data", True) in [(rule, "another version" in line) for rule, line in told(PUBLISHED, Here("0" * 64))]
+
+
+def nudged(result, share):
+    """One person's gaze error, changed by a share of it."""
+    first, *others = result.subjects
+    return [
+        first.model_copy(update={"metrics": {**first.metrics, "gaze": first.metrics["gaze"] * (1 + share)}}),
+        *others,
+    ]
+
+
+def test_one_changed_number_is_caught_by_measuring_again():
+    tampered = changed(PUBLISHED, subjects=nudged(PUBLISHED, -0.01))
+    assert told(tampered) == [], "nothing shows it from outside"
+    ((rule, line),) = told(tampered, verify=4)
+    assert rule == "verify" and line.startswith(f"gaze of {PUBLISHED.subjects[0].id}")
+    assert told(PUBLISHED, verify=4) == []
+
+
+def test_a_person_who_cannot_be_measured_again_is_told():
+    gone = MissingFrames(subject="S001", frames=48, reason="RuntimeError: no")
+    ((rule, line),) = told(PUBLISHED, Here(missing=(gone,)), verify=2)
+    assert rule == "verify" and "S001 cannot be measured again: RuntimeError: no" in line
+
+
+def test_made_again_numbers_are_compared_one_by_one():
+    whole = rerun(PUBLISHED, Here())
+    assert whole.agrees and whole.largest == 0 and whole.compared > 32 * 5 and whole.changed == ()
+    for share, agrees in ((1e-4, True), (0.01, False)):
+        comparison = rerun(PUBLISHED, Here(subjects=tuple(nudged(PUBLISHED, share))))
+        assert comparison.agrees == agrees and comparison.largest == pytest.approx(share, rel=1e-3)
+    assert not rerun(PUBLISHED, Here(subjects=())).agrees, "nothing compared is no agreement"
+
+
+def test_choices_that_are_others_now_are_named_by_their_place():
+    other = PUBLISHED.key.model_copy(update={"seed": 7})
+    assert changed_choices(PUBLISHED.key, other) == ("seed",)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.parent.glob("*/*/*.json")), ids=lambda path: f"{path.parts[-3]}-{path.stem}"
+)
+def test_the_command_of_a_published_result_asks_for_what_it_says(path):
+    result = load_result(path)
+    name = result.key.suite.split("@")[0]
+    if load_suite(name).id != result.key.suite:
+        with pytest.raises(DataError, match="this ufe has"):
+            request_from(result, catalogue())
+        return
+    request = request_from(result, catalogue())
+    assert request.command() == result.command and request.enrolment == result.key.data.enrolment

@@ -1,0 +1,139 @@
+"""Every command of the documents is run, word for word, in a world small enough: few people, few frames, few steps."""
+
+import glob
+import os
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from ufe_bench import evaluate
+from ufe_bench import suite as suite_module
+from ufe_core import budgets, plugins, registry
+from ufe_core.plugins import catalogue
+from ufe_core.registry import load_registry, packaged_file
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEST, TRAIN = 2, 6
+#: What a reader puts in the place of these words.
+PLACES = ("RESULT.json", "RUN.json")
+
+
+def blocks(page, *languages):
+    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", page.read_text(), re.S)
+
+
+def commands(page):
+    """Commands of the page in order: of `ufe`, or of Python's own module runner."""
+    for block in blocks(page, "bash", "text"):
+        for line in block.splitlines():
+            for part in line.split("&&"):
+                words = re.split(r"\s{2,}|\s#\s|;", part.strip())[0]
+                if words.startswith("ufe ") and "..." not in words:
+                    yield words
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def small_world(home, monkeypatch, tmp_path):
+    """Everything that decides how long a command takes is made small; no command is changed for it."""
+    whole = registry.registry_path().read_text()
+    people = load_registry().splits["synthetic"]
+    for part, count in (("test", TEST), ("train", TRAIN)):
+        few = ", ".join(f'"{one}"' for one in getattr(people, part)[:count])
+        whole = re.sub(rf"^{part} = \[.*?^\]", f"{part} = [{few}]", whole, count=1, flags=re.S | re.M)
+    whole = whole.replace(f"counts = {{ train = {len(people.train)}, test = {len(people.test)} }}",
+                          f"counts = {{ train = {TRAIN}, test = {TEST} }}")  # fmt: skip
+    file = tmp_path / "registry.toml"
+    file.write_text(whole)
+    monkeypatch.setattr(registry, "registry_path", lambda: file)
+
+    def small_suite(reference):
+        text = packaged_file(reference).read_text()
+        text = re.sub(r"^(frames|condition_frames|clip_frames) = .*$", r"\1 = 4", text, flags=re.M)
+        text = re.sub(r"^clips = .*$", "clips = 1", text, flags=re.M)
+        text = re.sub(r"^render_size = .*$", "render_size = 32", text, flags=re.M)
+        text = re.sub(r"^validation = .*$", "validation = 2", text, flags=re.M)
+        head, *rows = re.split(r"(?=^\[\[rows\]\])", text, flags=re.M)
+        kept = [
+            row
+            for row in rows
+            if re.search(r'^name = "(fomm|necknet|late_fusion|none|own|perceptual_loss)"', row, re.M)
+        ]
+        if kept:
+            head = re.sub(
+                r"^base = .*$", f"base = {re.search(chr(34) + '[a-z_0-9]+' + chr(34), kept[-1])[0]}", head, flags=re.M
+            )
+        path = tmp_path / Path(reference).name
+        path.write_text(head + "".join(kept or rows[:2]))
+        return path
+
+    monkeypatch.setattr(suite_module, "packaged_file", small_suite)
+    monkeypatch.setitem(budgets._BUDGETS, "cpu", budgets._BUDGETS["smoke"])
+    for spec in catalogue().all():
+        if spec.kind == "pretraining" and "smoke" in spec.presets:
+            monkeypatch.setitem(spec.presets, "cpu", spec.presets["smoke"])
+        trained_by = getattr(spec.load(), "trained_by", None) if spec.kind in ("decoder", "detector") else None
+        if trained_by is not None:
+            monkeypatch.setitem(trained_by.presets, "cpu", trained_by.presets["smoke"])
+    monkeypatch.setattr(evaluate, "_WARM_UP", 1)
+    monkeypatch.setattr(evaluate, "_LATENCY_RUNS", 3)
+    monkeypatch.setenv("UFE_HOME", str(home))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    yield work
+    monkeypatch.undo()
+    plugins.catalogue.cache_clear()
+
+
+def meant(word, home):
+    """The arguments that a reader would give for a word of a command."""
+    if word in PLACES or word.endswith(PLACES):
+        return [str(next(home.glob("results/main@*/ufe__neutral/*.json")))]
+    if word == "other/":
+        return [str(home / "results")]
+    if word.startswith("benchmarks/"):
+        return [str(ROOT / word)]
+    if word.startswith("~/.cache/ufe/"):
+        return sorted(glob.glob(str(home / word.removeprefix("~/.cache/ufe/"))))
+    return [word]
+
+
+def copied(folder, into):
+    return Path(shutil.copytree(folder, into / folder.name))
+
+
+def install(folder, monkeypatch):
+    """Put a plugin's folder on the path, with what installing it would have said of it."""
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))  # of processes that are started
+    (package,) = (path.parent.name for path in folder.glob("*/plugin.py"))
+    name = package.replace("_", "-")
+    info = folder / f"{package}-0.1.0.dist-info"
+    info.mkdir(exist_ok=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+    (info / "entry_points.txt").write_text(f"[ufe.plugins]\n{name} = {package}.plugin\n")
+    plugins.catalogue.cache_clear()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.stem)
+def test_every_command_of_a_page_runs(page, ufe, small_world, home, monkeypatch):
+    if page.name == "README.md":
+        install(copied(ROOT / "examples" / "nearest_anchor", small_world), monkeypatch)
+    if any(place in page.read_text() for place in PLACES):
+        assert ufe("bench", "--encoder", "neutral")[0] == 0, "the result that the page speaks of"
+    for words in dict.fromkeys(commands(page)):
+        arguments = [found for word in shlex.split(words)[1:] for found in meant(word, home)]
+        code, out, err = ufe(*arguments)
+        assert code == 0, f"{page.name}: {words}\n{out[-3000:]}\n{err[-1500:]}"
+        if arguments[:2] == ["plugins", "new"]:
+            install(small_world / arguments[2], monkeypatch)

@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ufe_bench import suite as suite_module
 from ufe_core import budgets, plugins, registry
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry, packaged_file
+
+pytestmark = pytest.mark.documents
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -137,3 +140,22 @@ def test_every_command_of_a_page_runs(page, ufe, small_world, home, monkeypatch)
         assert code == 0, f"{page.name}: {words}\n{out[-3000:]}\n{err[-1500:]}"
         if arguments[:2] == ["plugins", "new"]:
             install(small_world / arguments[2], monkeypatch)
+
+
+def test_the_site_is_made_without_a_warning(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)], cwd=ROOT, capture_output=True,
+        text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    interfaces = (tmp_path / "reference" / "interfaces.html").read_text()
+    assert "ufe_core.interfaces.encoder.Encoder" in interfaces
+    assert "ufe leaderboard submit" in (tmp_path / "reference" / "commands.html").read_text()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+def test_every_snippet_of_a_page_runs(page, small_world):
+    names = {"__name__": "__main__"}
+    for source in dict.fromkeys((ROOT / "README.md", page)):  # other pages go on from the README's example
+        for snippet in blocks(source, "python"):
+            exec(compile(snippet, source.name, "exec"), names)

@@ -13,6 +13,10 @@ class UnknownComponentError(UfeError):
     """No usable component has the name that was asked for."""
 
 
+class NotLoadedError(UnknownComponentError):
+    """A component is not there because the plugin that has it did not load."""
+
+
 class ConfigError(UfeError):
     """An option is unknown, or its value is not allowed."""
 
@@ -33,7 +37,11 @@ class RegistryError(UfeError):
     """`registry.toml` is missing or invalid."""
 
 
-def cause_of(error: Exception) -> str:
+class MethodError(UfeError):
+    """A method that was run failed: its plugin raised something, its training diverged."""
+
+
+def cause_of(error: BaseException) -> str:
     """One line for an error: of ufe's own its text, of any other what it is and what it says."""
     text = str(error) if isinstance(error, UfeError) else f"{type(error).__name__}: {error}".rstrip(": ")
     return " ".join(text.split())

@@ -16,7 +16,7 @@ import pluggy
 from ufe_core import hookspecs
 from ufe_core.components import DEPRECATED_INTERFACES, INTERFACE, KINDS, ComponentSpec
 from ufe_core.config import build_config, did_you_mean
-from ufe_core.errors import PluginError, RegistryError, UnknownComponentError
+from ufe_core.errors import NotLoadedError, PluginError, RegistryError, UnknownComponentError
 
 GROUP = "ufe.plugins"
 
@@ -134,7 +134,8 @@ class Catalogue:
             raise UnknownComponentError(
                 f"More than one {kind} is called {name!r}: {', '.join(ids)}. Write the full id."
             )
-        raise UnknownComponentError(self._unknown_text(kind, name))
+        kind_of_error = NotLoadedError if self._not_loaded(name) is not None else UnknownComponentError
+        raise kind_of_error(self._unknown_text(kind, name))
 
     def find(self, name: str, kind: str | None = None) -> ComponentSpec:
         """Find a component whose kind may be left out where the name alone tells it.
@@ -228,8 +229,8 @@ class Catalogue:
         text += f" Known {kind}s: {known}." if specs else f" No {kind} is installed."
         return text + self._broken_hint(name) + f" 'ufe plugins --kind {kind}' shows all {len(specs)}."
 
-    def _broken_hint(self, name: str) -> str:
-        """Name the plugin that did not load, where it is likely to be the one that has the component."""
+    def _not_loaded(self, name: str) -> PluginReport | None:
+        """The plugin that did not load and is likely to be the one that has the component."""
         owner, _, short = name.rpartition("/")
         listed = _listed_plugins(name)
         for index, report in enumerate(self.reports):
@@ -239,7 +240,14 @@ class Catalogue:
             claimed = claimed or (report.name, report.dist) in listed
             labels = f"{report.name} {report.dist}".lower()
             if claimed or (owner and owner in labels) or short.replace("_", "-") in labels.replace("_", "-"):
-                return f" {report.reason.rstrip('.')}. 'ufe plugins --why {report.name}' shows where."
+                return report
+        return None
+
+    def _broken_hint(self, name: str) -> str:
+        """What may be the matter where a component is not there."""
+        likely, listed = self._not_loaded(name), _listed_plugins(name)
+        if likely is not None:
+            return f" {likely.reason.rstrip('.')}. 'ufe plugins --why {likely.name}' shows where."
         installed = {report.dist for report in self.reports}
         for _, dist in listed:
             if dist not in installed:

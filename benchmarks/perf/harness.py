@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ufe_bench.enrolment import enroll
-from ufe_bench.evaluate import evaluate, frames_of
+from ufe_bench.evaluate import FRAMES_AT_A_TIME, evaluate, frames_of
 from ufe_bench.harness import Harness, Ready, Request
 from ufe_bench.suite import load_suite
 from ufe_core.plugins import catalogue
@@ -30,7 +30,6 @@ from ufe_core.store import Store
 from ufe_core.training.runs import pick_device
 
 TARGET = 1.2
-BATCH = 16
 
 
 def measure(ready: Ready, people: list[str]) -> None:
@@ -45,8 +44,8 @@ def bare(ready: Ready, people: list[str]) -> None:
     for number, capture in enumerate(captures):
         if capture.subject in people:
             calibration, identity = enroll(encoder, captures, number, stage.device), stage.identity(capture)
-            for start in range(0, len(capture.frame_rows), BATCH):
-                rows = capture.frame_rows[start : start + BATCH]
+            for start in range(0, len(capture.frame_rows), FRAMES_AT_A_TIME):
+                rows = capture.frame_rows[start : start + FRAMES_AT_A_TIME]
                 frames = frames_of(capture, rows, encoder.needs.cameras).to(stage.device)
                 encoding = encoder.encode(frames, calibration)
                 stage.drive(identity, encoding.expression, encoding.gaze, renders=True)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from ufe_bench.study import Study
     from ufe_bench.suite import Suite
 
+#: Of a number made again: what another machine's rounding may change.
+TOLERANCE = 2e-3
+
 
 @click.command()
 @click.option("--encoder", default="univ", show_default=True, help="Encoder, e.g. univ, mean, neutral.")
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--tolerance",
-    default=2e-3,
+    default=TOLERANCE,
     show_default=True,
     type=click.FloatRange(0),
     help="Of --rerun: how far a number may be from what it says, as a share of it.",
@@ -97,6 +100,7 @@ def bench(
     from ufe_core.anchor_sets import anchors_of
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.config import parse_overrides
+    from ufe_core.errors import ConfigError, MethodError
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import OWNERS
     from ufe_core.store import Store
@@ -105,12 +109,15 @@ def bench(
     if again is not None:
         _rerun(context, again, device, tolerance, as_json)
         return
+    if context.get_parameter_source("tolerance") is click.core.ParameterSource.COMMANDLINE:
+        raise ConfigError("--tolerance is how near a result must come out again: it goes with --rerun.")
     store = Store()
     results = out or store.root / "results"
     overrides = parse_overrides(assignments, owners=OWNERS)
     loaded = load_suite(suite)
     _refuse_what_rows_say(context, loaded, rows, figures)
     study, outcome, drawn = None, None, None
+    folders = list(dict.fromkeys([results, *default_results()]))
     with TrainingDisplay() as listener:
         harness = Harness(
             catalogue(), store, results, device=pick_device(device), listener=listener,
@@ -133,15 +140,18 @@ def bench(
                 )
         else:
             request = Request(suite=loaded, anchors=anchors_of(anchors), overrides=overrides or None, **asked)
-            outcome = harness.run(request, floors=floors)
-    folders = list(dict.fromkeys([results, *default_results()]))
-    built = build_leaderboard(folders, store.root / "leaderboard")
+            try:
+                outcome = harness.run(request, floors=floors)
+            except MethodError:
+                build_leaderboard(folders, store.root / "leaderboard")  # which tells of it
+                raise
     if study is not None:  # a report of some rows must not take the place of that of all
         sound = _tell_study(study, None if rows else results, as_json)
     else:
         sound = _tell(cast("Outcome", outcome), as_json)
     if drawn is not None and not as_json:
         click.echo(f"figures      {drawn}")
+    built = build_leaderboard(folders, store.root / "leaderboard")
     if not as_json:
         click.echo(f"leaderboard  {built.html}")
     if not sound:
@@ -182,7 +192,8 @@ def _rerun(context: click.Context, file: Path, device: str, tolerance: float, as
         click.echo(json.dumps(facts, indent=1))
     else:
         for one in found.disagreements[:20]:
-            click.echo(f"{one.subject}  {one.metric}: {one.recorded:.6g} in the file, {one.measured:.6g} now")
+            then, now = ("none" if v is None else f"{v:.6g}" for v in (one.recorded, one.measured))
+            click.echo(f"{one.subject}  {one.metric}: {then} in the file, {now} now")
         for subject, reason in found.missing:
             click.echo(f"{subject} could not be measured: {reason}")
         if found.changed:

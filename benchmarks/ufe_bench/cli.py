@@ -134,25 +134,31 @@ def diff(before: Path, after: Path, add: bool, as_json: bool) -> None:
 def submit(files: tuple[Path, ...], verify: int, out: Path, device: str, as_json: bool) -> None:
     """Check each RESULT as a maintainer would, and write the file that is to be added to the published results.
 
-    It must be whole and of the suite, the people and the captures of this ufe; no test person may be in any training;
-    its training must be the budget's but for what it tells; its numbers must be such as a headset allows. With
-    --verify some people are measured again, and every number must come out as it stands in the file.
+    It must be whole, and what its command asks for, on the suite, the people and the captures of this ufe; no test
+    person may be in any training; its training must be the budget's but for what it tells; its numbers must be such as
+    a headset allows. With --verify some people, drawn anew each time, are measured again, and each number must come out
+    as it stands in the file, within 0.2 %.
 
     \b
     Example:
       ufe leaderboard submit results/main@5/acme__fovea/0123456789ab.json --verify 4
     """
     from ufe_bench.schema import load_result, write_result
-    from ufe_bench.submission import objections
+    from ufe_bench.submission import Objection, objections
     from ufe_core.cli.progress import TrainingDisplay
+    from ufe_core.errors import DataError
 
     told: list[dict[str, Any]] = []
     with TrainingDisplay() as listener:
         harness = _harness(out, device, listener)
         for file in files:
-            result = load_result(file)
-            found = list(objections(result, harness, floor=_floor_of(result), verify=verify))
-            path = None if found else write_result(result, out)
+            path = None
+            try:
+                result = load_result(file)
+                found = list(objections(result, harness, floor=_floor_of(result), verify=verify))
+                path = None if found else write_result(result, out)
+            except DataError as error:
+                found = [Objection("file", str(error))]
             told.append({
                 "result": str(file), "objections": [vars(one) for one in found],
                 "file": str(path) if path else None, "verified": verify,
@@ -195,11 +201,12 @@ def _harness(results: Path, device: str, listener: Any) -> Harness:
 
 
 def _floor_of(result: Result) -> Result | None:
-    """The resting face's result on the same data, among the user's results and the published ones."""
+    """The resting face's result on the same data and avatar, among the user's results and the published ones."""
     from ufe_bench.leaderboard import collect, default_results
 
     for other in collect(default_results()).results:
         same = other.key.suite == result.key.suite and other.key.data.fingerprint == result.key.data.fingerprint
-        if same and other.key.components.encoder.id == "ufe/neutral":
+        alike = other.key.components.decoder.config == result.key.components.decoder.config
+        if same and alike and other.key.components.encoder.id == "ufe/neutral":
             return other
     return None

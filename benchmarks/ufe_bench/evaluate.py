@@ -25,7 +25,7 @@ from ufe_core.types import Calibration, CameraSpec, FrameBatch, Identity
 if TYPE_CHECKING:
     from ufe_core.recipe import Chosen
 
-_BATCH = 64
+FRAMES_AT_A_TIME = 64
 _DONNING_MM = {"donned within 2 mm": 2.0, "donned 2 to 4 mm off": 4.0}  # how far from its place a headset sits
 _WARM_UP, _LATENCY_RUNS = 50, 500
 
@@ -125,7 +125,7 @@ def evaluate(
                     segments.setdefault(segment, {}).setdefault(name, []).append(value)
         except ArtifactError:  # the store's, not the method's
             raise
-        except Exception as error:  # whatever a plugin does to one person
+        except (Exception, SystemExit) as error:  # whatever a plugin does to one person
             logging.getLogger("ufe").debug("Subject %r failed", capture.subject, exc_info=True)
             missing.append(MissingFrames(subject=capture.subject, frames=count, reason=cause_of(error)))
         if progress:
@@ -169,7 +169,7 @@ def _errors(
     single, temporal = stage.chosen(temporal=False), stage.chosen(temporal=True)
     capture = material.captures[number]
     calibration = enroll(encoder, material.captures, number, stage.device, enrolment)
-    errors = _measure(encoder, stage, capture, calibration, single, _BATCH)
+    errors = _measure(encoder, stage, capture, calibration, single, FRAMES_AT_A_TIME)
     names = np.array([capture.segments[row] for row in capture.frame_rows])
     kinds = np.array([material.kinds.get(name, "") for name in names])
 
@@ -183,7 +183,7 @@ def _errors(
     conditions: dict[str, dict[str, np.ndarray]] = {}
     for condition, captures in material.conditions.items():
         worn = enroll(encoder, captures, number, stage.device, enrolment)
-        conditions[condition] = _measure(encoder, stage, captures[number], worn, single, _BATCH)
+        conditions[condition] = _measure(encoder, stage, captures[number], worn, single, FRAMES_AT_A_TIME)
     if temporal:
         errors = errors | _measure(encoder, stage, material.clips[number], calibration, temporal, material.clip_frames)
     return _Errors(errors, segments, of_kinds, conditions, dict(capture.conditions))

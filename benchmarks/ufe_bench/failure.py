@@ -10,14 +10,14 @@ from pydantic import Field, ValidationError
 
 from ufe_bench.schema import Record
 from ufe_core.errors import DataError
-from ufe_core.store import write_atomic
+from ufe_core.store import fingerprint, write_atomic
 
 SCHEMA: Literal["ufe.failure/1"] = "ufe.failure/1"
 FOLDER = "failures"
 
 
 class Failure(Record):
-    """Why a method could not be measured; it lies at `<results>/<suite>/failures/<method>.json`."""
+    """Why a method could not be measured; it lies in `<results>/<suite>/failures`."""
 
     schema_version: Literal["ufe.failure/1"] = Field(SCHEMA, alias="schema")
     suite: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*@\d+$", description="Suite and its version, as 'main@1'")
@@ -28,24 +28,24 @@ class Failure(Record):
     created: str = Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", description="UTC")
 
 
-def failure_path(folder: Path, suite: str, method: str) -> Path:
-    """Where the failure of a method is recorded."""
+def failure_path(folder: Path, suite: str, method: str, command: str) -> Path:
+    """Where it is recorded that a command failed."""
     slug = "".join(c if c.isalnum() or c in "-_." else "_" for c in method.replace(" + ", "__").replace("/", "__"))
-    return folder / suite / FOLDER / f"{slug}.json"
+    return folder / suite / FOLDER / f"{slug}.{fingerprint(command)[:8]}.json"
 
 
 def record_failure(failure: Failure, folder: Path) -> Path:
-    """Write it in the place of an earlier one of the same method."""
-    path = failure_path(folder, failure.suite, failure.method)
+    """Write it in the place of an earlier one of the same command."""
+    path = failure_path(folder, failure.suite, failure.method, failure.command)
     path.parent.mkdir(parents=True, exist_ok=True)
     data = failure.model_dump(mode="json", by_alias=True)
     write_atomic(path, (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
     return path
 
 
-def forget_failure(folder: Path, suite: str, method: str) -> None:
-    """Once a method has a result, its failure is over."""
-    failure_path(folder, suite, method).unlink(missing_ok=True)
+def forget_failure(folder: Path, suite: str, method: str, command: str) -> None:
+    """Once a command has made a result, its failure is over."""
+    failure_path(folder, suite, method, command).unlink(missing_ok=True)
 
 
 def load_failure(path: Path) -> Failure:

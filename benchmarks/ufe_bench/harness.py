@@ -37,6 +37,8 @@ from ufe_core.errors import (
     ArtifactError,
     ConfigError,
     DataError,
+    MethodError,
+    NotLoadedError,
     RegistryError,
     UnknownComponentError,
     cause_of,
@@ -66,7 +68,7 @@ from ufe_core.training.loop import TrainedEncoder, load_trained, trained
 from ufe_core.training.progress import Counter, Listener, Progress
 
 _DEFAULTS = {"decoder": DEFAULT_DECODER, "source": "synthetic", "budget": "cpu"}
-#: What the user or the machine got wrong; no record is kept of it.
+#: What the user or the machine got wrong.
 _NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
 _FIRST = "setting up"
 _STAGES = {"data": "rendering", "domes": "rendering", "labels": "labelling", "train": "training",
@@ -173,6 +175,33 @@ class _Setup:
     cameras: tuple[str, ...]
     metrics: tuple[Chosen, ...]
 
+    def metric_infos(self) -> dict[str, MetricInfo]:
+        """How each metric is printed, and which way is better."""
+        kinds = {chosen.spec.name: chosen.spec.load() for chosen in self.metrics}
+        return {
+            name: MetricInfo(label=kind.label, unit=kind.unit, higher_is_better=kind.higher_is_better)
+            for name, kind in kinds.items()
+        }
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a result of a request says of itself, as far as it is known before.
+
+    `learns` is whether weights are trained; `hypothetical` whether it is given what no headset could measure;
+    `released` the released weights that it would be measured with.
+    """
+
+    split: Split
+    protocol: int
+    seed: int
+    components: Components
+    data: Data
+    metrics: Mapping[str, MetricInfo]
+    learns: bool
+    hypothetical: bool
+    released: ReleasedWeights | None
+
 
 @dataclass(frozen=True)
 class Ready:
@@ -223,22 +252,22 @@ class Harness:
     def run(self, request: Request, *, floors: bool = True, reuse: bool = False) -> Outcome:
         """Run a method and, unless told not to, its suite's floors; `reuse` takes a result that is there already.
 
-        A method that fails leaves a record of it among the results, until it has one; rows of a study leave that to
-        it.
+        A method that fails leaves a record of it among the results, until its command has made one.
 
         Raises:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
+            MethodError: the method failed, whatever it raised.
         """
         try:
             outcome = self._run(request, floors=floors, reuse=reuse)
-        except _NOT_THE_METHODS:
-            raise
-        except Exception as error:
-            if request.row is None:
-                self.record(request.suite, request.method, request.command(), error)
-            raise
+        except (Exception, SystemExit) as error:
+            if not is_the_methods(error):
+                raise
+            text = f"{request.method} failed while {self.doing}: {cause_of(error)}"
+            self.record(request.suite, request.method, request.command(), error)
+            raise MethodError(text) from error
         self.doing = _FIRST
-        forget_failure(self.results, request.suite.id, request.method)
+        forget_failure(self.results, request.suite.id, request.method, request.command())
         return outcome
 
     def _run(self, request: Request, *, floors: bool, reuse: bool) -> Outcome:
@@ -269,12 +298,17 @@ class Harness:
         )  # fmt: skip
         return self._key(request, setup, encoder, weights), evaluation
 
-    def data_of(self, request: Request) -> Data:
-        """What a request is measured on; nothing is rendered for it."""
+    def described(self, request: Request) -> Description:
+        """What a request's result would say of itself before anything is rendered, trained or measured."""
         setup = self._resolve(request)
-        return self._data(request, setup)
+        encoder = setup.recipe.encoder.spec.load()
+        return Description(
+            self._split(request, setup), request.suite.protocol, setup.recipe.training.seed, self._components(setup),
+            self._data(request, setup), setup.metric_infos(), encoder.learns == "weights",
+            "exact_mesh" in encoder.inputs, released_weights(setup.recipe, request),
+        )  # fmt: skip
 
-    def record(self, suite: Suite, method: str, command: str, error: Exception) -> None:
+    def record(self, suite: Suite, method: str, command: str, error: BaseException) -> None:
         """Keep among the results why a method has none, and what was being done."""
         failure = Failure(
             suite=suite.id, method=method, stage=self.doing, cause=cause_of(error), command=command,
@@ -342,14 +376,15 @@ class Harness:
             progress=lambda done: self.tell(Progress(name, done, people, {})),
         )  # fmt: skip
         hypothetical = "exact_mesh" in ready.encoder.inputs
-        cost = measure_cost(ready.encoder, ready.material.captures[0], self.device, detector=setup.recipe.detector)
+        measured = {subject.id for subject in evaluation.subjects}
+        sound = next((capture for capture in ready.material.captures if capture.subject in measured), None)
+        if sound is None:
+            raise MethodError(f"it failed on every person: {evaluation.missing[0].reason}")
+        cost = measure_cost(ready.encoder, sound, self.device, detector=setup.recipe.detector)
         return make_result(
             key,
             evaluation.subjects,
-            metrics={
-                name: MetricInfo(label=metric.label, unit=metric.unit, higher_is_better=metric.higher_is_better)
-                for name, metric in ready.stage.metrics.items()
-            },
+            metrics=setup.metric_infos(),
             cost=cost.model_copy(update={"encode_ms": None}) if hypothetical else cost,
             environment=environment_record(key.components.parts),
             missing=evaluation.missing,
@@ -389,25 +424,31 @@ class Harness:
         suite, recipe = request.suite, setup.recipe
         return RunKey(
             suite=suite.id,
-            split=Split(
-                id=f"{suite.split}.{suite.part}", sha256=subjects_digest(setup.people), subjects=len(setup.people)
-            ),
+            split=self._split(request, setup),
             protocol=suite.protocol,
             seed=recipe.training.seed,
-            components=Components(
-                source=component_record(recipe.source),
-                decoder=component_record(recipe.decoder),
-                encoder=component_record(recipe.encoder),
-                calibrator=component_record(recipe.calibrator) if recipe.calibrator else None,
-                detector=component_record(recipe.detector) if recipe.detector else None,
-                pretraining=component_record(recipe.pretraining) if recipe.pretraining else None,
-                view_detector=component_record(recipe.view_detector) if recipe.view_detector else None,
-                metrics=tuple(component_record(chosen) for chosen in setup.metrics),
-            ),
+            components=self._components(setup),
             budget=budget_record(recipe, encoder, released=weights.origin == "released", tuned=request.tuned),
             weights=weights,
             data=self._data(request, setup),
         )
+
+    def _components(self, setup: _Setup) -> Components:
+        recipe = setup.recipe
+        return Components(
+            source=component_record(recipe.source),
+            decoder=component_record(recipe.decoder),
+            encoder=component_record(recipe.encoder),
+            calibrator=component_record(recipe.calibrator) if recipe.calibrator else None,
+            detector=component_record(recipe.detector) if recipe.detector else None,
+            pretraining=component_record(recipe.pretraining) if recipe.pretraining else None,
+            view_detector=component_record(recipe.view_detector) if recipe.view_detector else None,
+            metrics=tuple(component_record(chosen) for chosen in setup.metrics),
+        )
+
+    def _split(self, request: Request, setup: _Setup) -> Split:
+        suite, people = request.suite, setup.people
+        return Split(id=f"{suite.split}.{suite.part}", sha256=subjects_digest(people), subjects=len(people))
 
     def _data(self, request: Request, setup: _Setup) -> Data:
         suite = request.suite
@@ -483,6 +524,11 @@ class Harness:
             except DataError:
                 return None  # it is measured again and written over
         return None
+
+
+def is_the_methods(error: BaseException) -> bool:
+    """Whether an error is a method's fault, and not the user's or the machine's."""
+    return isinstance(error, NotLoadedError) or not isinstance(error, _NOT_THE_METHODS)
 
 
 def _now() -> str:

@@ -70,13 +70,13 @@ def default_results() -> list[Path]:
 def collect(folders: Sequence[Path]) -> Collection:
     """Read every `.json` below `folders`. Of equal `run_id`s the newest stays; broken files are reported.
 
-    Figures and report of a suite are those of the first folder that has some, a failure is the newest of its method.
-    A folder that does not exist holds no results.
+    Figures and report of a suite are those of the first folder that has some. A failure is the newest of its command,
+    and none where a result of that command is there. A folder that does not exist holds no results.
     """
     found: dict[str, Result] = {}
     figures: dict[str, Path] = {}
     studies: dict[str, Path] = {}
-    failures: dict[tuple[str, str], Failure] = {}
+    failures: dict[tuple[str, str, str], Failure] = {}
     broken: list[BrokenFile] = []
     duplicates = 0
     for folder in folders:
@@ -97,20 +97,21 @@ def collect(folders: Sequence[Path]) -> Collection:
             elif path.parent.name == FAILURES:
                 failure = read(path, load_failure)
                 if failure is not None:
-                    same = failure.suite, failure.method
+                    same = failure.suite, failure.method, failure.command
                     failures[same] = max(failures.get(same, failure), failure, key=lambda one: one.created)
             elif (result := read(path, load_result)) is not None:
                 known = found.get(result.run_id)
                 duplicates += known is not None
                 if known is None or _age(result) > _age(known):
                     found[result.run_id] = result
+    made = {(result.key.suite, result.command) for result in found.values()}
     return Collection(
         results=tuple(found[run_id] for run_id in sorted(found)),
         broken=tuple(sorted(broken, key=lambda b: (b.path, b.reason))),
         duplicates=duplicates,
         figures=figures,
         studies=studies,
-        failures=tuple(failures[same] for same in sorted(failures)),
+        failures=tuple(failures[same] for same in sorted(failures) if (same[0], same[2]) not in made),
     )
 
 

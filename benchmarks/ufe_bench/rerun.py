@@ -7,6 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import click
+
+from ufe_bench.bench_cli import TOLERANCE, bench
 from ufe_bench.harness import Harness, Request
 from ufe_bench.schema import Result, RunKey
 from ufe_bench.study import request_of, that_fit
@@ -17,19 +20,17 @@ from ufe_core.errors import DataError
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import OWNERS
 
-#: Of a number: what another machine's rounding may change, in weights that were not trained anew.
-TOLERANCE = 2e-3
 _LEAST = 1e-4  # of a metric's unit: below it nothing is told apart
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A person's number that came out otherwise."""
+    """A person's number that came out otherwise; None where one side has no such number."""
 
     subject: str
     metric: str
-    recorded: float
-    measured: float
+    recorded: float | None
+    measured: float | None
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether every number came out again."""
+        """Whether every number came out again, and there is none besides."""
         return self.compared > 0 and not self.disagreements and not self.missing
 
 
@@ -58,12 +59,14 @@ def request_from(result: Result, catalogue: Catalogue) -> Request:
     Raises:
         DataError: its command is none of ufe's, or its suite is of another version now.
     """
-    from ufe_bench.bench_cli import bench
-
-    words = shlex.split(result.command)
-    if words[:2] != ["ufe", "bench"]:
-        raise DataError(f"Result {result.run_id} was not made by 'ufe bench' but by {result.command!r}.")
-    asked: dict[str, Any] = bench.make_context("bench", words[2:]).params
+    foreign = DataError(f"Result {result.run_id} was not made by a 'ufe bench' of this ufe but by {result.command!r}.")
+    try:
+        words = shlex.split(result.command)
+        asked: dict[str, Any] = bench.make_context("bench", words[2:], resilient_parsing="--help" in words).params
+    except (ValueError, click.ClickException, click.exceptions.Exit) as error:
+        raise foreign from error
+    if words[:2] != ["ufe", "bench"] or "--help" in words:
+        raise foreign
     suite = load_suite(asked["suite"])
     if suite.id != result.key.suite:
         raise DataError(f"Result {result.run_id} is of suite '{result.key.suite}'; this ufe has '{suite.id}'.")
@@ -76,7 +79,9 @@ def request_from(result: Result, catalogue: Catalogue) -> Request:
         return Request(
             suite=suite, anchors=anchors_of(asked["anchors"]), overrides=overrides or None, **common, **kept
         )  # fmt: skip
-    (name,) = asked["rows"]
+    name = asked["rows"][0] if len(asked["rows"]) == 1 else ""
+    if name not in (*suite.floors, *(row.name for row in suite.rows)):
+        raise foreign
     if name in suite.floors:
         return Request(suite=suite, encoder=name, overrides=overrides or None, **common)
     row = suite.row(name)
@@ -98,23 +103,33 @@ def rerun(
         UfeError: the request cannot be made again here; says why.
     """
     key, evaluation = harness.again(request_from(result, harness.catalogue), people)
-    recorded = {subject.id: subject for subject in result.subjects}
+    said = {subject.id: _numbers(subject.metrics, subject.slices) for subject in result.subjects}
+    now = {subject.id: _numbers(subject.metrics, subject.slices) for subject in evaluation.subjects}
+    failed = {one.subject for one in evaluation.missing}
+    if people is not None:
+        said = {name: numbers for name, numbers in said.items() if name in people}
+    elif result.segments:
+        said["everybody"], now["everybody"] = _numbers({}, result.segments), _numbers({}, evaluation.segments)
     compared, largest, found = 0, 0.0, []
-    for subject in evaluation.subjects:
-        said = recorded.get(subject.id)
-        if said is None:
-            continue
-        for where, now in (("", subject.metrics), *subject.slices.items()):
-            then = said.metrics if not where else said.slices.get(where, {})
-            for name in sorted(now.keys() & then.keys()):
-                compared += 1
-                apart = abs(now[name] - then[name])
-                largest = max(largest, apart / max(abs(then[name]), _LEAST))
-                if apart > max(tolerance * abs(then[name]), _LEAST):
-                    shown = f"{name} ({where})" if where else name
-                    found.append(Disagreement(subject.id, shown, then[name], now[name]))
+    for who in sorted((said.keys() | now.keys()) - failed):
+        then, again = said.get(who, {}), now.get(who, {})
+        for name in sorted(then.keys() | again.keys()):
+            one, other = then.get(name), again.get(name)
+            if one is None or other is None:
+                found.append(Disagreement(who, name, one, other))
+                continue
+            compared += 1
+            apart = abs(other - one)
+            largest = max(largest, apart / max(abs(one), _LEAST))
+            if apart > max(tolerance * abs(one), _LEAST):
+                found.append(Disagreement(who, name, one, other))
     missing = tuple((one.subject, one.reason) for one in evaluation.missing)
     return Comparison(compared, largest, tuple(found), missing, changed_choices(result.key, key))
+
+
+def _numbers(metrics: Mapping[str, float], parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Numbers by name, those of parts with the part in parentheses."""
+    return dict(metrics) | {f"{name} ({part})": v for part, values in parts.items() for name, v in values.items()}
 
 
 def changed_choices(recorded: RunKey, now: RunKey) -> tuple[str, ...]:

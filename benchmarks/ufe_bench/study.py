@@ -14,14 +14,14 @@ from typing import Any
 
 from ufe_bench import formats
 from ufe_bench.aggregate import PairedDifference, RankAgreement, Summary, paired_difference, rank_agreement
-from ufe_bench.harness import Harness, Request
+from ufe_bench.harness import Harness, Request, is_the_methods
 from ufe_bench.paper import PaperTable, load_paper
 from ufe_bench.schema import MetricInfo, Result
 from ufe_bench.suite import Suite, SuiteRow
 from ufe_bench.table import markdown_table
 from ufe_bench.tuning import refuse_searched, tuned
 from ufe_core.config import did_you_mean
-from ufe_core.errors import ConfigError, cause_of
+from ufe_core.errors import ConfigError, MethodError, cause_of
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
@@ -182,9 +182,10 @@ def run_study(
                 chosen_options, trials = tuned(harness, request, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)
             outcome = harness.run(request, floors=floors and not beside, reuse=True)
-        except Exception as error:  # whatever a plugin does; the other rows go on
+        except (Exception, SystemExit) as error:  # whatever a plugin does; the other rows go on
             logging.getLogger("ufe").debug("Row %r failed", row.name, exc_info=True)
-            harness.record(suite, row.name, f"ufe bench --suite {suite.name} --row {row.name}", error)
+            if not isinstance(error, MethodError) and is_the_methods(error):  # it failed before it was measured
+                harness.record(suite, row.name, f"ufe bench --suite {suite.name} --row {row.name}", error)
             cells.append(Cell(row, None, error=cause_of(error), inputs=inputs))
             continue
         beside = beside or outcome.floors

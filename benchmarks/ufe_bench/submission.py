@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ufe_bench.harness import Harness
-from ufe_bench.rerun import request_from, rerun
+from ufe_bench.harness import Description, Harness
+from ufe_bench.rerun import changed_choices, request_from, rerun
 from ufe_bench.schema import Result, incomplete_reason
 from ufe_bench.suite import Suite, load_suite
 from ufe_core.budgets import TrainingConfig, budget_defaults
 from ufe_core.errors import UfeError
-from ufe_core.plugins import Catalogue
 from ufe_core.recipe import subjects_digest
 from ufe_core.registry import Split, load_registry
 
 #: Of the floor `neutral` (the resting face for every frame): what is below has seen the answers.
 _TOO_GOOD = 0.02
+#: Of the key, what another release of the same component may change, or what is looked at by itself.
+_ELSEWHERE = ("code_sha256", "version", "budget", "weights")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Objection:
 
 
 def objections(
-    result: Result, harness: Harness, *, floor: Result | None = None, verify: int = 0
+    result: Result, harness: Harness, *, floor: Result | None = None, verify: int = 0, seed: int | None = None
 ) -> Iterator[Objection]:
     """Everything that is wrong with a result, one after another; nothing is rendered or trained but to verify.
 
@@ -38,13 +40,14 @@ def objections(
         harness: of this installation.
         floor: the result of `neutral` on the same suite and data.
         verify: measure so many people again, from the weights.
+        seed: which people these are; nobody knows beforehand if left out.
     """
     found = False
     for objection in _without_measuring(result, harness, floor):
         found = True
         yield objection
     if verify and not found:
-        yield from _measured_again(result, harness, verify)
+        yield from _measured_again(result, harness, verify, random.Random(seed))
 
 
 def _without_measuring(result: Result, harness: Harness, floor: Result | None) -> Iterator[Objection]:
@@ -57,92 +60,107 @@ def _without_measuring(result: Result, harness: Harness, floor: Result | None) -
     if suite.id != key.suite:
         yield Objection("suite", f"It is of '{key.suite}'; this ufe has '{suite.id}'. Measure again: {result.command}")
         return
+    try:
+        expected = harness.described(request_from(result, harness.catalogue))
+    except UfeError as error:
+        yield Objection("command", f"What its command asks for cannot be told here: {error}")
+        return
     split = load_registry().splits[suite.split]
     yield from _people(result, suite, split)
-    yield from _data(result, harness)
-    yield from _training(result, split, suite)
-    yield from _components(result, harness.catalogue)
-    yield from _numbers(result, suite, floor)
+    yield from _key(result, expected)
+    yield from _training(result, expected, split, suite)
+    yield from _numbers(result, expected, floor)
 
 
 def _people(result: Result, suite: Suite, split: Split) -> Iterator[Objection]:
-    people = split.part(suite.part)
-    if result.key.split.sha256 != subjects_digest(people):
-        yield Objection("people", f"It was measured on other people than split '{suite.split}.{suite.part}'.")
-        return
+    """All of the suite's people, each with all frames, and nobody else."""
+    people, there = set(split.part(suite.part)), {subject.id for subject in result.subjects}
     reason = incomplete_reason(result)
     if reason is not None:
         yield Objection("people", f"It is not complete: {reason}. Mend the method and measure again.")
-    strangers = sorted({subject.id for subject in result.subjects} - set(people))
-    if strangers:
-        yield Objection("people", f"{', '.join(strangers)} are not in split '{suite.split}.{suite.part}'.")
+    elif there < people:
+        yield Objection("people", f"It has {len(there)} of {len(people)} people.")
+    if there - people:
+        strangers = ", ".join(sorted(there - people))
+        yield Objection("people", f"{strangers} are not in split '{suite.split}.{suite.part}'.")
+    fewer = [subject.id for subject in result.subjects if subject.frames != suite.frames]
+    if fewer:
+        yield Objection("people", f"{', '.join(fewer)} have other than {suite.frames} frames.")
 
 
-def _data(result: Result, harness: Harness) -> Iterator[Objection]:
-    try:
-        here = harness.data_of(request_from(result, harness.catalogue))
-    except UfeError as error:
-        yield Objection("data", f"What it was measured on cannot be told here: {error}")
-        return
-    if here.fingerprint != result.key.data.fingerprint:
+def _key(result: Result, expected: Description) -> Iterator[Objection]:
+    """What it says of itself is what its command asks for, but for the versions of the code."""
+    key = result.key
+    if expected.data.fingerprint != key.data.fingerprint:
         yield Objection("data", "It was measured on captures of another version of the source: measure again with this "
                         f"ufe: {result.command}")  # fmt: skip
+    now = key.model_copy(update={
+        "split": expected.split, "protocol": expected.protocol, "seed": expected.seed,
+        "components": expected.components, "data": expected.data,
+    })  # fmt: skip
+    for place in changed_choices(key, now):
+        if place.rsplit(".", 1)[-1] not in _ELSEWHERE and place != "data.fingerprint":
+            yield Objection("key", f"{place} is not what its command asks for: {result.command}")
+    if {name: info.model_dump() for name, info in result.metrics.items()} != {
+        name: info.model_dump() for name, info in expected.metrics.items()
+    }:
+        yield Objection("key", f"Its metrics are not those of the suite: {', '.join(expected.metrics)}.")
+    if result.hypothetical != expected.hypothetical:
+        yield Objection("key", f"'hypothetical' must be {str(expected.hypothetical).lower()} for this method.")
 
 
-def _training(result: Result, split: Split, suite: Suite) -> Iterator[Objection]:
+def _training(result: Result, expected: Description, split: Split, suite: Suite) -> Iterator[Objection]:
     """Nobody of the test people in any training; the budget's own options but for those that are told."""
-    budget, training = result.key.budget, result.training
-    if budget.name == "none" and training is None:
+    budget, training, weights = result.key.budget, result.training, result.key.weights
+    if (budget.name == "none") == expected.learns:
+        yield Objection("budget", "It has a budget though nothing is trained." if not expected.learns else
+                        "It says that nothing was trained, and its method is.")  # fmt: skip
         return
-    if training is None:
-        yield Objection("training", "It does not say who the weights were trained on.")
+    released = expected.released
+    if budget.released != (weights.origin == "released") or (
+        budget.released and (released is None or weights.sha256 != released.sha256)
+    ):
+        yield Objection("budget", "Its weights are not those released with this ufe.")
+    if not expected.learns:
+        return
+    if training is None or not (training.config or budget.released):
+        yield Objection("training", "It does not say who the weights were trained on, and how.")
         return
     allowed = split.part("train")[: training.subjects]
     if training.subjects_sha256 != subjects_digest(allowed):
         yield Objection("training", f"Its weights were trained on other people than the first {training.subjects} of "
                         f"split '{suite.split}.train'.")  # fmt: skip
-    first = training.pretraining or {}
-    if "people_sha256" in first:
-        unlabelled = split.unlabelled.people(int(first["people"]))[0] if split.unlabelled is not None else ()
-        if first["people_sha256"] != subjects_digest(unlabelled):
-            yield Objection("training", "It was pre-trained on other people than those set aside for it.")
-    if budget.name != "none" and training.config:
-        expected: dict[str, Any] = TrainingConfig(**budget_defaults(budget.name)).model_dump(mode="json")
-        told = {*budget.overrides, *(name for trial in result.trials for name in trial.training), "seed", "update"}
-        secret = sorted(n for n, value in training.config.items() if n not in told and expected.get(n, value) != value)
-        if secret and not budget.released:
-            yield Objection("budget", f"Its training differs from budget '{budget.name}' in {', '.join(secret)}, which "
-                            "it does not tell.")  # fmt: skip
+    if result.key.components.pretraining is not None:
+        yield from _pretraining(training.pretraining or {}, split)
+    options: dict[str, Any] = TrainingConfig(**budget_defaults(budget.name)).model_dump(mode="json")
+    told = {*budget.overrides, *(name for trial in result.trials for name in trial.training), "seed", "update"}
+    secret = sorted(n for n, value in training.config.items() if n not in told and options.get(n, value) != value)
+    if secret and not budget.released:
+        yield Objection("budget", f"Its training differs from budget '{budget.name}' in {', '.join(secret)}, which "
+                        "it does not tell.")  # fmt: skip
 
 
-def _components(result: Result, catalogue: Catalogue) -> Iterator[Objection]:
-    parts = result.key.components
-    named = [
-        ("source", parts.source), ("decoder", parts.decoder), ("encoder", parts.encoder),
-        ("calibrator", parts.calibrator), ("detector", parts.detector), ("pretraining", parts.pretraining),
-        *(("metric", metric) for metric in parts.metrics),
-    ]  # fmt: skip
-    for kind, record in named:
-        if record is None:
-            continue
-        try:
-            spec = catalogue.get(kind, record.id)
-        except UfeError as error:
-            yield Objection("components", f"{error} Install '{record.dist}' {record.version}.")
-            continue
-        if kind == "metric" and catalogue.provenance(spec).distribution != record.dist:
-            yield Objection("components", f"Metric '{record.id}' is here of another distribution than '{record.dist}'.")
+def _pretraining(record: dict[str, Any], split: Split) -> Iterator[Objection]:
+    """What was learnt without labels was learnt from nobody who is tested."""
+    people, digest = record.get("people"), record.get("people_sha256")
+    if not isinstance(people, int) or not isinstance(digest, str):
+        yield Objection("training", "It does not say on whom it was pre-trained.")
+        return
+    apart = split.unlabelled.people(people)[0] if split.unlabelled is not None else ()
+    if people and digest != subjects_digest(apart):
+        yield Objection("training", "It was pre-trained on other people than those set aside for it.")
 
 
-def _numbers(result: Result, suite: Suite, floor: Result | None) -> Iterator[Objection]:
-    lacking = [name for name in suite.metrics if name not in result.metrics]
-    if lacking:
-        yield Objection("numbers", f"It lacks {', '.join(lacking)}.")
+def _numbers(result: Result, expected: Description, floor: Result | None) -> Iterator[Objection]:
     for name in result.metrics:
         values = [subject.metrics[name] for subject in result.subjects if name in subject.metrics]
         if len(values) > 3 and len(set(values)) == 1 and values[0] != 0:
             yield Objection("numbers", f"{name} is {values[0]:g} for everybody.")
-    if floor is None or result.hypothetical or result.key.budget.name == "none":
+    if expected.hypothetical or not expected.learns:
+        return
+    if floor is None:
+        yield Objection("numbers", "There is no result of 'neutral' on this data to hold it against: "
+                        f"ufe bench --encoder neutral --suite {result.key.suite.partition('@')[0]}")  # fmt: skip
         return
     for name, summary in result.summary.items():
         rest = floor.summary.get(name)
@@ -151,15 +169,14 @@ def _numbers(result: Result, suite: Suite, floor: Result | None) -> Iterator[Obj
                             f"{rest.mean:.3g}: too good for what a headset sees.")  # fmt: skip
 
 
-def _measured_again(result: Result, harness: Harness, count: int) -> Iterator[Objection]:
+def _measured_again(result: Result, harness: Harness, count: int, draw: random.Random) -> Iterator[Objection]:
     ids = sorted(subject.id for subject in result.subjects)
-    step = max(1, len(ids) // count)
-    people = ids[::step][:count]
+    people = sorted(draw.sample(ids, min(count, len(ids))))
     comparison = rerun(result, harness, people=people)
     for subject, reason in comparison.missing:
         yield Objection("verify", f"{subject} cannot be measured again: {reason}")
     for one in comparison.disagreements:
-        yield Objection("verify", f"{one.metric} of {one.subject} is {one.recorded:.5g} in the file, measured again "
-                        f"{one.measured:.5g}.")  # fmt: skip
+        then, now = ("none" if value is None else f"{value:.5g}" for value in (one.recorded, one.measured))
+        yield Objection("verify", f"{one.metric} of {one.subject} is {then} in the file, measured again {now}.")
     if not comparison.compared and not comparison.missing:
         yield Objection("verify", "Nothing of it could be measured again.")

@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ufe_bench.evaluate import Evaluation
+from ufe_bench.harness import Description
 from ufe_bench.rerun import changed_choices, request_from, rerun
-from ufe_bench.schema import Data, MissingFrames, RunKey, load_result, make_result
+from ufe_bench.schema import MissingFrames, RunKey, load_result, make_result
 from ufe_bench.submission import objections
 from ufe_bench.suite import load_suite
 from ufe_core.errors import DataError
@@ -29,18 +31,26 @@ class Here:
     key: RunKey = PUBLISHED.key
     catalogue = catalogue()
 
-    def data_of(self, request):
-        return Data(fingerprint=self.fingerprint, frames=request.suite.frames, size=64)
+    def described(self, request):
+        """What the published one says of itself, as the real harness says of what is asked for."""
+        (like,) = (one for one in (PUBLISHED, TRAINED, FLOOR) if one.command == request.command())
+        learns = like is not FLOOR
+        return Description(
+            like.key.split, like.key.protocol, like.key.seed, like.key.components,
+            like.key.data.model_copy(update={"fingerprint": self.fingerprint}), like.metrics, learns, False,
+            SimpleNamespace(sha256=PUBLISHED.key.weights.sha256) if like is PUBLISHED else None,
+        )  # fmt: skip
 
     def again(self, request, people=None):
         chosen = [subject for subject in self.subjects if people is None or subject.id in people]
-        return self.key, Evaluation(chosen, list(self.missing), {})
+        return self.key, Evaluation(chosen, list(self.missing), dict(PUBLISHED.segments))
 
 
 def changed(result, *, subjects=None, **fields):
     """A result with other parts that does not contradict itself."""
     parts = {name: fields.pop(name, getattr(result, name)) for name in ("key", "training", "trials", "missing")}
-    kept = {name: getattr(result, name) for name in ("metrics", "cost", "environment", "created", "seconds", "command")}
+    same = ("metrics", "cost", "environment", "created", "seconds", "command", "segments", "hypothetical")
+    kept = {name: getattr(result, name) for name in same}
     return make_result(parts.pop("key"), result.subjects if subjects is None else subjects, **(kept | parts | fields))
 
 
@@ -72,8 +82,46 @@ CASES = {
     "another version of the suite": ("suite", "this ufe has", lambda r: changed(r, key=key(r, suite="main@1"))),
     "a suite that is not there": ("suite", "No suite 'own'", lambda r: changed(r, key=key(r, suite="own@1"))),
     "other people": (
-        "people", "on other people than split 'synthetic.test'",
+        "key", "split.sha256 is not what its command asks for",
         lambda r: changed(r, key=key(r, split=r.key.split.model_copy(update={"sha256": "0" * 64}))),
+    ),
+    "three people of its own choice": (
+        "people", "It has 3 of 32 people",
+        lambda r: changed(r, key=key(r, split=r.key.split.model_copy(update={"subjects": 3})), subjects=r.subjects[:3]),
+    ),
+    "fewer frames": (
+        "people", "have other than 48 frames",
+        lambda r: changed(r, subjects=[r.subjects[0].model_copy(update={"frames": 4}), *r.subjects[1:]]),
+    ),
+    "another seed than it says": (
+        "key", "seed is not what its command asks for", lambda r: changed(r, key=key(r, seed=3)),
+    ),
+    "an option that it does not tell": (
+        "key", "components.encoder.config.stride",
+        lambda r: changed(r, key=key(r, components=r.key.components.model_copy(update={
+            "encoder": r.key.components.encoder.model_copy(
+                update={"config": {**r.key.components.encoder.config, "stride": 8}})
+        }))),
+    ),
+    "a metric turned round": (
+        "key", "metrics are not those of the suite",
+        lambda r: changed(r, metrics={**r.metrics, "mesh_l2": r.metrics["mesh_l2"].model_copy(
+            update={"higher_is_better": True})}),
+    ),
+    "a rank that it may not have": ("key", "'hypothetical' must be false", lambda r: changed(r, hypothetical=True)),
+    "no budget": (
+        "budget", "says that nothing was trained",
+        lambda r: changed(r, training=None, key=key(r, budget=FLOOR.key.budget)),
+    ),
+    "weights that nobody released": (
+        "budget", "not those released with this ufe",
+        lambda r: changed(r, key=key(r, budget=r.key.budget.model_copy(update={"released": True}))),
+    ),
+    "a command that asks for nothing": (
+        "command", "not made by a 'ufe bench'", lambda r: changed(r, command="ufe bench --help"),
+    ),
+    "a command that cannot be read": (
+        "command", "not made by a 'ufe bench'", lambda r: changed(r, command="ufe bench --encoder 'univ"),
     ),
     "one person less": ("people", "31 of 32 subjects", lambda r: changed(r, subjects=r.subjects[1:])),
     "a stranger": (
@@ -98,12 +146,6 @@ CASES = {
         "budget", "differs from budget 'cpu' in gaze",
         lambda r: changed(r, training=r.training.model_copy(update={"config": {**r.training.config, "gaze": 99.0}})),
     ),
-    "a component that is not installed": (
-        "components", "Install 'acme' 9",
-        lambda r: changed(r, key=key(r, components=r.key.components.model_copy(update={
-            "source": r.key.components.source.model_copy(update={"id": "acme/none", "dist": "acme", "version": "9"})
-        }))),
-    ),
 }  # fmt: skip
 
 
@@ -127,12 +169,18 @@ def nudged(result, share):
     ]
 
 
+def test_without_a_floor_nothing_can_be_too_good():
+    assert [one.rule for one in objections(TRAINED, Here())] == ["numbers"]
+
+
 def test_one_changed_number_is_caught_by_measuring_again():
     tampered = changed(PUBLISHED, subjects=nudged(PUBLISHED, -0.01))
     assert told(tampered) == [], "nothing shows it from outside"
-    ((rule, line),) = told(tampered, verify=4)
+    ((rule, line),) = told(tampered, verify=32)
     assert rule == "verify" and line.startswith(f"gaze of {PUBLISHED.subjects[0].id}")
     assert told(PUBLISHED, verify=4) == []
+    drawn = {frozenset(one.line for one in objections(tampered, Here(), floor=FLOOR, verify=8)) for _ in range(40)}
+    assert len(drawn) == 2, "who is measured again is not known beforehand"
 
 
 def test_a_person_who_cannot_be_measured_again_is_told():
@@ -148,6 +196,27 @@ def test_made_again_numbers_are_compared_one_by_one():
         comparison = rerun(PUBLISHED, Here(subjects=tuple(nudged(PUBLISHED, share))))
         assert comparison.agrees == agrees and comparison.largest == pytest.approx(share, rel=1e-3)
     assert not rerun(PUBLISHED, Here(subjects=())).agrees, "nothing compared is no agreement"
+    dropped = PUBLISHED.subjects[0].model_copy(update={"slices": {}})
+    (first, *_) = rerun(PUBLISHED, Here(subjects=(dropped, *PUBLISHED.subjects[1:]))).disagreements
+    assert first.subject == dropped.id and first.measured is None, (
+        "a number that is not there again is none that agrees"
+    )
+
+
+def test_one_changed_digit_of_a_segment_is_caught():
+    name, values = next(iter(PUBLISHED.segments.items()))
+    segments = {**PUBLISHED.segments, name: {**values, "gaze": values["gaze"] * 1.01}}
+    (one,) = rerun(changed(PUBLISHED, segments=segments), Here()).disagreements
+    assert (one.subject, one.metric) == ("everybody", f"gaze ({name})")
+
+
+@pytest.mark.parametrize(
+    "command", ["ufe bench --help", "ufe train", "ufe bench 'x", "ufe bench --suite table3", "ufe bench --nonsense",
+                "ufe bench --suite table3 --row x", "ufe bench --suite table3 --row none --row pooling"],
+)  # fmt: skip
+def test_a_command_that_is_none_is_told_in_one_line(command):
+    with pytest.raises(DataError, match=r"was not made by a 'ufe bench'|is of suite"):
+        request_from(PUBLISHED.model_copy(update={"command": command}), catalogue())
 
 
 def test_choices_that_are_others_now_are_named_by_their_place():

@@ -1,4 +1,4 @@
-"""Every command of the documents is run, word for word, in a world small enough: few people, few frames, few steps."""
+"""Every `ufe` command in a block of the documents is run, word for word, with few people, few frames, few steps."""
 
 import glob
 import os
@@ -31,7 +31,7 @@ def blocks(page, *languages):
 
 
 def commands(page):
-    """Commands of the page in order: of `ufe`, or of Python's own module runner."""
+    """Commands of `ufe` in the page's blocks, in order."""
     for block in blocks(page, "bash", "text"):
         for line in block.splitlines():
             for part in line.split("&&"):

@@ -17,7 +17,7 @@ DEPRECATED_INTERFACES: Mapping[int, str] = {}
 
 KINDS = ("source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric")
 
-_ID = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*")
+ID = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -53,7 +53,7 @@ class ComponentSpec:
             raise PluginError(f"Component {self.id!r}: interface is {self.interface!r}; expected a whole number >= 1.")
         if self.interface not in (INTERFACE, *DEPRECATED_INTERFACES):
             return  # another interface has its own rules; the catalogue reports the plugin as incompatible
-        if not isinstance(self.id, str) or not _ID.fullmatch(self.id):
+        if not isinstance(self.id, str) or not ID.fullmatch(self.id):
             raise PluginError(
                 f"Component id {self.id!r} is not of the form 'owner/name' (lower-case letters, digits, '_', '-')."
             )

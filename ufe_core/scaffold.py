@@ -7,8 +7,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ufe_core.components import INTERFACE, KINDS
+from ufe_core.components import ID, INTERFACE, KINDS
 from ufe_core.errors import ConfigError
+from ufe_core.plugins import catalogue
 from ufe_core.store import explained, write_atomic
 
 _TEMPLATES = Path(__file__).parent / "templates" / "plugin"
@@ -49,6 +50,22 @@ class Scaffold:
     component: str
 
 
+def _refuse_names(name: str, kind: str, component: str, factory: str) -> None:
+    """Refuse names that Python, the template or another component would stumble over."""
+    source = (_TEMPLATES / f"{kind}.py.j2").read_text(encoding="utf-8")
+    if not factory.isidentifier() or keyword.iskeyword(factory) or re.search(rf"\b{factory}\b", source):
+        raise ConfigError(f"{name!r} will not do: its class would be called {factory!r}. Choose another last word.")
+    if not ID.fullmatch(component):
+        raise ConfigError(f"{component!r} will not do as an id: write lower-case letters, digits, '-' and '_'.")
+    short = component.partition("/")[2]
+    taken = [spec for spec in catalogue().all(kind) if spec.name == short and spec.id != component]
+    if taken:
+        raise ConfigError(
+            f"{taken[0].id!r}, a {kind}, is called {short!r} too: nobody could write that name alone any more. Choose "
+            "another last word."
+        )
+
+
 def new_plugin(name: str, kind: str, out: Path, *, owner: str | None = None) -> Scaffold:
     """Write a package with one component of a kind, which passes its own tests.
 
@@ -77,6 +94,7 @@ def new_plugin(name: str, kind: str, out: Path, *, owner: str | None = None) -> 
     if folder.exists():
         raise ConfigError(f"'{folder}' is there already: choose another name, or --out.")
     words = "".join(part.capitalize() for part in (short or name).split("-"))
+    _refuse_names(name, kind, f"{own}/{short}", words)
     summary, option, field, use = _FACTS[kind]
     values = {
         "distribution": name, "package": package, "kind": kind, "name": short, "id": f"{own}/{short}",

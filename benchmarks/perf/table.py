@@ -120,8 +120,10 @@ def main() -> None:
         machine = {"platform": platform.platform(), "cpus": os.cpu_count(), "python": platform.python_version(),
                    "load_at_the_end": load}  # fmt: skip
         arguments.out.mkdir(parents=True, exist_ok=True)
-        path = arguments.out / f"{datetime.date.today().isoformat()}.json"
-        path.write_text(json.dumps({"machine": machine, "figures": rows, "reports": reports}, indent=1) + "\n")
+        part = "" if set(arguments.only) == set(BENCHES) else f".{'-'.join(sorted(arguments.only))}"
+        path = arguments.out / f"{datetime.date.today().isoformat()}{part}.json"
+        found = {"machine": machine, "figures": rows, "failed": dict(failed), "reports": reports}
+        path.write_text(json.dumps(found, indent=1) + "\n")
         print(path)
     if failed:
         raise SystemExit(1)

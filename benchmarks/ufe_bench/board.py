@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ufe_bench.aggregate import paired_difference, ratio
+from ufe_bench.aggregate import RankAgreement, paired_difference, ratio
 from ufe_bench.failure import Failure
 from ufe_bench.formats import budget_title, method_name
 from ufe_bench.paper import PaperRow, row_beside
@@ -38,8 +38,6 @@ class Row:
     ratios: Mapping[str, float | None] = field(default_factory=dict)
     """Metric to the ratio to the `mean` floor's."""
     paper: PaperRow | None = None
-    replaced: bool = False
-    """Whether a newer run of the same method stands in the table instead."""
 
     @property
     def title(self) -> str:
@@ -85,10 +83,15 @@ class BrokenFile:
 
 @dataclass(frozen=True)
 class StudyReport:
-    """What `ufe bench --suite` wrote of a study: its numbers, and where the leaderboard has its picture."""
+    """What `ufe bench --suite` wrote of a study.
 
-    content: Mapping[str, Any]
-    picture: str | None
+    `agreement` with the paper's order by metric; `failed` rows by title, with the cause; `picture` is where the
+    leaderboard has its picture.
+    """
+
+    agreement: Mapping[str, RankAgreement] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+    picture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,17 @@ def build_board(results: Iterable[Result], *, ranked_by: str = RANKED_BY) -> tup
     """
     grounds: dict[str, list[Result]] = defaultdict(list)
     for result in results:
-        grounds[_ground_key(result.key)].append(result)
+        grounds[ground_of(result.key)].append(result)
     board = [
         Ground(key=members[0].key, groups=_groups(members, ranked_by))
         for members in (sorted(members, key=lambda r: r.run_id) for members in grounds.values())
     ]
-    return tuple(sorted(board, key=lambda ground: (_suite_order(ground.key.suite), _ground_key(ground.key))))
+    return tuple(sorted(board, key=lambda ground: (_suite_order(ground.key.suite), ground_of(ground.key))))
+
+
+def identity_of(result: Result) -> str:
+    """What makes two results rows of the same method: its name, its options, its budget."""
+    return canonical_json([method_name(result), _options(result), result.key.budget.name])
 
 
 def _suite_order(suite: str) -> tuple[bool, str, int]:
@@ -124,7 +132,8 @@ def _suite_order(suite: str) -> tuple[bool, str, int]:
     return name != "main", name, -int(version)
 
 
-def _ground_key(key: RunKey) -> str:
+def ground_of(key: RunKey) -> str:
+    """What results must share to be compared."""
     data = key.data.model_dump()
     decoder = [key.components.decoder.id, key.components.decoder.config]
     return canonical_json([key.suite, key.protocol, key.split.sha256, data, decoder])
@@ -187,7 +196,7 @@ def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
         ranked_by=ranked_by,
         metrics={name: metrics[name] for name in _metric_order(metrics, ranked_by)},
         rows=tuple(row(result) for result in [*in_order, *left_out]),
-        earlier=tuple(Row(result=result, name=method_name(result), replaced=True) for result in earlier),
+        earlier=tuple(Row(result=result, name=method_name(result)) for result in earlier),
     )
 
 
@@ -203,7 +212,7 @@ def _newest_of_each_method(results: Sequence[Result]) -> tuple[list[Result], lis
     earlier: list[Result] = []
     seen: set[str] = set()
     for result in sorted(results, key=lambda r: (r.created, r.run_id), reverse=True):
-        identity = canonical_json([method_name(result), _options(result), result.key.budget.name])
+        identity = identity_of(result)
         (earlier if identity in seen else current).append(result)
         seen.add(identity)
     return current, earlier

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ufe_bench import formats
-from ufe_bench.board import RANKED_BY, Group, Row, build_board
+from ufe_bench.board import RANKED_BY, BrokenFile, Row, build_board, ground_of, identity_of
 from ufe_bench.leaderboard import collect
 from ufe_bench.table import markdown_table
 
@@ -24,25 +24,40 @@ class Change:
     values: tuple[float | None, float | None]
 
 
-def changes(before: Sequence[Path], after: Sequence[Path], *, ranked_by: str = RANKED_BY) -> list[Change]:
+@dataclass(frozen=True)
+class Difference:
+    """What changed, and the files of either side that are no valid results."""
+
+    changes: tuple[Change, ...]
+    broken: tuple[BrokenFile, ...]
+
+
+def difference(before: Sequence[Path], after: Sequence[Path], *, ranked_by: str = RANKED_BY) -> Difference:
     """Every row that differs between the boards of two sets of result folders, in the order of the later board."""
-    old, new = (_rows(folders, ranked_by) for folders in (before, after))
+    (old, one), (new, other) = (_rows(folders, ranked_by) for folders in (before, after))
     found = []
     for place in [*new, *(place for place in old if place not in new)]:
-        one, other = old.get(place), new.get(place)
-        what = _what(one, other, ranked_by)
+        was, now = old.get(place), new.get(place)
+        what = _what(was, now, ranked_by)
         if what is None:
             continue
-        suite, table, method = place
-        ranks = (one.rank if one else None, other.rank if other else None)
-        found.append(Change(suite, table, method, what, ranks, (_value(one, ranked_by), _value(other, ranked_by))))
-    return found
+        row = now or was
+        assert row is not None
+        ranks = (was.rank if was else None, now.rank if now else None)
+        values = (_value(was, ranked_by), _value(now, ranked_by))
+        found.append(Change(row.result.key.suite, place[1], row.title, what, ranks, values))
+    return Difference(tuple(found), tuple(dict.fromkeys((*one, *other))))
 
 
-def _rows(folders: Sequence[Path], ranked_by: str) -> dict[tuple[str, str, str], Row]:
-    board = build_board(collect(folders).results, ranked_by=ranked_by)
-    groups: list[tuple[str, Group]] = [(ground.key.suite, group) for ground in board for group in ground.groups]
-    return {(suite, group.title, row.title): row for suite, group in groups for row in group.rows}
+def _rows(folders: Sequence[Path], ranked_by: str) -> tuple[dict[tuple[str, str, str], Row], tuple[BrokenFile, ...]]:
+    """Rows by ground, table and method: a row's title says only how it differs from others of its name."""
+    found = collect(folders)
+    board = build_board(found.results, ranked_by=ranked_by)
+    rows = {
+        (ground_of(ground.key), group.title, identity_of(row.result)): row
+        for ground in board for group in ground.groups for row in group.rows
+    }  # fmt: skip
+    return rows, found.broken
 
 
 def _value(row: Row | None, metric: str) -> float | None:
@@ -59,12 +74,13 @@ def _what(one: Row | None, other: Row | None, ranked_by: str) -> str | None:
         return "measured anew"
     if one.rank != other.rank:
         return "moved"
-    if one.leading != other.leading:
-        return "no longer among the best" if len(other.leading) < len(one.leading) else "now among the best"
-    return None
+    lost, gained = one.leading - other.leading, other.leading - one.leading
+    words = [f"no longer among the best in {', '.join(sorted(lost))}"] if lost else []
+    words += [f"now among the best in {', '.join(sorted(gained))}"] if gained else []
+    return "; ".join(words) or None
 
 
-def render(found: Sequence[Change], *, unit: str = "mm") -> str:
+def render(found: Sequence[Change]) -> str:
     """The changes as Markdown; a sentence where there are none."""
     if not found:
         return "Nothing changes.\n"
@@ -72,7 +88,7 @@ def render(found: Sequence[Change], *, unit: str = "mm") -> str:
     for suite, table in dict.fromkeys((change.suite, change.table) for change in found):
         rows = [
             [change.method, change.what, _pair(*(_rank(rank) for rank in change.ranks)),
-             _pair(*(formats.UNKNOWN if value is None else formats.number(value, unit) for value in change.values))]
+             _pair(*(formats.UNKNOWN if value is None else formats.number(value) for value in change.values))]
             for change in found if (change.suite, change.table) == (suite, table)
         ]  # fmt: skip
         parts.append(f"## {suite}: {table}\n\n" + markdown_table(["Method", "What", "Rank", RANKED_BY], rows, left=2))

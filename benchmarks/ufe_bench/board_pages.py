@@ -21,6 +21,7 @@ from ufe_bench.schema import MetricInfo, Result, method_slug
 from ufe_bench.suite import load_suite
 from ufe_core.errors import RegistryError
 
+MARK = '<meta name="generator" content="ufe leaderboard">'
 _TOP = 5  # rows of a suite on the index
 
 
@@ -64,7 +65,7 @@ class MethodView:
 
     @property
     def best(self) -> Entry | None:
-        """Its best rank on the suite that stands first."""
+        """Where its rank is best, on whatever suite."""
         ranked = [entry for entry in self.entries if entry.row.rank is not None]
         return min(ranked, key=lambda entry: entry.row.rank or 0, default=None) if ranked else None
 
@@ -118,6 +119,7 @@ def _environment() -> Any:
         machine=_machine,
         metric_info=_metric_info,
         top=_TOP,
+        mark=MARK,
         pretty=lambda value: json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False),
         mean_floor=formats.short(MEAN_FLOOR),
     )

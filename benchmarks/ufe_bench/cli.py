@@ -97,13 +97,20 @@ def diff(before: Path, after: Path, add: bool, as_json: bool) -> None:
       ufe leaderboard diff benchmarks/results my-branch/benchmarks/results
       ufe leaderboard diff benchmarks/results submission --add
     """
-    from ufe_bench.board_diff import changes, render
+    from ufe_bench.board_diff import difference, render
 
-    found = changes([before], [before, after] if add else [after])
+    found = difference([before], [before, after] if add else [after])
     if as_json:
-        click.echo(json.dumps([vars(change) for change in found], indent=2))
+        facts = {
+            "changes": [vars(change) for change in found.changes], "broken": [vars(item) for item in found.broken],
+        }  # fmt: skip
+        click.echo(json.dumps(facts, indent=2))
     else:
-        click.echo(render(found), nl=False)
+        click.echo(render(found.changes), nl=False)
+    for item in found.broken:
+        click.echo(f"Left out: {item.reason}", err=True)
+    if found.broken:
+        raise SystemExit(1)
 
 
 @leaderboard.command()

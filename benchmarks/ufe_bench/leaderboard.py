@@ -10,11 +10,12 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from ufe_bench.aggregate import RankAgreement
 from ufe_bench.board import RANKED_BY, BrokenFile, Extras, StudyReport, build_board
 from ufe_bench.board_markdown import render_markdown
-from ufe_bench.board_pages import render_pages
+from ufe_bench.board_pages import MARK, render_pages
 from ufe_bench.failure import FOLDER as FAILURES
 from ufe_bench.failure import Failure, load_failure
 from ufe_bench.schema import Result, load_result
@@ -151,19 +152,28 @@ def build_leaderboard(folders: Sequence[Path], out: Path, *, ranked_by: str = RA
 
 def _report(folder: Path, suite: str) -> StudyReport:
     """A study's report as its files say; one that cannot be read says nothing."""
-    try:
-        content: dict[str, Any] = json.loads((folder / STUDY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = {}
     picture = f"{FIGURES}/{suite}.png" if (folder / PICTURE).is_file() else None
-    return StudyReport(content, picture)
+    try:
+        content = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+        agreement = {
+            str(name): RankAgreement(
+                float(one["tau"]), (float(one["ci95"][0]), float(one["ci95"][1])), int(one["rows"])
+            )
+            for name, one in content["rank_agreement"].items()
+        }
+        failed = {str(row["title"]): str(row["error"]) for row in content["rows"] if row["error"] is not None}
+    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return StudyReport(picture=picture)
+    return StudyReport(agreement, failed, picture)
 
 
 def _clear(out: Path) -> None:
     """Take away what an earlier leaderboard left in its folders, and nothing else's."""
-    there = [out / name for name in _PAGES if (out / name).is_dir()]
-    if there and not (out / "LEADERBOARD.md").is_file():
-        raise ArtifactError(f"'{there[0]}' is not a leaderboard's: give --out a folder of its own.")
+    index, there = out / "index.html", [out / name for name in _PAGES if (out / name).is_dir()]
+    ours = index.is_file() and MARK in index.read_text(encoding="utf-8", errors="replace")
+    foreign = [path for path in (index, *there) if path.exists() and not ours]
+    if foreign:
+        raise ArtifactError(f"'{foreign[0]}' is not a leaderboard's: give --out a folder of its own.")
     for folder in there:
         shutil.rmtree(folder)
 

@@ -309,7 +309,7 @@ def load_result(path: Path) -> Result:
         raw = json.loads(text)
     except OSError as error:
         raise DataError(f"Result file '{path}' cannot be read: {error.strerror}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"Result file '{path}' is truncated or no JSON: {error}.") from error
     found = raw.get("schema") if isinstance(raw, dict) else None
     while isinstance(found, str) and found in _MIGRATIONS:

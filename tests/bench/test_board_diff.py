@@ -5,7 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from ufe_bench.board_diff import changes, render
+from ufe_bench.board_diff import difference, render
 from ufe_bench.cli import leaderboard
 from ufe_bench.schema import write_result
 
@@ -19,6 +19,10 @@ def folders(build_result, tmp_path):
     write_result(build_result(), before)
     write_result(build_result("acme/new", None, mesh=BETTER), after)
     return before, after
+
+
+def changes(before, after):
+    return list(difference(before, after).changes)
 
 
 def told(found):
@@ -50,18 +54,43 @@ def test_what_is_gone_and_what_was_measured_anew_is_told(folders, build_result, 
     assert told(changes([before], [again])) == [("univ + late_fusion", "measured anew", (1, 1), (1.0, 0.5))]
 
 
-def test_a_tie_with_the_best_that_is_lost_is_told(build_result, tmp_path):
-    noisy, steady = (1.0, 1.1, 0.9, 1.2), (1.01, 1.09, 0.92, 1.18)
-    for name, mesh in (("acme/a", noisy), ("acme/b", steady)):
-        write_result(build_result(name, None, mesh=mesh), tmp_path / "before")
-    write_result(build_result("acme/c", None, mesh=BETTER), tmp_path / "after")
+def test_a_place_among_the_best_that_is_lost_or_won_is_told(build_result, tmp_path):
+    """Two tie in gaze until a third is there, which ties with them in mesh error."""
+    gaze = {"acme/a": [4.0, 4.1, 3.9, 4.2], "acme/b": [4.01, 4.09, 3.92, 4.18], "acme/c": [1.0, 1.1, 1.2, 1.3]}
+    mesh = {"acme/a": [1.0, 1.1, 0.9, 1.2], "acme/b": [1.02, 1.09, 0.93, 1.18], "acme/c": [1.03, 1.08, 0.94, 1.19]}
+    for name in gaze:
+        values = {"mesh_l2": mesh[name], "photometric_l1": mesh[name], "gaze": gaze[name]}
+        write_result(build_result(name, None, values=values), tmp_path / ("after" if name == "acme/c" else "before"))
     found = changes([tmp_path / "before"], [tmp_path / "before", tmp_path / "after"])
-    assert [change.what for change in found] == ["new", "moved", "moved"]
+    words = {change.method: change.what for change in found}
+    assert words == {"acme/c": "new", "acme/a": "no longer among the best in gaze",
+                     "acme/b": "no longer among the best in gaze"}  # fmt: skip
+    back = changes([tmp_path / "before", tmp_path / "after"], [tmp_path / "before"])
+    assert {change.what for change in back} == {"gone", "now among the best in gaze"}
+
+
+def test_a_second_seed_of_a_method_leaves_the_first_as_it_is(folders, build_result, tmp_path):
+    before, _ = folders
+    write_result(build_result(seed=1, mesh=(3.0, 3.1, 3.2, 3.3)), tmp_path / "seed")
+    assert [change.what for change in changes([before], [before, tmp_path / "seed"])] == ["new"]
+
+
+def test_grounds_of_one_suite_are_kept_apart(folders, build_result, tmp_path):
+    before, _ = folders
+    write_result(build_result(data="d1ff" * 16), tmp_path / "other")
+    assert [change.what for change in changes([before], [before, tmp_path / "other"])] == ["new"]
+
+
+def test_a_broken_file_is_told_and_makes_the_command_fail(folders):
+    before, after = folders
+    (after / "main@1" / "bad.json").write_text("{")
+    outcome = CliRunner().invoke(leaderboard, ["diff", str(before), str(after)])
+    assert outcome.exit_code == 1 and "bad.json" in outcome.stderr
 
 
 def test_the_command_takes_whole_folders_or_new_results_alone(folders):
     before, after = map(str, folders)
     whole = json.loads(CliRunner().invoke(leaderboard, ["diff", before, after, "--json"]).stdout)
-    assert {change["what"] for change in whole} == {"new", "gone"}
+    assert {change["what"] for change in whole["changes"]} == {"new", "gone"}
     laid = CliRunner().invoke(leaderboard, ["diff", before, after, "--add"])
     assert laid.exit_code == 0 and "moved" in laid.stdout and "gone" not in laid.stdout

@@ -13,9 +13,10 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from ufe_bench import formats, plots
+from ufe_bench.aggregate import RankAgreement
 from ufe_bench.board import Extras, StudyReport, build_board
 from ufe_bench.board_markdown import render_markdown
-from ufe_bench.board_pages import render_pages
+from ufe_bench.board_pages import MARK, render_pages
 from ufe_bench.cli import leaderboard
 from ufe_bench.failure import Failure, forget_failure, record_failure
 from ufe_bench.leaderboard import build_leaderboard, collect
@@ -118,7 +119,7 @@ def test_a_newer_run_of_the_same_method_replaces_the_older(build_result):
     (ground,) = build_board([new, old])
     (group,) = ground.groups
     assert [row.result.run_id for row in group.rows] == [new.run_id]
-    assert [(row.result.run_id, row.replaced) for row in group.earlier] == [(old.run_id, True)]
+    assert [row.result.run_id for row in group.earlier] == [old.run_id]
 
 
 def test_rows_of_one_name_say_how_they_differ(build_result):
@@ -210,7 +211,7 @@ def test_figures_of_a_study_are_copied_and_linked(build_result, tmp_path):
     stale = tmp_path / "out" / "figures" / suite / "99.png"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"")
-    (tmp_path / "out" / "LEADERBOARD.md").write_text("an earlier one")
+    (tmp_path / "out" / "index.html").write_text(MARK)
     built = build_leaderboard([tmp_path / "own", tmp_path / "published"], tmp_path / "out")
     assert (tmp_path / "out" / "figures" / suite / "index.html").read_text() == "newer"
     assert [path.name for path in (tmp_path / "out" / "figures").iterdir()] == [suite] and not stale.exists()
@@ -225,7 +226,21 @@ def test_folders_that_are_no_leaderboards_are_left_alone(build_result, tmp_path)
     own.write_text("mine")
     with pytest.raises(ArtifactError, match="methods' is not a leaderboard's"):
         build_leaderboard([tmp_path / "results"], tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "index.html").write_text("my page")
+    with pytest.raises(ArtifactError, match=r"index\.html' is not a leaderboard's"):
+        build_leaderboard([tmp_path / "results"], tmp_path / "other")
     assert own.read_text() == "mine" and not (tmp_path / "out" / "index.html").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{", '{"rank_agreement": {"gaze": {"tau": null}}, "rows": []}', '{"rows": [{}]}', "[" * 100_000]
+)
+def test_a_study_that_cannot_be_read_says_nothing_and_stops_nothing(build_result, tmp_path, text):
+    write_result(build_result(), tmp_path / "results")
+    (tmp_path / "results" / "main@1" / "study.json").write_text(text)
+    built = build_leaderboard([tmp_path / "results"], tmp_path / "out")
+    assert "The study" in (built.html.parent / "suites" / "main@1.html").read_text()
 
 
 def test_a_failure_is_told_until_the_method_has_a_result(build_result, tmp_path):
@@ -242,8 +257,11 @@ def test_a_failure_is_told_until_the_method_has_a_result(build_result, tmp_path)
     built = build_leaderboard(folders, tmp_path / "out")
     for page in (built.markdown, built.html, built.html.parent / "suites" / "main@1.html"):
         assert "RuntimeError: later" in page.read_text()
+    made = build_result("acme/x", "ufe/pooling").model_copy(update={"command": "ufe bench"})
+    write_result(made, tmp_path / "made")
+    assert collect([tmp_path / "02", tmp_path / "made"]).failures == (), "the same command made a result elsewhere"
     for day in ("02", "03"):
-        forget_failure(tmp_path / day, "main@1", "acme/x + pooling")
+        forget_failure(tmp_path / day, "main@1", "acme/x + pooling", "ufe bench")
     assert collect([tmp_path / "02", tmp_path / "03"]).failures == ()
 
 
@@ -283,11 +301,10 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def pages(results):
-    content = {
-        "rank_agreement": {"mesh_l2": {"tau": 0.5, "ci95": [0.1, 0.9], "rows": 4}},
-        "rows": [{"title": "Bad row", "error": "ContractError: no"}],
-    }
-    extras = Extras(studies={"main@1": StudyReport(content, "figures/main@1.png")})
+    study = StudyReport(
+        {"mesh_l2": RankAgreement(0.5, (0.1, 0.9), 4)}, {"Bad row": "ContractError: no"}, "figures/main@1.png"
+    )
+    extras = Extras(studies={"main@1": study})
     return {path: Page(html) for path, html in render_pages(build_board(results), extras).items()}
 
 

@@ -4,6 +4,7 @@ import enum
 import importlib
 import inspect
 import pkgutil
+import sys
 import warnings
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from ufe_core.deprecation import deprecated
 GOLDEN = Path(__file__).parents[1] / "golden"
 PUBLIC = [
     *(f"ufe_core.interfaces.{module.name}" for module in pkgutil.iter_modules(ufe_core.interfaces.__path__)),
-    "ufe_core.types", "ufe_core.components", "ufe_core.config", "ufe_core.errors",
+    "ufe_core.types", "ufe_core.components", "ufe_core.config", "ufe_core.errors", "ufe_core.budgets",
+    "ufe_core.face_encoder", "ufe_core.linear_probe", "ufe_core.conformance.examine", "ufe_core.conformance.rule",
 ]  # fmt: skip
 
 
@@ -41,7 +43,7 @@ def signatures():
 
 def members(owner):
     for name, value in sorted(vars(owner).items()):
-        if name.startswith("_") and name != "__init__":
+        if name.startswith("_") and name != "__init__" and not overridden(owner, name):
             continue
         if isinstance(value, property):
             yield f"{name}: {value.fget.__annotations__.get('return')}"
@@ -54,13 +56,23 @@ def members(owner):
                     if not name.startswith("_"))  # fmt: skip
 
 
+def overridden(owner, name):
+    """Whether a plugin implements it, though users do not call it: it is abstract, or the class tells of it."""
+    abstract = getattr(vars(owner)[name], "__isabstractmethod__", False)
+    return (
+        abstract or f"`{name}`" in (owner.__doc__ or "") or f"`{name}`" in (sys.modules[owner.__module__].__doc__ or "")
+    )
+
+
 def described(function):
     """A signature without default values, but with which arguments have one."""
-    parts = []
-    for parameter in inspect.signature(function).parameters.values():
+    signature, parts = inspect.signature(function), []
+    for parameter in signature.parameters.values():
         kind = {"KEYWORD_ONLY": "kw ", "VAR_POSITIONAL": "*", "VAR_KEYWORD": "**"}.get(parameter.kind.name, "")
-        parts.append(kind + parameter.name + ("=" if parameter.default is not parameter.empty else ""))
-    return f"({', '.join(parts)})"
+        of = "" if parameter.annotation is parameter.empty else f": {parameter.annotation}"
+        parts.append(kind + parameter.name + of + ("=" if parameter.default is not parameter.empty else ""))
+    gives = "" if signature.return_annotation is signature.empty else f" -> {signature.return_annotation}"
+    return f"({', '.join(parts)}){gives}"
 
 
 def test_public_signatures_are_those_of_this_interface():
@@ -75,12 +87,23 @@ def test_public_signatures_are_those_of_this_interface():
 
 @pytest.mark.parametrize("module", [name for _, name, _ in pkgutil.walk_packages(ufe_core.__path__, "ufe_core.")])
 def test_nothing_deprecated_has_stayed_longer_than_a_minor_release(module):
-    major, minor = map(int, ufe_core.__version__.split(".")[:2])
-    for value in vars(importlib.import_module(module)).values():
+    names = vars(importlib.import_module(module)).values()
+    inside = [member for value in names if inspect.isclass(value) for member in vars(value).values()]
+    for value in (*names, *inside):
         since = getattr(value, "deprecated_since", None)
         if since is not None:
-            then_major, then_minor = map(int, since.split("."))
-            assert (major, minor) <= (then_major, then_minor + 1), f"{value.__qualname__}: take it away"
+            major, minor = map(int, since.split("."))
+            assert release(ufe_core.__version__) <= (major, minor + 1), f"{value.__qualname__}: take it away"
+
+
+def release(version):
+    return tuple(map(int, version.split(".")[:2]))
+
+
+def test_old_interfaces_are_loaded_no_longer_than_was_said():
+    assert INTERFACE not in components.DEPRECATED_INTERFACES
+    for interface, last in components.DEPRECATED_INTERFACES.items():
+        assert release(ufe_core.__version__) < release(last), f"interface {interface}: take it away"
 
 
 def test_a_deprecated_function_works_and_says_what_to_use():

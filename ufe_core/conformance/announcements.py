@@ -20,14 +20,17 @@ _HEAVY = ("torch", "timm", "cv2", "matplotlib", "scipy", "anny", "warp")
 @rule("any", "a plugin announces itself without importing anything heavy")
 def announced_lightly(candidate: Candidate) -> None:
     """In a process of its own, as `ufe --help` imports it."""
+    homes = {(one.name, one.dist) for one in candidate.catalogue.reports if candidate.spec in one.components}
     entries = importlib.metadata.entry_points(group=GROUP)
-    names = {report.name for report in candidate.catalogue.reports if candidate.spec in report.components}
-    module = next((entry.value for entry in entries if entry.name in names), None)
+    module = next(
+        (entry.module for entry in entries if (entry.name, entry.dist.name if entry.dist else "") in homes), None
+    )
     if module is None:
         raise NotTried("it is not installed by an entry point")
     code = f"import sys, {module}; print(','.join(name for name in {_HEAVY!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    require(done.returncode == 0, f"'{module}' cannot be imported: {done.stderr.strip().splitlines()[-1:]}")
+    said = done.stderr.strip().splitlines() or [""]
+    require(done.returncode == 0, f"'{module}' cannot be imported: {said[-1]}")
     heavy = done.stdout.strip()
     require(not heavy, f"'{module}' imports {heavy}: import it in the module that `target` names, not where "
                        "components are registered")  # fmt: skip

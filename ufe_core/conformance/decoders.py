@@ -111,12 +111,19 @@ def masks(candidate: Candidate) -> None:
 
 
 @rule("decoder", "its state restores it")
+@torch.no_grad()
 def is_restored(candidate: Candidate) -> None:
     decoder, other = made(candidate), made(candidate)
+    make = torch.Generator().manual_seed(0)
+    for value in decoder.parameters():  # as training would
+        value.data += 0.01 * torch.randn(value.shape, generator=make)
     try:
         other.load_state_dict(decoder.state_dict())
     except RuntimeError as error:
         raise Broken(f"its own state does not load: {str(error).splitlines()[-1].strip()}") from error
+    one, again = (driven(each, *codes(decoder)).geometry for each in (decoder, other))
+    require(bool((one - again).abs().max() < 1e-3), "with its state loaded another one decodes "
+            "otherwise: keep everything in parameters and buffers")  # fmt: skip
 
 
 @rule("decoder", "one that reads codes off faces gives finite codes of its size")

@@ -72,8 +72,11 @@ def examine(name: str, rule: Rule, *, kind: str | None = None, **options: Any) -
 
     Raises:
         Broken: it is not kept; the message says what to mend.
+        NotTried: it cannot be tried; the message says why.
     """
     finding = found_by(catalogue().find(name, kind), rule, options)
+    if finding.outcome == "not tried":
+        raise NotTried(finding.line)
     if finding.outcome == "broken":
         raise Broken(f"{finding.line}\n{finding.traceback}".rstrip())
 

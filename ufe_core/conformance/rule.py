@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import unittest
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,8 @@ class Broken(AssertionError):
     """A rule is broken; the message says what was found and what to mend."""
 
 
-class NotTried(Exception):
-    """A rule cannot be tried on this component; the message says why."""
+class NotTried(unittest.SkipTest):
+    """A rule cannot be tried on this component; the message says why. Test runners show it as skipped."""
 
 
 @dataclass(frozen=True)

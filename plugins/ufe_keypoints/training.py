@@ -36,7 +36,7 @@ class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
     size: int = Field(192, ge=32, le=400, description="Side of the images that it looks at, pixels")
     width: int = Field(32, ge=8, le=256, description="Channels of the finest maps; 2, 3 and 4 times as many below")
     batch: int = Field(32, ge=1, description="People in a batch, one frame of each")
-    heat: float = Field(0.05, ge=0, description="Weight of the maps' cross-entropy with Gaussians")
+    heat: float = Field(1.0, ge=0, description="Weight of the maps' cross-entropy with Gaussians")
     seen: float = Field(1.0, ge=0, description="Weight of the cross-entropy of what is seen")
     hidden: float = Field(0.3, ge=0, le=1, description="Weight of points that are hidden, beside those that are seen")
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.documents
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEST, TRAIN = 2, 6
+TEST, TRAIN = 2, 30
 #: What a reader puts in the place of these words.
 PLACES = ("RESULT.json", "RUN.json")
 

@@ -11,7 +11,14 @@ from ufe_bench.failure import load_failure
 from ufe_bench.harness import Harness, Request
 from ufe_bench.schema import load_result
 from ufe_bench.suite import Suite, load_suite
-from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError, UnknownComponentError
+from ufe_core.errors import (
+    ArtifactError,
+    ConfigError,
+    ContractError,
+    DataError,
+    MethodError,
+    UnknownComponentError,
+)
 from ufe_core.plugins import catalogue
 from ufe_core.registry import Registry, load_registry
 from ufe_core.store import Store
@@ -146,7 +153,7 @@ def test_why_a_method_has_no_result_is_kept_until_it_has_one(run, monkeypatch, t
 
     with monkeypatch.context() as patch:
         patch.setattr(harness_module, "trained", breaks)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(MethodError, match="^neutral failed while training: RuntimeError: no gradient at all$"):
             run(encoder="neutral")
     (path,) = tmp_path.rglob("failures/*.json")
     failure = load_failure(path)

@@ -195,7 +195,7 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
         def run(self, request, *, floors, reuse):
             asked.append((request.calibrator, floors, reuse))
             if request.calibrator == "pooling":
-                raise DataError("no such captures")
+                raise RuntimeError("no such layer")
             result = build_result(calibrator=f"ufe/{request.calibrator}")
             return Outcome(result, tmp_path / "result.json", [build_result(encoder="ufe/mean")] if floors else [])
 
@@ -205,8 +205,8 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
     said, kept = [], []
     study = run_study(Fake(), suite, rows=("pooling", "none", "late_fusion"), say=said.append)
     assert asked == [("pooling", True, True), ("none", True, True), ("late_fusion", False, True)]
-    assert [cell.error for cell in study.cells] == ["no such captures", None, None]
-    assert kept == [(suite.id, "pooling", "ufe bench --suite table3 --row pooling", "no such captures")]
+    assert [cell.error for cell in study.cells] == ["RuntimeError: no such layer", None, None]
+    assert kept == [(suite.id, "pooling", "ufe bench --suite table3 --row pooling", "no such layer")]
     assert len(study.floors) == 1 and said[0] == "Row 1 of 3: Pooling aggregation (pooling)"
 
 

@@ -54,7 +54,7 @@ def test_every_trial_is_a_share_of_the_row_and_the_least_geometric_mean_wins(har
 
 
 def test_what_is_searched_cannot_be_set_too(harness, asked):
-    with pytest.raises(ConfigError, match=r"'table1@1' searches training.learning_rate itself: leave it out of --set"):
+    with pytest.raises(ConfigError, match=r"'table1@2' searches training.learning_rate itself: leave it out of --set"):
         run_study(harness, load_suite("table1"), overrides={"training": {"steps": 5, "learning_rate": 0.1}})
     assert asked == []
 

@@ -63,7 +63,9 @@ def test_an_unknown_option_is_answered_with_the_right_ones():
 
 
 def test_an_unknown_kind_is_answered_with_the_right_ones():
-    with pytest.raises(ConfigError, match="source, decoder, encoder, calibrator, detector, training; not 'metric'"):
+    with pytest.raises(
+        ConfigError, match="source, decoder, encoder, calibrator, detector, pretraining, training; not 'metric'"
+    ):
         recipe(overrides={"metric": {"x": 1}})
 
 

@@ -162,7 +162,10 @@ def test_a_folder_is_not_overwritten(ufe_train, tmp_path):
     [
         (["--encoder", "neutral"], "'ufe/neutral' learns nothing: there is nothing to train"),
         (["--set", "training.stepz=3"], "Did you mean 'steps'"),
-        (["--set", "metric.x=3"], "options can be set of: source, decoder, encoder, calibrator, detector, training"),
+        (
+            ["--set", "metric.x=3"],
+            "options can be set of: source, decoder, encoder, calibrator, detector, pretraining, training",
+        ),
         (["--encoder", "mean", "--calibrator", "none"], "takes no calibrator"),
     ],
 )

@@ -40,7 +40,7 @@ def made(candidate: Candidate, *, seed: int = 0, cameras: tuple[str, ...] = prop
     encoder: Encoder[Any] = factory(
         candidate.config, needs=EncoderNeeds(cameras, props.SIZE, names), code_space=props.SPACE, **context
     )
-    encoder.fit_statistics(props.statistics())
+    encoder.fit_statistics(props.statistics(encoder))
     return encoder.eval()
 
 

@@ -115,6 +115,11 @@ def anchors(encoder: Encoder[Any], users: int, seed: int = 100) -> AnchorSet:
     )  # fmt: skip
 
 
-def statistics() -> TrainingStatistics:
-    """Labels and images of people who do not exist."""
-    return TrainingStatistics(Labels(drawn(64, CODES, seed=7), gazes(64, seed=7)), [images(8, len(CAMERAS), seed=8)])
+def statistics(encoder: Encoder[Any]) -> TrainingStatistics:
+    """Labels and images of people who do not exist, and their labels at the anchors that an encoder needs."""
+    anchors = {
+        name: Labels(drawn(8, CODES, seed=20 + k), gazes(8, seed=20 + k))
+        for k, name in enumerate(encoder.needs.anchors)
+    }
+    labels = Labels(drawn(64, CODES, seed=7), gazes(64, seed=7))
+    return TrainingStatistics(labels, [images(8, len(CAMERAS), seed=8)], anchors)

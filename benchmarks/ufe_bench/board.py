@@ -85,12 +85,13 @@ class BrokenFile:
 class StudyReport:
     """What `ufe bench --suite` wrote of a study.
 
-    `agreement` with the paper's order by metric; `failed` rows by title, with the cause; `picture` is where the
-    leaderboard has its picture.
+    `agreement` with the paper's order by metric; `failed` rows by title, with the cause; `rows` by title, with the run;
+    `picture` is where the leaderboard has its picture.
     """
 
     agreement: Mapping[str, RankAgreement] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, str] = field(default_factory=dict)
     picture: str | None = None
 
 

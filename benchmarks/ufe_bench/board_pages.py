@@ -86,6 +86,7 @@ def render_pages(board: Sequence[Ground], extras: Extras) -> dict[str, str]:
     environment = _environment()
     shared = {
         "suites": suites, "methods": methods, "extras": extras, "paper": load_paper(), "pages": _page_of(methods),
+        "compared": {suite.id: _compared(suite, extras) for suite in suites},
         "results": len({entry.row.result.run_id for method in methods for entry in method.entries}),
     }  # fmt: skip
     plan: list[tuple[str, str, dict[str, Any]]] = [
@@ -131,6 +132,17 @@ def _suites(board: Sequence[Ground]) -> list[SuiteView]:
     for ground in board:
         by_id[ground.key.suite].append(ground)
     return [SuiteView(suite, _summary_of(suite), tuple(grounds)) for suite, grounds in by_id.items()]
+
+
+def _compared(suite: SuiteView, extras: Extras) -> list[tuple[str, Row]]:
+    """The rows of a suite's study by title, best first, whatever tables they stand in; none where it has no study."""
+    study = extras.studies.get(suite.id)
+    groups = [group for ground in suite.grounds for group in ground.groups]
+    rows = {row.result.run_id: row for group in groups for row in (*group.rows, *group.earlier)}
+    named = [(title, rows[run]) for title, run in (study.rows if study else {}).items() if run in rows]
+    ranked_by = groups[0].ranked_by
+    measured = [(title, row) for title, row in named if ranked_by in row.result.summary]
+    return sorted(measured, key=lambda pair: pair[1].result.summary[ranked_by].mean)
 
 
 def _summary_of(suite: str) -> str:

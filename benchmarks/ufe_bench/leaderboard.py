@@ -162,9 +162,10 @@ def _report(folder: Path, suite: str) -> StudyReport:
             for name, one in content["rank_agreement"].items()
         }
         failed = {str(row["title"]): str(row["error"]) for row in content["rows"] if row["error"] is not None}
+        rows = {str(row["title"]): str(row["run_id"]) for row in content["rows"] if row["error"] is None}
     except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return StudyReport(picture=picture)
-    return StudyReport(agreement, failed, picture)
+    return StudyReport(agreement, failed, rows, picture)
 
 
 def _clear(out: Path) -> None:

@@ -302,8 +302,10 @@ class Page(HTMLParser):
 @pytest.fixture
 def pages(results):
     study = StudyReport(
-        {"mesh_l2": RankAgreement(0.5, (0.1, 0.9), 4)}, {"Bad row": "ContractError: no"}, "figures/main@1.png"
-    )
+        {"mesh_l2": RankAgreement(0.5, (0.1, 0.9), 4)}, {"Bad row": "ContractError: no"},
+        {"The usual way": results[0].run_id, "Without anchors": results[1].run_id, "Gone": "0" * 12},
+        "figures/main@1.png",
+    )  # fmt: skip
     extras = Extras(studies={"main@1": study})
     return {path: Page(html) for path, html in render_pages(build_board(results), extras).items()}
 
@@ -349,6 +351,11 @@ def test_a_suites_page_has_the_papers_numbers_and_what_the_study_found(pages):
     assert "paper 1.071" in suite and "paper 4.98" in suite
     assert "Mesh L2 0.50 [0.10, 0.90] over 4 rows" in suite
     assert "Bad row has no result: ContractError: no" in suite
+
+
+def test_the_index_shows_a_studys_rows_by_their_titles_best_first(pages):
+    index = pages["index.html"].html
+    assert 0 < index.index("Without anchors") < index.index("The usual way") and "Gone" not in index
 
 
 def test_a_methods_page_says_how_to_make_it_again(pages, results):

@@ -21,7 +21,7 @@ from ufe_bench.schema import MetricInfo, Result, method_slug
 from ufe_bench.suite import load_suite
 from ufe_core.errors import RegistryError
 
-MARK = '<meta name="generator" content="ufe leaderboard">'
+MARK = "<title>UFE leaderboard</title>"  # by which an index, earlier releases' too, is known to be one
 _TOP = 5  # rows of a suite on the index
 
 

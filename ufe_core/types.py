@@ -133,6 +133,10 @@ class CameraSpec:
         inside: np.ndarray = (camera[..., 2] > 0) & (angle < self.max_angle)
         return inside
 
+    def in_image(self, pixels: np.ndarray) -> np.ndarray:
+        """Which pixels [..., 2] lie inside the image, bool [...]."""
+        return np.asarray(((pixels >= 0) & (pixels < [self.width, self.height])).all(-1))
+
     @cached_property
     def max_angle(self) -> float:
         """Angle from the optical axis (radians, at most pi / 2) below which the lens' radial polynomial rises."""

@@ -14,11 +14,12 @@ import numpy as np
 
 from ufe_core.errors import ContractError
 from ufe_core.head import EYE_SOCKET, MOUTH_CAVITY, SKIN, Head
-from ufe_core.types import Side
+from ufe_core.types import CameraSpec, Side
 
 COUNT = 96
 _OFF_MIDLINE_MM = 0.5
 _OUTER_LIP_POINTS = 24
+_NEAR_MM = 1.0
 _LIP_ASPECT = 2.2  # a mouth is about this much wider than high
 
 #: Areas of the right half of the mean head: points wanted, seed (mm), and which skin at (x, y, z) belongs to it.
@@ -101,6 +102,47 @@ def keypoint_set(head: Head, region: Literal["upper", "lower"], side: Side) -> K
         rows, pupils = np.concatenate([_mirror(head, rows[half]), rows[half]]), pupils[::-1]
     names += tuple(("pupil_left", "pupil_right")[eye] for eye in pupils)
     return KeypointSet(names, rows, pupils)
+
+
+def hidden(
+    points: np.ndarray, vertices: np.ndarray, faces: np.ndarray, camera: CameraSpec, margin_mm: float
+) -> np.ndarray:
+    """Which points something hides, by the rays to them: exact, whatever an image's size.
+
+    Args:
+        points: [K, 3], mm, head coordinates, in front of the camera.
+        vertices: [V, 3], mm, head coordinates, of all that may hide them.
+        faces: int [F, 3]; those that reach behind the camera hide nothing.
+        camera: from where.
+        margin_mm: what lies less than this before a point does not hide it, as its own faces must not.
+
+    Returns:
+        bool [K].
+    """
+    rays, seen = (camera.rotation @ values.T + camera.translation[:, None] for values in (points, vertices))
+    corners = faces[(seen[2] > _NEAR_MM)[faces].all(1)].T
+    with np.errstate(divide="ignore", invalid="ignore"):  # at the camera or behind it, in no face of these
+        inverse = 1 / seen[2]  # linear in the plane at 1 mm, into which everything is projected
+        flat, target = seen[:2] * inverse, rays[:2] / rays[2]
+    (ax, bx, cx), (ay, by, cy) = (values[corners] for values in flat)
+    left, right = np.minimum(np.minimum(ax, bx), cx), np.maximum(np.maximum(ax, bx), cx)
+    top, bottom = np.minimum(np.minimum(ay, by), cy), np.maximum(np.maximum(ay, by), cy)
+    near = [
+        np.flatnonzero((left <= x) & (right >= x) & (top <= y) & (bottom >= y)) for x, y in target.T
+    ]  # fmt: skip
+    k, f = np.repeat(np.arange(len(points)), [len(some) for some in near]), np.concatenate(near)
+    a, b, c = (flat[:, corners[row, f]] - target[:, k] for row in range(3))
+    shares = np.stack([_cross(b, c), _cross(c, a), _cross(a, b)])
+    with np.errstate(divide="ignore", invalid="ignore"):  # faces seen from the side
+        shares /= shares.sum(0)
+        gap = (rays[2, k] - 1 / (shares * inverse[corners[:, f]]).sum(0)) * np.sqrt(1 + (target[:, k] ** 2).sum(0))
+    out = np.zeros(len(points), bool)
+    out[k[(shares >= 0).all(0) & (gap > margin_mm)]] = True
+    return out
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.asarray(a[0] * b[1] - a[1] * b[0])
 
 
 def _right_upper(head: Head) -> tuple[tuple[str, ...], np.ndarray]:

@@ -141,6 +141,11 @@ class Stage:
         """The scene's own meshes."""
         return self._whole(self._kept)
 
+    @property
+    def opaque(self) -> np.ndarray:
+        """The faces that hide what is behind them, int [F, 3]."""
+        return self.scene.faces[self._kept]
+
     @cached_property
     def lenses(self) -> Level | None:
         """The lenses of glasses, through which the rest is seen; None without glasses."""

@@ -12,12 +12,12 @@ import numpy as np
 from ufe_core.errors import DataError
 from ufe_core.head import Head, asset_key, load_head
 from ufe_core.interfaces.source import SEGMENTS, Capture, DomeCapture, FrameLabels, HMCSource, Keypoints, Neutral
-from ufe_core.ops.rasterize import EMPTY_KEY, key_depths
+from ufe_core.ops.rasterize import EMPTY_KEY
 from ufe_core.store import Store, code_fingerprint, fingerprint
 from ufe_core.types import CameraSpec, Region, Side
 from ufe_synthetic.appearance import Appearance, appearance_of
 from ufe_synthetic.headset import Headset, load_headset
-from ufe_synthetic.keypoints import KeypointSet, keypoint_set
+from ufe_synthetic.keypoints import KeypointSet, hidden, keypoint_set
 from ufe_synthetic.people import movement_of, neutral_geometry, rng_of
 from ufe_synthetic.performance import FRAMES_PER_SECOND, Motion, Performance
 from ufe_synthetic.plugin import SyntheticConfig
@@ -44,6 +44,7 @@ _CODE = (
 )  # fmt: skip
 _SHAPES_PER_FILE = 64
 _FRAMES_PER_CALL = 8
+_SHAPE_FILES = 8  # more than hold all labelled people; each takes some 10 MB
 _STUDIOS = 4  # more than the threads that pack; each holds some 20 MB
 _NEUTRAL_TEXTURE_PX = 256
 _POINTS = 96
@@ -145,20 +146,27 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
 
     def geometry(self, number: int) -> np.ndarray:
         """A subject's neutral geometry, float32 [V, 3]; shapes are made and kept a block of subjects at a time."""
+        block, row = divmod(number, _SHAPES_PER_FILE)
+        shape: np.ndarray = self._shapes(block)[row]
+        return shape
+
+    @cached_property
+    def _shapes(self) -> Callable[[int], np.ndarray]:
+        """Neutral geometry [64, V, 3] of a block of subjects; only the last few are kept, however many there are."""
+        return lru_cache(maxsize=_SHAPE_FILES)(self._load_shapes)
+
+    def _load_shapes(self, block: int) -> np.ndarray:
         from safetensors.numpy import load_file, save_file
 
-        block = number // _SHAPES_PER_FILE
-        if block not in self._blocks:
-            store = Store()
-            key = fingerprint({"block": block, "head": asset_key(), "code": code_fingerprint("ufe_synthetic.people")})
-            path = store.path("people", key)
-            if not path.is_dir():
-                numbers = list(range(block * _SHAPES_PER_FILE, (block + 1) * _SHAPES_PER_FILE))
-                with store.building("people", key) as folder:
-                    save_file({"geometry": neutral_geometry(numbers, self.head)}, folder / "people.safetensors")
-            self._blocks[block] = load_file(path / "people.safetensors")["geometry"]
-        shape: np.ndarray = self._blocks[block][number % _SHAPES_PER_FILE]
-        return shape
+        store = Store()
+        key = fingerprint({"block": block, "head": asset_key(), "code": code_fingerprint("ufe_synthetic.people")})
+        path = store.path("people", key)
+        if not path.is_dir():
+            numbers = list(range(block * _SHAPES_PER_FILE, (block + 1) * _SHAPES_PER_FILE))
+            with store.building("people", key) as folder:
+                save_file({"geometry": neutral_geometry(numbers, self.head)}, folder / "people.safetensors")
+        shapes: np.ndarray = load_file(path / "people.safetensors")["geometry"]
+        return shapes
 
     def posed(self, number: int, motion: Motion) -> np.ndarray:
         """A subject's geometry in N frames of a performance, float32 [N, V, 3]."""
@@ -187,10 +195,6 @@ class SyntheticSource(HMCSource[SyntheticConfig]):
             out += glasses(head, geometry, rng_of(number, "glasses"))
         return out
 
-    @cached_property
-    def _blocks(self) -> dict[int, np.ndarray]:
-        return {}
-
 
 class Studio:
     """What rendering one session takes: the person's appearance, the scene, and what the kernels read of both."""
@@ -212,15 +216,6 @@ class Studio:
             self.scene, head, _look(self.appearance), source.exposed, visible, headset.power * sensing.emitter_gain,
             headset.lobe,
         )  # fmt: skip
-
-
-def _unhidden(camera: CameraSpec, place: np.ndarray, pixel: np.ndarray, depths: np.ndarray) -> np.ndarray:
-    """Which points [K, 3] at pixels [K, 2] lie in the image and no deeper than what a z-buffer [H, W] saw there."""
-    column, row = np.floor(np.nan_to_num(pixel, nan=-1.0, posinf=-1.0, neginf=-1.0)).astype(int).T
-    inside = (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
-    depth = place @ camera.rotation[2] + camera.translation[2]
-    nearest = depths[np.clip(row, 0, camera.height - 1), np.clip(column, 0, camera.width - 1)]
-    return np.asarray(inside & (depth < nearest + _HIDDEN_MM))
 
 
 def wears_glasses(number: int) -> bool:
@@ -307,17 +302,19 @@ class SyntheticCapture(Capture):
         rows, columns = self._check(indices), self._columns(cameras)
         points = np.empty((len(rows), len(columns), _POINTS, 2), np.float32)
         visible = np.empty((len(rows), len(columns), _POINTS), bool)
-        for n, index in enumerate(rows):
-            instant, seen = self.see([index], cameras, size)
-            depths = key_depths(seen.keys).numpy()
-            scene = self._studio.scene
-            vertices, pupils = instant.vertices[:, : scene.head_count], instant.vertices[:, scene.pupils]
-            sitting = self.cameras_at(index)
-            for c, column in enumerate(columns):
-                camera = sitting[column].resized(size, size)
-                place = self.keypoint_set(camera).positions(vertices, pupils)[0]
-                points[n, c] = camera.project(place)
-                visible[n, c] = camera.in_view(place) & _unhidden(camera, place, points[n, c], depths[c])
+        scene, faces = self._studio.scene, self.stage.opaque
+        for start in range(0, len(rows), _FRAMES_PER_CALL):
+            some = rows[start : start + _FRAMES_PER_CALL]
+            posed = self.instant(some).vertices
+            heads, pupils = posed[:, : scene.head_count], posed[:, scene.pupils]
+            for n, index in enumerate(some):
+                sitting = self.cameras_at(index)
+                for c, column in enumerate(columns):
+                    camera = sitting[column].resized(size, size)
+                    place = self.keypoint_set(camera).positions(heads[n : n + 1], pupils[n : n + 1])[0]
+                    points[start + n, c] = camera.project(place)
+                    shown = camera.in_view(place) & camera.in_image(points[start + n, c])
+                    visible[start + n, c] = shown & ~hidden(place, posed[n], faces, camera, _HIDDEN_MM)
         return Keypoints(points, visible)
 
     def keypoint_set(self, camera: CameraSpec) -> KeypointSet:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ufe_core.head import EYE_LEFT, EYE_RIGHT
+from ufe_core.ops.rasterize import key_depths
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.render import Stage, radiance, rasterise
 from ufe_synthetic.scene import MATERIALS
@@ -42,6 +43,55 @@ def test_vertices_are_drawn_where_their_keypoints_are(capture, size):
             assert shown.sum() > 10, name
             error = np.abs(drawn[c, chosen, :2] - points.points[0, c, : len(chosen)])[shown]
             assert error.max() < 0.02
+
+
+def blocked_by_ray(points, corners, camera, margin_mm):
+    """By the way of textbooks (Moeller and Trumbore 1997), every ray against every triangle."""
+    eye = camera.position
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    out = []
+    for point in points:
+        reach = np.linalg.norm(point - eye)
+        ray = (point - eye) / reach
+        across = np.cross(ray, second)
+        scale = (first * across).sum(1)
+        from_corner = eye - corners[:, 0]
+        turned = np.cross(from_corner, first)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            u, v, t = (from_corner * across).sum(1) / scale, turned @ ray / scale, (second * turned).sum(1) / scale
+        out.append(((u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0) & (t < reach - margin_mm)).any())
+    return np.array(out)
+
+
+def test_points_are_seen_that_no_surface_hides(capture):
+    cameras = names(capture, "upper", "lower")
+    for index in FRAMES[2:4]:
+        points = capture.keypoints([index], cameras=cameras, size=64)
+        posed = capture.instant([index]).vertices.astype(float)
+        pupils = posed[:, capture.stage.scene.pupils]
+        for c, name in enumerate(cameras):
+            camera = sitting(capture, index, name, 64)
+            place = capture.keypoint_set(camera).positions(posed, pupils)[0]
+            shown = camera.in_view(place) & camera.in_image(camera.project(place))
+            expected = shown & ~blocked_by_ray(place, posed[0][capture.stage.opaque], camera, 1.5)
+            assert 0.1 < expected.mean() < 1
+            assert (points.visible[0, c] != expected).sum() <= 1  # a ray along an edge
+
+
+def test_what_is_seen_depends_on_no_image_size_and_is_what_a_fine_z_buffer_says(capture):
+    cameras = names(capture, "upper", "lower")
+    small, large = (capture.keypoints(FRAMES[:3], cameras=cameras, size=size).visible for size in (32, SIZE))
+    np.testing.assert_array_equal(small, large)
+    for n, index in enumerate(FRAMES[:3]):
+        depths = key_depths(capture.see([index], cameras, SIZE)[1].keys).numpy()
+        posed = capture.instant([index]).vertices
+        for c, name in enumerate(cameras):
+            camera = sitting(capture, index, name, SIZE)
+            place = capture.keypoint_set(camera).positions(posed, posed[:, capture.stage.scene.pupils])[0]
+            column, row = np.clip(camera.project(place), 0, SIZE - 1).astype(int).T
+            near = place @ camera.rotation[2] + camera.translation[2] < depths[c, row, column] + 1.5
+            inside = camera.in_view(place) & camera.in_image(camera.project(place))
+            assert ((near & inside) == large[n, c]).mean() > 0.9
 
 
 def test_geometry_is_that_of_the_scene_which_is_drawn(capture):

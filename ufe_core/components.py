@@ -36,6 +36,8 @@ class ComponentSpec:
         reference: where the method is described, e.g. `P§4.5`.
         presets: options that a training budget (`smoke`, `cpu`, ...) sets other than the defaults.
         license: SPDX expression of the component's code.
+        data_version: of a source: raised whenever its pixels or labels change, so that results of one version can be
+            compared whatever else changed in its code. None: only results of the very same code share a table.
     """
 
     interface: int
@@ -47,6 +49,7 @@ class ComponentSpec:
     reference: str = ""
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     license: str = "Apache-2.0"
+    data_version: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.interface, bool) or not isinstance(self.interface, int) or self.interface < 1:

@@ -135,9 +135,9 @@ def _suite_order(suite: str) -> tuple[bool, str, int]:
 
 def ground_of(key: RunKey) -> str:
     """What results must share to be compared."""
-    data = key.data.model_dump()
-    decoder = [key.components.decoder.id, key.components.decoder.config]
-    return canonical_json([key.suite, key.protocol, key.split.sha256, data, decoder])
+    data = [key.data.edition, key.data.frames, key.data.size, key.data.enrolment]
+    source, decoder = ([part.id, part.config] for part in (key.components.source, key.components.decoder))
+    return canonical_json([key.suite, key.protocol, key.split.sha256, data, source, decoder])
 
 
 def _budget_key(budget: Budget) -> tuple[int, bool, int, str]:

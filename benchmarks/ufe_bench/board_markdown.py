@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ufe_bench import formats
 from ufe_bench.board import Extras, Ground, Group, Row
 from ufe_bench.paper import METRIC_NAMES, Paper, PaperTable, load_paper
+from ufe_bench.schema import Data
 from ufe_bench.table import markdown_table
 
 INTRO = (
@@ -53,13 +54,18 @@ def render_markdown(board: Sequence[Ground], extras: Extras = NOTHING) -> str:
     return "\n".join(parts)
 
 
+def data_words(data: Data) -> str:
+    """Which pixels and labels these are, in few letters."""
+    return data.edition if data.version else data.fingerprint[:12]
+
+
 def ground_facts(ground: Ground) -> str:
     """One line that says what all rows of a ground share."""
     key = ground.key
     return (
         f"{key.split.subjects} people of split '{key.split.id}' · {key.data.frames} frames each at "
         f"{key.data.size} px · source {key.components.source.id} · avatar {key.components.decoder.id} · "
-        f"protocol {key.protocol} · data {key.data.fingerprint[:12]}"
+        f"protocol {key.protocol} · data {data_words(key.data)}"
     )
 
 

@@ -209,11 +209,12 @@ def _harness(results: Path, device: str, listener: Any) -> Harness:
 
 def _floor_of(result: Result) -> Result | None:
     """The resting face's result on the same data and avatar, among the user's results and the published ones."""
+    from ufe_bench.board import ground_of
     from ufe_bench.leaderboard import collect, default_results
 
     for other in collect(default_results()).results:
-        same = other.key.suite == result.key.suite and other.key.data.fingerprint == result.key.data.fingerprint
-        alike = other.key.components.decoder.config == result.key.components.decoder.config
-        if same and alike and other.key.components.encoder.id == "ufe/neutral":
+        own = result.key.data.model_copy(update={"enrolment": other.key.data.enrolment})
+        alike = ground_of(other.key) == ground_of(result.key.model_copy(update={"data": own}))
+        if alike and other.key.components.encoder.id == "ufe/neutral":
             return other
     return None

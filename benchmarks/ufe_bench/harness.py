@@ -456,7 +456,8 @@ class Harness:
         more = asked[1:] if suite.clips or suite.conditions else []
         return Data(
             fingerprint=fingerprint([setup.source.fingerprint, list(setup.people), suite.frames, *more]),
-            frames=suite.frames, size=setup.recipe.training.size, enrolment=request.enrolment,
+            version=setup.recipe.source.spec.data_version, frames=suite.frames, size=setup.recipe.training.size,
+            enrolment=request.enrolment,
         )  # fmt: skip
 
     def _material(self, suite: Suite, setup: _Setup, wanted: PackRequest, encoder: type[Encoder[Any]]) -> Material:

@@ -98,9 +98,17 @@ class Data(Record):
     """What was evaluated."""
 
     fingerprint: str = Field(description="Hash of the packed captures")
+    version: Positive | None = Field(
+        None, description="Version that the source gives its pixels and labels; the code may be another"
+    )
     frames: Positive = Field(description="Frames of each subject")
     size: Positive = Field(description="Side of an image as read, px")
     enrolment: Enrolment = Field("own", description="Whose anchors people are enrolled with")
+
+    @property
+    def edition(self) -> str:
+        """Which pixels and labels these are: equal where results may be compared, given equal options of the source."""
+        return f"version {self.version}" if self.version else self.fingerprint
 
 
 class RunKey(Record):
@@ -244,6 +252,7 @@ class Result(Record):
 def run_id_of(key: RunKey) -> str:
     """First 12 hex digits of the SHA-256 of the key's canonical JSON."""
     content = key.model_dump(mode="json", by_alias=True)
+    del content["data"]["version"]  # told by the fingerprint
     # Ids from before there were such choices stay as they are.
     if key.data.enrolment == "own":
         del content["data"]["enrolment"]

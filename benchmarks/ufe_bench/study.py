@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import cycle, pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ufe_bench import formats
 from ufe_bench.aggregate import PairedDifference, RankAgreement, Summary, paired_difference, rank_agreement
@@ -25,6 +25,9 @@ from ufe_core.errors import ConfigError, MethodError, cause_of
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
+
+if TYPE_CHECKING:
+    from ufe_core.budgets import BudgetName
 
 _OURS, _PAPER = "#0072b2", "#d55e00"
 _SERIES = (_OURS, _PAPER, "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by most eyes
@@ -131,6 +134,15 @@ def that_fit(
     return {kind: fields for kind, fields in fitting.items() if fields}
 
 
+def with_steps(
+    suite: Suite, overrides: Mapping[str, Mapping[str, Any]], budget: str
+) -> Mapping[str, Mapping[str, Any]]:
+    """The user's options, and the suite's number of steps at a budget where they have none."""
+    training = overrides.get("training", {})
+    steps = suite.steps.get(cast("BudgetName", budget), training.get("steps"))
+    return {**overrides, "training": {"steps": steps, **training}} if steps is not None else overrides
+
+
 def chosen_rows(suite: Suite, names: Sequence[str]) -> tuple[SuiteRow, ...]:
     """The rows of these names, or all; names of floors are allowed and are no rows.
 
@@ -165,19 +177,20 @@ def run_study(
     Raises:
         ConfigError: there is no such row, or an option is searched for by the suite itself.
     """
-    refuse_searched(suite, overrides or {})
+    overrides = with_steps(suite, overrides or {}, asked.get("budget", Request.budget))
+    refuse_searched(suite, overrides)
     cells: list[Cell] = []
     beside: list[Result] = []
     chosen = chosen_rows(suite, rows)
     if not chosen:
-        beside = harness.floors(request_of(suite, suite.rows[0], overrides or {}, **asked))
+        beside = harness.floors(request_of(suite, suite.rows[0], overrides, **asked))
     for number, row in enumerate(chosen, 1):
         if say is not None:
             say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
         inputs: tuple[str, ...] = ()
         try:
             inputs = harness.catalogue.get("encoder", row.encoder).load().inputs
-            request = request_of(suite, row, that_fit(harness.catalogue, row, suite, overrides or {}), **asked)
+            request = request_of(suite, row, that_fit(harness.catalogue, row, suite, overrides), **asked)
             if suite.tuning is not None:
                 chosen_options, trials = tuned(harness, request, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)

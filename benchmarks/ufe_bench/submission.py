@@ -91,7 +91,7 @@ def _people(result: Result, suite: Suite, split: Split) -> Iterator[Objection]:
 def _key(result: Result, expected: Description) -> Iterator[Objection]:
     """What it says of itself is what its command asks for, but for the versions of the code."""
     key = result.key
-    if expected.data.fingerprint != key.data.fingerprint:
+    if expected.data.edition != key.data.edition:
         yield Objection("data", "It was measured on captures of another version of the source: measure again with this "
                         f"ufe: {result.command}")  # fmt: skip
     now = key.model_copy(update={
@@ -99,7 +99,7 @@ def _key(result: Result, expected: Description) -> Iterator[Objection]:
         "components": expected.components, "data": expected.data,
     })  # fmt: skip
     for place in changed_choices(key, now):
-        if place.rsplit(".", 1)[-1] not in _ELSEWHERE and place != "data.fingerprint":
+        if place.rsplit(".", 1)[-1] not in _ELSEWHERE and place not in ("data.fingerprint", "data.version"):
             yield Objection("key", f"{place} is not what its command asks for: {result.command}")
     if {name: info.model_dump() for name, info in result.metrics.items()} != {
         name: info.model_dump() for name, info in expected.metrics.items()

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field, ValidationError, model_validator
 
 from ufe_bench.enrolment import Enrolment
+from ufe_core.budgets import BudgetName
 from ufe_core.config import ComponentConfig, did_you_mean
 from ufe_core.errors import RegistryError
 from ufe_core.registry import load_registry, packaged_file
@@ -65,6 +66,9 @@ class Suite(ComponentConfig):
     rows: tuple[SuiteRow, ...] = Field((), description="The methods of a study; none in a suite for any method")
     paper: str | None = Field(None, description="Table of the paper whose numbers stand beside the rows'")
     tuning: Tuning | None = Field(None, description="How every row's training options are chosen")
+    steps: dict[BudgetName, int] = Field(
+        {}, description="Training steps of every row at a budget, where the user says nothing and its own are too many"
+    )
     train: bool = Field(True, description="Whether rows are trained alike; else released weights serve")
     base: str | None = Field(None, description="Row that the others are compared with")
     along: str | None = Field(None, description="What the rows differ in where that is a number, such as 'anchors'")

@@ -30,5 +30,6 @@ def register_components(register: Callable[[ComponentSpec], None]) -> None:
             config=SyntheticConfig,
             summary="Captures of parametric heads in a simulated eight-camera infrared headset, with exact labels",
             reference="P§2",
+            data_version=1,
         )
     )

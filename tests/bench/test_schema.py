@@ -67,6 +67,7 @@ def test_run_id_is_the_hash_of_the_canonical_key(build_result):
     result = build_result()
     data = result.key.model_dump(mode="json")
     assert data["data"].pop("enrolment") == "own", "what is usual is left out"
+    assert data["data"].pop("version") is None, "which the fingerprint tells"
     for late in ("detector", "pretraining", "view_detector"):
         assert data["components"].pop(late) is None
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))

@@ -17,6 +17,7 @@ from ufe_bench.study import (
     request_of,
     run_study,
     that_fit,
+    with_steps,
     write_report,
 )
 from ufe_bench.suite import SuiteRow, load_suite
@@ -53,6 +54,13 @@ def test_a_rows_options_go_before_the_users():
     assert request.budget == "smoke" and request.anchors == DEFAULT_ANCHORS
     three = next(row for row in load_suite("fig8").rows if row.name == "anchors_3")
     assert request_of(suite, three, {}).anchors == DEFAULT_ANCHORS[:3]
+
+
+def test_rows_take_the_suites_steps_where_the_user_says_none():
+    suite = load_suite("fig8")
+    assert with_steps(suite, {}, "cpu") == {"training": {"steps": suite.steps["cpu"]}}
+    assert with_steps(suite, {"training": {"steps": 7, "seed": 1}}, "cpu") == {"training": {"steps": 7, "seed": 1}}
+    assert with_steps(suite, {"encoder": {"width": 3}}, "smoke") == {"encoder": {"width": 3}}
 
 
 def test_a_row_is_given_the_options_that_it_knows():

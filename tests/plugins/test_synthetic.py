@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,33 @@ from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.source import SyntheticSource
 
 TRACKING = ("left_eye", "right_eye", "left_mouth", "right_mouth")
+
+
+#: Frames of data version 1, each reduced to 16 pixels a side, and their labels.
+GOLDEN = Path(__file__).parents[1] / "golden" / "synthetic_1.npz"
+GOLDEN_FRAMES = {"S002": (100, 9_000, 24_100), "S200": (3_800, 15_000, 30_000)}
+
+
+def golden_of(source):
+    """The frames and labels that `GOLDEN` holds, made now."""
+    captures = source.captures(list(GOLDEN_FRAMES))
+    pairs = list(zip(captures, GOLDEN_FRAMES.values(), strict=True))
+    frames = [capture.frames(rows, cameras=TRACKING, size=64) for capture, rows in pairs]
+    labels = [capture.labels(rows) for capture, rows in pairs]
+    small = np.stack(frames).reshape(2, 3, 4, 16, 4, 16, 4).mean((4, 6), dtype=np.float32)
+    return {
+        "frames": small, "expression": np.stack([one.expression for one in labels]),
+        "gaze": np.stack([one.gaze for one in labels]),
+    }  # fmt: skip
+
+
+def test_the_data_version_stands_for_these_pixels_and_labels(synthetic):
+    """Who changes them on purpose raises `data_version` in `plugin.py`, and writes the file of the new version."""
+    assert catalogue().get("source", "synthetic").data_version == int(GOLDEN.stem.rpartition("_")[2])
+    kept, made = np.load(GOLDEN), golden_of(synthetic)
+    assert np.abs(kept["frames"] - made["frames"]).max() < 1  # of 255; machines round differently
+    for name in ("expression", "gaze"):
+        np.testing.assert_allclose(made[name], kept[name], atol=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -60,6 +60,11 @@ TOLERANCE = 2e-3
     help="Make a result file again from itself, and say whether it agrees; all else is as it says.",
 )
 @click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of --rerun: the file of weights it was measured with, where they are not released.",
+)
+@click.option(
     "--tolerance",
     default=TOLERANCE,
     show_default=True,
@@ -71,7 +76,7 @@ TOLERANCE = 2e-3
 def bench(
     context: click.Context, /, as_json: bool, assignments: tuple[str, ...], anchors: str | None, device: str,
     out: Path | None, floors: bool, suite: str, rows: tuple[str, ...], figures: bool, again: Path | None,
-    tolerance: float, **asked: Any,
+    weights: Path | None, tolerance: float, **asked: Any,
 ) -> None:  # fmt: skip
     """Measure a method on people that no training has seen, and put it on the leaderboard.
 
@@ -107,10 +112,12 @@ def bench(
     from ufe_core.training.runs import pick_device
 
     if again is not None:
-        _rerun(context, again, device, tolerance, as_json)
+        _rerun(context, again, weights, device, tolerance, as_json)
         return
-    if context.get_parameter_source("tolerance") is click.core.ParameterSource.COMMANDLINE:
-        raise ConfigError("--tolerance is how near a result must come out again: it goes with --rerun.")
+    of_rerun = {"tolerance": "how near a result must come out again", "weights": "what it was measured with"}
+    for name, meaning in of_rerun.items():
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise ConfigError(f"--{name} is {meaning}: it goes with --rerun.")
     store = Store()
     results = out or store.root / "results"
     overrides = parse_overrides(assignments, owners=OWNERS)
@@ -158,7 +165,9 @@ def bench(
         raise SystemExit(1)
 
 
-def _rerun(context: click.Context, file: Path, device: str, tolerance: float, as_json: bool) -> None:
+def _rerun(
+    context: click.Context, file: Path, weights: Path | None, device: str, tolerance: float, as_json: bool
+) -> None:
     """Measure what a file says again, print how far it is from that, and exit with 1 where it does not agree."""
     from ufe_bench.harness import Harness
     from ufe_bench.rerun import rerun
@@ -169,7 +178,7 @@ def _rerun(context: click.Context, file: Path, device: str, tolerance: float, as
     from ufe_core.store import Store
     from ufe_core.training.runs import pick_device
 
-    own = {"again", "tolerance", "device", "as_json"}
+    own = {"again", "weights", "tolerance", "device", "as_json"}
     given = [
         name for name in context.params
         if name not in own and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
@@ -182,7 +191,7 @@ def _rerun(context: click.Context, file: Path, device: str, tolerance: float, as
             catalogue(), store, store.root / "results", device=pick_device(device), listener=listener,
             note=lambda text: click.echo(text, err=True),
         )  # fmt: skip
-        found = rerun(result, harness, tolerance=tolerance)
+        found = rerun(result, harness, tolerance=tolerance, weights=weights)
     if as_json:
         facts = {
             "agrees": found.agrees, "compared": found.compared, "largest": found.largest,

@@ -127,7 +127,12 @@ def diff(before: Path, after: Path, add: bool, as_json: bool) -> None:
     show_default=True,
     metavar="N",
     type=click.IntRange(0),
-    help="Also measure N people again, from the weights; they are trained where they are not released.",
+    help="Also measure N people again, from the weights; they are trained where there are none.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File of weights to measure again with, where they are not released; of one RESULT.",
 )
 @click.option(
     "--out",
@@ -138,7 +143,7 @@ def diff(before: Path, after: Path, add: bool, as_json: bool) -> None:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @_JSON
-def submit(files: tuple[Path, ...], verify: int, out: Path, device: str, as_json: bool) -> None:
+def submit(files: tuple[Path, ...], verify: int, weights: Path | None, out: Path, device: str, as_json: bool) -> None:
     """Check each RESULT as a maintainer would, and write the file that is to be added to the published results.
 
     It must be whole, and what its command asks for, on the suite, the people and the captures of this ufe; no test
@@ -147,14 +152,17 @@ def submit(files: tuple[Path, ...], verify: int, out: Path, device: str, as_json
     as it stands in the file, within 0.2 %.
 
     \b
-    Example:
+    Examples:
       ufe leaderboard submit results/main@5/acme__fovea/0123456789ab.json --verify 4
+      ufe leaderboard submit 0123456789ab.json --verify 4 --weights fovea.safetensors
     """
     from ufe_bench.schema import load_result, write_result
     from ufe_bench.submission import Objection, objections
     from ufe_core.cli.progress import TrainingDisplay
-    from ufe_core.errors import DataError
+    from ufe_core.errors import ConfigError, DataError
 
+    if weights is not None and (len(files) > 1 or not verify):
+        raise ConfigError("--weights is the file of one RESULT, and for --verify.")
     told: list[dict[str, Any]] = []
     with TrainingDisplay() as listener:
         harness = _harness(out, device, listener)
@@ -162,7 +170,7 @@ def submit(files: tuple[Path, ...], verify: int, out: Path, device: str, as_json
             path = None
             try:
                 result = load_result(file)
-                found = list(objections(result, harness, floor=_floor_of(result), verify=verify))
+                found = list(objections(result, harness, floor=_floor_of(result), verify=verify, weights=weights))
                 path = None if found else write_result(result, out)
             except DataError as error:
                 found = [Objection("file", str(error))]

@@ -286,10 +286,19 @@ class Harness:
         encoder, _ = self._encoder(request, setup, released_weights(setup.recipe, request))
         return self._ready(request, setup, encoder.encoder)
 
-    def again(self, request: Request, people: Sequence[str] | None = None) -> tuple[RunKey, Evaluation]:
-        """Measure a request anew, all of its people or some, and write nothing; with the key it would be kept by."""
+    def again(
+        self, request: Request, people: Sequence[str] | None = None, *, weights_file: Path | None = None
+    ) -> tuple[RunKey, Evaluation]:
+        """Measure a request anew, all of its people or some, and write nothing; with the key it would be kept by.
+
+        Weights come from `weights_file`, else they are the released ones, else those trained here, else trained now.
+        """
         setup = self._resolve(request)
-        encoder, weights = self._encoder(request, setup, released_weights(setup.recipe, request))
+        if weights_file is not None:
+            encoder = load_trained(setup.recipe, weights_file, setup.cameras, setup.decoder.code_space, self.device)
+            weights = Weights(sha256=encoder.sha256, origin="trained", command=request.training_command())
+        else:
+            encoder, weights = self._encoder(request, setup, released_weights(setup.recipe, request))
         ready = self._ready(request, setup, encoder.encoder)
         total = len(setup.people if people is None else people)
         evaluation = evaluate(

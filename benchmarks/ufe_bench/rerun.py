@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -16,9 +17,10 @@ from ufe_bench.study import request_of, that_fit
 from ufe_bench.suite import load_suite
 from ufe_core.anchor_sets import anchors_of
 from ufe_core.config import parse_overrides
-from ufe_core.errors import DataError
+from ufe_core.errors import ArtifactError, DataError
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import OWNERS
+from ufe_core.weights import sha256_file
 
 _LEAST = 1e-4  # of a metric's unit: below it nothing is told apart
 
@@ -93,16 +95,24 @@ def request_from(result: Result, catalogue: Catalogue) -> Request:
 
 
 def rerun(
-    result: Result, harness: Harness, *, people: Sequence[str] | None = None, tolerance: float = TOLERANCE
-) -> Comparison:
+    result: Result, harness: Harness, *, people: Sequence[str] | None = None, tolerance: float = TOLERANCE,
+    weights: Path | None = None,
+) -> Comparison:  # fmt: skip
     """Measure what a result says was measured, all of its people or some, and compare number by number.
 
-    Weights that are not released are taken from the store where this machine trained them, else trained now.
+    Weights come from the file `weights`, which must be the very one; without it, those that are not released are taken
+    from the store where this machine trained them, else trained now.
 
     Raises:
+        ArtifactError: `weights` is not the file that the result was measured with.
         UfeError: the request cannot be made again here; says why.
     """
-    key, evaluation = harness.again(request_from(result, harness.catalogue), people)
+    if weights is not None and sha256_file(weights) != result.key.weights.sha256:
+        raise ArtifactError(
+            f"'{weights}' is not what result {result.run_id} was measured with: its SHA-256 must begin with "
+            f"{(result.key.weights.sha256 or 'nothing, as there are no weights')[:12]}."
+        )
+    key, evaluation = harness.again(request_from(result, harness.catalogue), people, weights_file=weights)
     said = {subject.id: _numbers(subject.metrics, subject.slices) for subject in result.subjects}
     now = {subject.id: _numbers(subject.metrics, subject.slices) for subject in evaluation.subjects}
     failed = {one.subject for one in evaluation.missing}

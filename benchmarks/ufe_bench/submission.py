@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ufe_bench.harness import Description, Harness
@@ -12,7 +13,7 @@ from ufe_bench.rerun import changed_choices, request_from, rerun
 from ufe_bench.schema import Result, incomplete_reason
 from ufe_bench.suite import Suite, load_suite
 from ufe_core.budgets import TrainingConfig, budget_defaults
-from ufe_core.errors import UfeError
+from ufe_core.errors import ArtifactError, UfeError
 from ufe_core.recipe import subjects_digest
 from ufe_core.registry import Split, load_registry
 
@@ -31,7 +32,13 @@ class Objection:
 
 
 def objections(
-    result: Result, harness: Harness, *, floor: Result | None = None, verify: int = 0, seed: int | None = None
+    result: Result,
+    harness: Harness,
+    *,
+    floor: Result | None = None,
+    verify: int = 0,
+    seed: int | None = None,
+    weights: Path | None = None,
 ) -> Iterator[Objection]:
     """Everything that is wrong with a result, one after another; nothing is rendered or trained but to verify.
 
@@ -41,13 +48,14 @@ def objections(
         floor: the result of `neutral` on the same suite and data.
         verify: measure so many people again, from the weights.
         seed: which people these are; nobody knows beforehand if left out.
+        weights: the file to measure with; see `rerun`.
     """
     found = False
     for objection in _without_measuring(result, harness, floor):
         found = True
         yield objection
     if verify and not found:
-        yield from _measured_again(result, harness, verify, random.Random(seed))
+        yield from _measured_again(result, harness, verify, random.Random(seed), weights)
 
 
 def _without_measuring(result: Result, harness: Harness, floor: Result | None) -> Iterator[Objection]:
@@ -169,10 +177,16 @@ def _numbers(result: Result, expected: Description, floor: Result | None) -> Ite
                             f"{rest.mean:.3g}: too good for what a headset sees.")  # fmt: skip
 
 
-def _measured_again(result: Result, harness: Harness, count: int, draw: random.Random) -> Iterator[Objection]:
+def _measured_again(
+    result: Result, harness: Harness, count: int, draw: random.Random, weights: Path | None
+) -> Iterator[Objection]:
     ids = sorted(subject.id for subject in result.subjects)
     people = sorted(draw.sample(ids, min(count, len(ids))))
-    comparison = rerun(result, harness, people=people)
+    try:
+        comparison = rerun(result, harness, people=people, weights=weights)
+    except ArtifactError as error:
+        yield Objection("weights", str(error))
+        return
     for subject, reason in comparison.missing:
         yield Objection("verify", f"{subject} cannot be measured again: {reason}")
     for one in comparison.disagreements:

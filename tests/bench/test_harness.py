@@ -1,14 +1,17 @@
 """The main job on a few people: components, data, weights, numbers, result, and how it fails."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
 from ufe_bench import evaluate as evaluate_module
 from ufe_bench import harness as harness_module
+from ufe_bench import rerun as rerun_module
 from ufe_bench.failure import load_failure
 from ufe_bench.harness import Harness, Request
+from ufe_bench.rerun import rerun
 from ufe_bench.schema import load_result
 from ufe_bench.suite import Suite, load_suite
 from ufe_core.errors import (
@@ -23,6 +26,7 @@ from ufe_core.plugins import catalogue
 from ufe_core.registry import Registry, load_registry
 from ufe_core.store import Store
 from ufe_core.training.progress import Progress
+from ufe_core.weights import sha256_file
 
 PEOPLE = 3
 
@@ -85,6 +89,21 @@ def test_the_same_command_gives_the_same_numbers(run, tmp_path):
     first, second = run(results=tmp_path / "a").result, run(results=tmp_path / "b").result
     assert first.run_id == second.run_id
     assert first.subjects == second.subjects and first.summary == second.summary
+
+
+def test_a_result_comes_out_again_from_the_file_of_its_weights(run, suite, store, tmp_path, monkeypatch):
+    result = run(calibrator="none").result
+    digest = result.key.weights.sha256
+    file = tmp_path / "mine.safetensors"
+    shutil.copy(next(path for path in store.root.rglob("*.safetensors") if sha256_file(path) == digest), file)
+    monkeypatch.setattr(rerun_module, "load_suite", lambda name: suite)
+    monkeypatch.setattr(harness_module, "trained", None)
+    harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
+    found = rerun(result, harness, weights=file)
+    assert found.agrees and found.compared >= PEOPLE * 5 and found.changed == ()
+    file.write_bytes(b"another")
+    with pytest.raises(ArtifactError, match=f"must begin with {digest[:12]}"):
+        rerun(result, harness, weights=file)
 
 
 def test_the_truth_scores_zero(run, monkeypatch):

@@ -41,7 +41,7 @@ class Here:
             SimpleNamespace(sha256=PUBLISHED.key.weights.sha256) if like is PUBLISHED else None,
         )  # fmt: skip
 
-    def again(self, request, people=None):
+    def again(self, request, people=None, *, weights_file=None):
         chosen = [subject for subject in self.subjects if people is None or subject.id in people]
         return self.key, Evaluation(chosen, list(self.missing), dict(PUBLISHED.segments))
 

@@ -114,6 +114,7 @@ def _environment() -> Any:
         strip=plots.strip,
         upper=_column_upper,
         dot_plots=dot_plots,
+        beside_floors=beside_floors,
         scatters=scatters,
         by_slice=by_slice,
         by_person=by_person,
@@ -184,9 +185,20 @@ def _beside(board: Sequence[Ground]) -> dict[tuple[str, str], Row]:
 
 def dot_plots(group: Group) -> list[tuple[str, str]]:
     """A plot of every person for each metric of a group, as (label, SVG)."""
+    return _dot_plots(group.metrics, [row for row in group.rows if row.unranked is None])
+
+
+def beside_floors(entry: Entry) -> list[tuple[str, str]]:
+    """The same of one run alone, beside the floors of its ground."""
+    floors = {row.result.run_id: row for group in entry.ground.groups for row in group.rows if row.is_floor}
+    floors.pop(entry.row.result.run_id, None)
+    return _dot_plots(entry.row.result.metrics, [entry.row, *floors.values()])
+
+
+def _dot_plots(metrics: Mapping[str, MetricInfo], rows: Sequence[Row]) -> list[tuple[str, str]]:
     drawn = []
-    for name, info in group.metrics.items():
-        rows = [
+    for name, info in metrics.items():
+        dots = [
             plots.DotRow(
                 name=row.title,
                 values=row.result.values(name),
@@ -194,10 +206,11 @@ def dot_plots(group: Group) -> list[tuple[str, str]]:
                 ci95=row.result.summary[name].ci95,
                 is_floor=row.is_floor,
             )
-            for row in _shown(group, name)
+            for row in rows
+            if name in row.result.summary
         ]
-        if rows:
-            drawn.append((info.label, plots.dot_plot(rows, label=info.label, unit=info.unit)))
+        if dots:
+            drawn.append((info.label, plots.dot_plot(dots, label=info.label, unit=info.unit)))
     return drawn
 
 

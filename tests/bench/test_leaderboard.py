@@ -364,6 +364,16 @@ def test_a_methods_page_says_how_to_make_it_again(pages, results):
         assert expected in page
 
 
+def test_a_methods_page_shows_every_person_beside_the_floors(build_result):
+    method, floor = build_result(), build_result("ufe/mean", None, budget="none", mesh=(2, 2, 3, 3))
+    page = render_pages(build_board([method, floor]), Extras())["methods/ufe__univ__late_fusion.html"]
+    figure = page[page.index("<figure") : page.index("</figure>")]
+    assert figure.count("<svg") == len(method.metrics)
+    for result in (method, floor):
+        for person, value in result.values("mesh_l2").items():
+            assert re.search(rf"<title>{person}: {value:.3f}\b", figure)
+
+
 def test_the_slices_and_people_of_a_suite_stand_side_by_side(build_result):
     result = build_result()
     parts = {"segment:speech": {"mesh_l2": 0.25}, "light:dark_room": {"mesh_l2": 0.75}}

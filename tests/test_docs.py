@@ -3,15 +3,13 @@
 import ast
 import re
 import shlex
-from pathlib import Path
 
 import click
 import pytest
 
 from ufe_core.cli.main import cli
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+from .documents import PAGES, ROOT, commands
 
 
 def defined(path):
@@ -36,16 +34,6 @@ def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-def commands(page):
-    """Lines of code blocks that begin with `ufe`, without what stands after a comment sign."""
-    for block in re.findall(r"```(?:bash|text)\n(.*?)```", page.read_text(), re.S):
-        for line in block.splitlines():
-            for part in line.split("&&"):
-                words = re.split(r"\s{2,}|\s#\s|;", part.strip())[0]
-                if words.startswith("ufe ") and "..." not in words:
-                    yield words
 
 
 @pytest.mark.parametrize(

@@ -17,27 +17,13 @@ from ufe_core import budgets, plugins, registry
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry, packaged_file
 
+from .documents import PAGES, ROOT, blocks, commands
+
 pytestmark = pytest.mark.documents
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 TEST, TRAIN = 2, 30
 #: What a reader puts in the place of these words.
 PLACES = ("RESULT.json", "RUN.json")
-
-
-def blocks(page, *languages):
-    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", page.read_text(), re.S)
-
-
-def commands(page):
-    """Commands of `ufe` in the page's blocks, in order."""
-    for block in blocks(page, "bash", "text"):
-        for line in block.splitlines():
-            for part in line.split("&&"):
-                words = re.split(r"\s{2,}|\s#\s|;", part.strip())[0]
-                if words.startswith("ufe ") and "..." not in words:
-                    yield words
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,23 @@
+"""The documents, and the commands and snippets in them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """What stands in the page's blocks of code."""
+    return re.findall(rf"```(?:{'|'.join(languages)})\n(.*?)```", page.read_text(), re.S)
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Lines of the page's blocks that begin with `ufe`, in order, without what stands after a comment sign."""
+    for block in blocks(page, "bash", "text"):
+        for line in block.splitlines():
+            for part in line.split("&&"):
+                words = re.split(r"\s{2,}|\s#\s|;", part.strip())[0]
+                if words.startswith("ufe ") and "..." not in words:
+                    yield words

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from ufe_bench import evaluate
+from ufe_bench import anchors_cli, evaluate
 from ufe_bench import suite as suite_module
-from ufe_core import budgets, plugins, registry
+from ufe_core import budgets, config, plugins, registry
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry, packaged_file
 
@@ -22,6 +22,8 @@ from .documents import PAGES, ROOT, blocks, commands
 pytestmark = pytest.mark.documents
 
 TEST, TRAIN = 2, 30
+STEPS = 8
+SEARCH = {"candidates": "neutral,jaw_open", "most": 1, "validation": 2, "frames": 4}
 #: What a reader puts in the place of these words.
 PLACES = ("RESULT.json", "RUN.json")
 
@@ -74,6 +76,18 @@ def small_world(home, monkeypatch, tmp_path):
         trained_by = getattr(spec.load(), "trained_by", None) if spec.kind in ("decoder", "detector") else None
         if trained_by is not None:
             monkeypatch.setitem(trained_by.presets, "cpu", trained_by.presets["smoke"])
+    told = config.parse_overrides
+
+    def few_steps(*assignments, **options):
+        overrides = told(*assignments, **options)
+        if "steps" in overrides.get("training", {}):
+            overrides["training"]["steps"] = min(STEPS, overrides["training"]["steps"])
+        return overrides
+
+    monkeypatch.setattr(config, "parse_overrides", few_steps)
+    for option in anchors_cli.search_sets.params:
+        if option.name in SEARCH:
+            monkeypatch.setattr(option, "default", SEARCH[option.name])
     monkeypatch.setattr(evaluate, "_WARM_UP", 1)
     monkeypatch.setattr(evaluate, "_LATENCY_RUNS", 3)
     monkeypatch.setenv("UFE_HOME", str(home))

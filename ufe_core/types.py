@@ -336,6 +336,9 @@ class FrameBatch:
         return FrameBatch(change(self.images), self.cameras, change(self.users), keypoints, geometry)
 
 
+_BLANK_LEVELS = 2.0  # an image whose grey levels, of 255, deviate less shows no more than a sensor's noise
+
+
 @dataclass(frozen=True)
 class AnchorSet:
     """Calibration expressions of U users: `images` uint8 [U, M, C, H, W], in the order of `names`.
@@ -367,6 +370,13 @@ class AnchorSet:
         """An anchor set with nothing missing; `keypoints` and `geometry` by name."""
         present = torch.ones(images.shape[:2], dtype=torch.bool, device=images.device)
         return cls(images, names, cameras, present, **inputs)
+
+    def without_blank(self) -> tuple[AnchorSet, Tensor]:
+        """The set with anchors that no camera shows anything of marked as missing, and which these are, bool [U, M]."""
+        deviation = self.images.float().flatten(3).std(-1, correction=0)
+        blank = self.present & (deviation < _BLANK_LEVELS).all(-1)
+        images = self.images.masked_fill(blank[:, :, None, None, None], 0)
+        return replace(self, images=images, present=self.present & ~blank), blank
 
     def part(self, users: slice) -> AnchorSet:
         """The anchors of some of the users."""

@@ -92,6 +92,22 @@ def test_a_missing_anchor_is_the_same_in_both_ways(calibrator):
     assert not close(found, encoder.encode(frames(), encoder.enroll(anchors(encoder))))
 
 
+def test_an_anchor_that_shows_nothing_is_told_and_taken_as_missing(encoder, caplog):
+    present = torch.tensor([[True, True, False], [True] * 3, [True] * 3])
+    missing = encoder.encode(frames(), encoder.enroll(anchors(encoder, present=present)))
+    given = anchors(encoder)
+    given.images[0, 2] = torch.randint(0, 4, given.images[0, 2].shape, dtype=torch.uint8)  # a covered sensor's noise
+    blank = encoder.encode(frames(), encoder.enroll(given))
+    torch.testing.assert_close(blank.expression, missing.expression)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"Anchor {encoder.needs.anchors[2]!r} of user 0 shows nothing in any camera: it is taken as missing. "
+        "Pose for it again."
+    ]
+    one_camera = anchors(encoder)
+    one_camera.images[0, 2, 1:] = 0
+    assert not one_camera.without_blank()[1].any(), "what one camera shows is something"
+
+
 def test_what_stands_in_the_place_of_a_missing_anchor_does_not_matter(encoder):
     present = torch.tensor([[True, True, False], [True, False, True], [False, True, True]])
     before = encoder.encode(frames(), encoder.enroll(anchors(encoder, present=present)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -95,6 +96,9 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     def enroll(self, anchors: AnchorSet) -> Calibration:
         """Compute, once per user, everything that depends on the anchors alone.
 
+        An anchor that no camera shows anything of, a covered headset or a lost file, is taken as missing, with a
+        warning.
+
         Raises:
             ContractError: the anchors are not the ones this encoder declares in `needs`.
         """
@@ -105,6 +109,12 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
             )
         self._check_size("anchors", anchors.images)
         self._check_inputs("anchors", keypoints=anchors.keypoints, neutral_mesh=anchors.geometry)
+        anchors, blank = anchors.without_blank()
+        for user, anchor in blank.nonzero().tolist():
+            logging.getLogger("ufe").warning(
+                "Anchor %r of user %d shows nothing in any camera: it is taken as missing. Pose for it again.",
+                anchors.names[anchor], user,
+            )  # fmt: skip
         return Calibration(self.fingerprint, self._enroll(anchors))
 
     @final

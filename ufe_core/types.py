@@ -373,8 +373,9 @@ class AnchorSet:
 
     def without_blank(self) -> tuple[AnchorSet, Tensor]:
         """The set with anchors that no camera shows anything of marked as missing, and which these are, bool [U, M]."""
-        deviation = self.images.float().flatten(3).std(-1, correction=0)
-        blank = self.present & (deviation < _BLANK_LEVELS).all(-1)
+        grey = self.images.float().flatten(3)
+        variance = (grey - grey.mean(-1, keepdim=True)).square().mean(-1)
+        blank = self.present & (variance < _BLANK_LEVELS**2).all(-1)
         images = self.images.masked_fill(blank[:, :, None, None, None], 0)
         return replace(self, images=images, present=self.present & ~blank), blank
 

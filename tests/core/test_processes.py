@@ -91,13 +91,19 @@ def rows_of(log):
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(log.open())]
 
 
+@pytest.fixture(scope="module")
+def homes(tmp_path_factory):
+    """Of the one process and of the two; the first that trains packs for all."""
+    return tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
+
+
 @pytest.mark.parametrize("update", ["full", "linear"])
-def test_two_processes_have_the_loss_curve_of_one(tmp_path, update):
+def test_two_processes_have_the_loss_curve_of_one(homes, update):
     overrides = {"training": {**OVERRIDES["training"], "update": update}}
     recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
-    alone = trained(recipe, TRAIN, store=Store(tmp_path / "one"), device=torch.device("cpu"))
-    shutil.copytree(tmp_path / "one" / "captures", tmp_path / "two" / "captures")  # packed once
-    (out, _), _ = two_processes(CHILD, tmp_path / "two", repr(overrides))
+    alone = trained(recipe, TRAIN, store=Store(homes[0]), device=torch.device("cpu"))
+    shutil.copytree(homes[0] / "captures", homes[1] / "captures", dirs_exist_ok=True)
+    (out, _), _ = two_processes(CHILD, homes[1], repr(overrides))
     one, two = (rows_of(path.with_name("log.csv")) for path in (alone.path, Path(out.split()[-1])))
     assert len(one) == len(two) == 8
     for mine, theirs in zip(one, two, strict=True):

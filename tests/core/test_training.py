@@ -37,18 +37,18 @@ from ufe_core.registry import load_registry
 from ufe_core.store import Store
 from ufe_core.training.loop import trained
 
-root, overrides, every_s, sent, at = sys.argv[1], eval(sys.argv[2]), *map(float, sys.argv[3:])
+root, overrides = sys.argv[1], eval(sys.argv[2])
 torch.set_num_threads(1)
 
 def listener(progress):
     if progress.stage == "train":
         print(progress.done, flush=True)
-        if progress.done == at:
-            os.kill(os.getpid(), int(sent))
+        if progress.done == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
 
 recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": overrides})
 trained(recipe, load_registry().splits["synthetic"].train, store=Store(root), device=torch.device("cpu"),
-        fresh=True, listener=listener, checkpoint_every_s=every_s)
+        fresh=True, listener=listener, checkpoint_every_s=0)
 """
 
 
@@ -129,23 +129,29 @@ def test_training_learns(store):
     assert last["geometry"] < 0.8 * first["geometry"] and last["gaze"] < 0.6 * first["gaze"]
 
 
-@pytest.mark.parametrize(
-    ("sent", "every_s", "resumed_at"), [(signal.SIGKILL, 0.0, 5), (signal.SIGINT, 1e9, 6)], ids=["kill -9", "Ctrl-C"]
-)
-def test_an_interrupted_training_goes_on_to_the_same_bytes(straight, store, sent, every_s, resumed_at):
-    """The signal comes at step 6, before its checkpoint. Ctrl-C lets the step end and keeps it; kill -9 does not."""
+def killed_at_6(store):
+    child = subprocess.run(
+        [sys.executable, "-c", CHILD, str(store.root), repr(QUICK)], capture_output=True, text=True, timeout=300
+    )
+    assert child.stdout.split() == ["1", "2", "3", "4", "5", "6"] and child.returncode == -signal.SIGKILL, child.stderr
+
+
+def interrupted_at_6(store):
+    interrupt_at(store, 6, checkpoint_every_s=1e9)
+
+
+@pytest.mark.parametrize(("stop", "resumed_at"), [(killed_at_6, 5), (interrupted_at_6, 6)], ids=["kill -9", "Ctrl-C"])
+def test_an_interrupted_training_goes_on_to_the_same_bytes(straight, store, stop, resumed_at):
+    """The signal comes before the step's checkpoint. Ctrl-C lets the step end and keeps it; kill -9 does not."""
     log = straight[0].path.with_name("log.csv").read_bytes()
-    arguments = [str(store.root), repr(QUICK), str(every_s), str(int(sent)), "6"]
-    child = subprocess.run([sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, timeout=300)
-    assert child.stdout.split() == ["1", "2", "3", "4", "5", "6"], child.stderr
-    assert child.returncode == -sent
+    stop(store)
     done, told = run(store)
     assert [p.done for p in told.of("train")] == list(range(resumed_at + 1, 11))
     assert {p.resumed_at for p in told.of("train")} == {resumed_at}
     assert done.sha256 == straight[0].sha256 and done.path.with_name("log.csv").read_bytes() == log
 
 
-def interrupt_at(store, step):
+def interrupt_at(store, step, **options):
     """Leave a checkpoint after a step and give its file."""
 
     def listener(progress):
@@ -153,7 +159,7 @@ def interrupt_at(store, step):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        trained(recipe(), SPLIT.train, store=store, device=CPU, fresh=True, listener=listener)
+        trained(recipe(), SPLIT.train, store=store, device=CPU, fresh=True, listener=listener, **options)
     (checkpoint,) = (store.root / "training").glob("*/checkpoint.safetensors")
     return checkpoint
 

@@ -84,7 +84,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
     presets: ClassVar = {
         "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "size": 64, "width": 8, "batch": 4,
                   "picture_every": 4},
-        "cpu": {"frames": 16, "steps": 3000, "warmup": 100, "size": 64, "width": 24, "learning_rate": 3e-3,
+        "cpu": {"frames": 32, "steps": 3000, "warmup": 100, "size": 64, "width": 24, "learning_rate": 3e-3, "seen": 2.0,
                 "rotation_deg": 5.0, "scale": 1.05, "shift": 0.02, "gain": 0.1},
         "gpu": {"frames": 128, "steps": 12_000, "warmup": 300, "size": 192, "batch": 64, "learning_rate": 3e-3,
                 "shift": 0.02, "gain": 0.1},

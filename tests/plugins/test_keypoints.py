@@ -15,7 +15,7 @@ from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
 from ufe_core.training.components import resolve_component_recipe, trained_component
-from ufe_keypoints.network import HeatmapNetwork, soft_argmax
+from ufe_keypoints.network import HeatmapNetwork, near_peak, soft_argmax
 from ufe_keypoints.training import Networks, _cross_entropy
 
 TRAIN = load_registry().splits["synthetic"].train
@@ -28,6 +28,20 @@ def test_soft_argmax_is_the_mean_place_in_cells():
     share[0, 0, 4 * 1 + 2] = 1  # row 1, column 2
     share[0, 1, 0] = share[0, 1, 3] = 0.5
     assert soft_argmax(share, 4).tolist() == [[[2.5, 1.5], [2.0, 0.5]]]
+
+
+def test_a_point_is_the_mean_near_the_peak_alone():
+    share = torch.full((1, 1, 16 * 16), 1e-3)
+    share[0, 0, 16 * 4 + 4], share[0, 0, 16 * 4 + 5] = 0.4, 0.2
+    cut = near_peak(share / share.sum(), 16)
+    assert cut.sum() == pytest.approx(1) and cut[0, 0, 16 * 12 + 12] == 0
+    near = torch.nonzero(cut.view(16, 16))
+    assert near.min(0).values.tolist() == [1, 1] and near.max(0).values.tolist() == [7, 7]
+    x, y = soft_argmax(cut, 16)[0, 0].tolist()
+    assert 4.5 < x < 5.0 and y == pytest.approx(4.5)
+    corner = torch.zeros(1, 1, 16 * 16)
+    corner[0, 0, 0] = 1
+    assert soft_argmax(near_peak(corner, 16), 16).tolist() == [[[0.5, 0.5]]]
 
 
 def test_mirroring_twice_changes_nothing_and_once_only_right_cameras():

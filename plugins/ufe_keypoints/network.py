@@ -8,8 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_REACH_CELLS = 3
-
 
 class Found(NamedTuple):
     """Of K keypoints in B images of side S.
@@ -27,15 +25,18 @@ class HeatmapNetwork(nn.Module):
     """An image float32 [B, 1, S, S], standardised, to `Found`.
 
     Down to S / 16 and up again to S / 2 with skips; a 1 x 1 convolution makes a map a keypoint. A point is the mean
-    place under its map near the map's peak (soft-argmax); whether it is seen is told by the features there.
+    place under its map (soft-argmax), or under what is near the map's peak; whether it is seen is told by the features
+    there.
 
     Args:
         count: K.
         widths: channels at S / 2, S / 4, S / 8, S / 16.
+        reach: cells about the peak that count; 0 for all of the map.
     """
 
-    def __init__(self, count: int, widths: tuple[int, int, int, int]) -> None:
+    def __init__(self, count: int, widths: tuple[int, int, int, int], reach: int = 0) -> None:
         super().__init__()
+        self.reach = reach
         a, b, c, d = widths
         self.down = nn.ModuleList([
             nn.Sequential(_conv(1, a, stride=2), _Residual(a)),
@@ -56,22 +57,22 @@ class HeatmapNetwork(nn.Module):
         for stage, skip in zip(self.up, reversed(levels[1:-1]), strict=True):
             x = stage(x, skip)
         heat = self.heat(x).float().flatten(2).log_softmax(-1)
-        share = near_peak(heat.exp(), x.shape[-1])
+        share = near_peak(heat.exp(), x.shape[-1], self.reach) if self.reach else heat.exp()
         points = soft_argmax(share, x.shape[-1]) * (images.shape[-1] / x.shape[-1])
         there = torch.einsum("bkn,bcn->bkc", share, x.float().flatten(2))
         seen = (there * self.seen).sum(-1) + self.seen_bias
         return Found(points, seen, heat.unflatten(2, x.shape[-2:]))
 
 
-def near_peak(share: Tensor, side: int) -> Tensor:
-    """Distributions [B, K, side * side] over a map, cut to the cells next to their peaks; they still sum to 1.
+def near_peak(share: Tensor, side: int, reach: int) -> Tensor:
+    """Distributions [B, K, side * side] over a map, cut to `reach` cells about their peaks; they still sum to 1.
 
     Away from the peak lies what the map cannot rule out: it would draw the mean to where the point certainly is not.
     """
     cells = torch.arange(side, device=share.device)
     peak = share.argmax(-1, keepdim=True)
     row, column = peak // side, peak % side
-    near = ((cells - row).abs() <= _REACH_CELLS)[..., :, None] & ((cells - column).abs() <= _REACH_CELLS)[..., None, :]
+    near = ((cells - row).abs() <= reach)[..., :, None] & ((cells - column).abs() <= reach)[..., None, :]
     cut = share * near.flatten(2)
     return cut / cut.sum(-1, keepdim=True)
 

@@ -35,6 +35,7 @@ class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
 
     size: int = Field(192, ge=32, le=400, description="Side of the images that it looks at, pixels")
     width: int = Field(32, ge=8, le=256, description="Channels of the finest maps; 2, 3 and 4 times as many below")
+    reach: int = Field(3, ge=0, description="Cells about a map's peak that a point is the mean of; 0: the whole map")
     batch: int = Field(32, ge=1, description="People in a batch, one frame of each")
     heat: float = Field(1.0, ge=0, description="Weight of the maps' cross-entropy with Gaussians")
     seen: float = Field(1.0, ge=0, description="Weight of the cross-entropy of what is seen")
@@ -47,18 +48,19 @@ class Networks(nn.Module):
     Args:
         counts: keypoints of each camera; the two of a region have as many.
         widths: of `HeatmapNetwork`.
+        reach: of `HeatmapNetwork`.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, counts: Sequence[int], widths: Sequence[int]) -> None:
+    def __init__(self, counts: Sequence[int], widths: Sequence[int], reach: int = 0) -> None:
         super().__init__()
         if len(counts) != 4 or counts[0] != counts[1] or counts[2] != counts[3]:
             raise ValueError(f"'heatmap' needs 4 tracking cameras, two a region; found keypoints {list(counts)}")
         a, b, c, d = widths
         self.regions = nn.ModuleDict(
-            {region: HeatmapNetwork(counts[2 * k], (a, b, c, d)) for k, region in enumerate(REGIONS)}
+            {region: HeatmapNetwork(counts[2 * k], (a, b, c, d), reach) for k, region in enumerate(REGIONS)}
         )
         self.register_buffer("mean", torch.full((2,), 0.5))
         self.register_buffer("deviation", torch.full((2,), 0.25))
@@ -94,7 +96,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
     def __init__(self, config: HeatmapTrainingConfig, keypoints: Sequence[KeypointNames]) -> None:
         super().__init__()
         self.config, self.keypoints = config, tuple(keypoints)
-        self.networks = Networks([len(one.names) for one in keypoints], self._widths)
+        self.networks = Networks([len(one.names) for one in keypoints], self._widths, config.reach)
         self.networks.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -163,12 +165,12 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         return np.concatenate(rows)
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The networks, their sizes, and which vertices the keypoints are."""
+        """The networks, their sizes and reach, and which vertices the keypoints are."""
         keypoints = [
             {"camera": one.camera, "names": one.names, "vertices": one.vertices, "pupils": one.pupils}
             for one in self.keypoints
         ]
-        facts = {"size": self.config.size, "widths": self._widths, "keypoints": keypoints}
+        facts = {"size": self.config.size, "widths": self._widths, "reach": self.config.reach, "keypoints": keypoints}
         return self.networks.state_dict(), facts
 
     @property

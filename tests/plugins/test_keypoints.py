@@ -33,7 +33,7 @@ def test_soft_argmax_is_the_mean_place_in_cells():
 def test_a_point_is_the_mean_near_the_peak_alone():
     share = torch.full((1, 1, 16 * 16), 1e-3)
     share[0, 0, 16 * 4 + 4], share[0, 0, 16 * 4 + 5] = 0.4, 0.2
-    cut = near_peak(share / share.sum(), 16)
+    cut = near_peak(share / share.sum(), 16, 3)
     assert cut.sum() == pytest.approx(1) and cut[0, 0, 16 * 12 + 12] == 0
     near = torch.nonzero(cut.view(16, 16))
     assert near.min(0).values.tolist() == [1, 1] and near.max(0).values.tolist() == [7, 7]
@@ -41,7 +41,7 @@ def test_a_point_is_the_mean_near_the_peak_alone():
     assert 4.5 < x < 5.0 and y == pytest.approx(4.5)
     corner = torch.zeros(1, 1, 16 * 16)
     corner[0, 0, 0] = 1
-    assert soft_argmax(near_peak(corner, 16), 16).tolist() == [[[0.5, 0.5]]]
+    assert soft_argmax(near_peak(corner, 16, 3), 16).tolist() == [[[0.5, 0.5]]]
 
 
 def test_mirroring_twice_changes_nothing_and_once_only_right_cameras():

@@ -88,7 +88,7 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained_one(store):
-    quick = {"training": {"people": 3, "frames": 4, "steps": 100, "size": 48, "batch": 3, "learning_rate": 0.01,
+    quick = {"training": {"people": 3, "frames": 4, "steps": 140, "size": 48, "batch": 3, "learning_rate": 0.01,
                           "rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "picture_every": 50}}  # fmt: skip
     recipe = resolve_component_recipe(catalogue(), "detector", "heatmap", budget="smoke", overrides=quick)
     return recipe, trained_component(recipe, TRAIN, store=store, device=CPU)

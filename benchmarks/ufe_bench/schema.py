@@ -97,7 +97,7 @@ class Weights(Record):
 class Data(Record):
     """What was evaluated."""
 
-    fingerprint: str = Field(description="Hash of the packed captures")
+    fingerprint: str = Field(description="Hash of what decides them: the source's code and options, people, frames")
     version: Positive | None = Field(
         None, description="Version that the source gives its pixels and labels; the code may be another"
     )

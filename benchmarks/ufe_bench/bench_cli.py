@@ -243,8 +243,8 @@ def _tell(outcome: Outcome, as_json: bool) -> bool:
 
 def _tell_study(study: Study, results: Path | None, as_json: bool) -> bool:
     """Print the report, and write it where a folder is given; whether nothing is missing."""
-    from ufe_bench.study import as_json as study_json
-    from ufe_bench.study import markdown, write_report
+    from ufe_bench.study_report import as_json as study_json
+    from ufe_bench.study_report import markdown, write_report
 
     report = write_report(study, results) if results is not None else None
     if as_json:

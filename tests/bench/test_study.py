@@ -7,19 +7,8 @@ import pytest
 
 from ufe_bench.harness import Outcome
 from ufe_bench.paper import load_paper
-from ufe_bench.study import (
-    Cell,
-    Study,
-    as_json,
-    chosen_rows,
-    draw,
-    markdown,
-    request_of,
-    run_study,
-    that_fit,
-    with_steps,
-    write_report,
-)
+from ufe_bench.study import Cell, Study, chosen_rows, request_of, run_study, that_fit, with_steps
+from ufe_bench.study_report import as_json, draw, markdown, write_report
 from ufe_bench.suite import SuiteRow, load_suite
 from ufe_core.cli.main import main
 from ufe_core.errors import ConfigError, DataError

@@ -1,0 +1,322 @@
+"""What a study has found, as a page, as a picture and for scripts."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ufe_bench import formats
+from ufe_bench.aggregate import PairedDifference, Summary
+from ufe_bench.schema import MetricInfo, Result
+from ufe_bench.study import Cell, Study
+from ufe_bench.suite import SuiteRow
+from ufe_bench.table import markdown_table
+from ufe_core.recipe import DEFAULT_ANCHORS
+from ufe_core.store import write_atomic
+
+_OURS, _PAPER = "#0072b2", "#d55e00"
+_SERIES = (_OURS, _PAPER, "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by most eyes
+
+
+def write_report(study: Study, folder: Path) -> Path:
+    """Write `study.md`, `study.json` and `study.png` under the suite's folder; returns the first."""
+    folder = folder / study.suite.id
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "study.json", (json.dumps(as_json(study), indent=1) + "\n").encode())
+    picture = draw(study)
+    if picture is not None:
+        write_atomic(folder / "study.png", picture)
+    path = folder / "study.md"
+    write_atomic(path, markdown(study, picture="study.png" if picture is not None else None).encode())
+    return path
+
+
+def markdown(study: Study, *, picture: str | None = None) -> str:
+    """The study as a page: a table with the paper's numbers below ours, differences to the base row, agreement."""
+    suite, metrics = study.suite, study.metrics
+    table, numbers = study.paper()
+    beside = ", ours and the paper's" if numbers else ""
+    heads = ["Row", *(_heading(info) for info in metrics.values()), "Latency (ms)", "Parameters", "Trained (s)", "Run"]
+    rows: list[list[str]] = []
+    looks = len({cell.inputs for cell in study.cells}) > 1
+    if looks:
+        heads.insert(1, "Looks at")
+    for cell in study.cells:
+        seen = [_words(cell.inputs)] if looks else []
+        rows.append([cell.row.title, *seen, *_cells(study, cell)])
+        if cell.row.name in numbers:
+            printed = [formats.number(numbers[cell.row.name].get(name), info.unit) for name, info in metrics.items()]
+            latency = numbers[cell.row.name].get("latency_ms")
+            rows.append(["- the paper", *([""] if looks else []), *printed, formats.milliseconds(latency), "", "", ""])
+    for floor in study.floors:
+        seen = ["nothing"] if looks else []
+        rows.append([f"{formats.method_name(floor)} (floor)", *seen, *_measured(floor, metrics)])
+    parts = [f"# {suite.id}: {suite.summary}\n", f"{_conditions(study)}\n"]
+    if picture is not None:
+        parts.append(f"![Every row of the study{beside}]({picture})\n")
+    parts.append(markdown_table(heads, rows, left=2 if looks else 1))
+    other = " The paper's numbers were measured on other data." if numbers else ""
+    parts.append(f"Means over people, 95 % intervals over people.{other}\n")
+    if suite.base is not None:
+        parts.append(_differences(study))
+    if suite.along is None:
+        parts.append(_rankings(study))
+    parts += _slices(study)
+    if table is not None:
+        parts.append(_agreements(study))
+    failed = [f"- {cell.row.title}: {cell.error}" for cell in study.cells if cell.error is not None]
+    if failed:
+        parts.append("Rows without a result:\n\n" + "\n".join(failed) + "\n")
+    return "\n".join(parts)
+
+
+def as_json(study: Study) -> dict[str, Any]:
+    """The same for scripts."""
+    table, numbers = study.paper()
+    rows = []
+    for cell in study.cells:
+        result = cell.result
+        row: dict[str, Any] = {"name": cell.row.name, "title": cell.row.title, "error": cell.error,
+                               "inputs": list(cell.inputs)}  # fmt: skip
+        if result is not None:
+            row |= {
+                "run_id": result.run_id, "command": result.command, "parameters": result.cost.parameters,
+                "metrics": {name: summary.model_dump(mode="json") for name, summary in result.summary.items()},
+                "paper": dict(numbers[cell.row.name]) if cell.row.name in numbers else None,
+                "against_base": {
+                    name: vars(difference) for name in result.metrics
+                    if (difference := study.against_base(cell, name)) is not None
+                },
+            }  # fmt: skip
+        rows.append(row)
+    rankings = {
+        name: [
+            {"name": cell.row.name, "less_next": None if step is None else vars(step)}
+            for cell, step in study.ranking(name)
+        ]
+        for name in study.metrics
+    }
+    agreement = {name: vars(found) for name in study.metrics if (found := study.agreement(name)) is not None}
+    return {
+        "suite": study.suite.id, "base": study.suite.base, "paper": table.id if table is not None else None,
+        "rows": rows, "rankings": rankings, "rank_agreement": agreement,
+        "floors": [floor.run_id for floor in study.floors],
+    }  # fmt: skip
+
+
+def draw(study: Study) -> bytes | None:
+    """A PNG with a panel for each metric: ours with intervals, the paper's beside; None where nothing was measured."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    done = [cell for cell in study.cells if cell.result is not None]
+    metrics = study.metrics
+    if not done:
+        return None
+    _, numbers = study.paper()
+    along = study.suite.along is not None
+    lines = list(dict.fromkeys(cell.row.series for cell in done))
+    shape = (2.6 * len(metrics) + 0.6, 2.6) if along else (2.3 * len(metrics) + 1.6, 0.42 * len(done) + 1.3)
+    figure = Figure(figsize=shape, dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    for k, (axes, (name, info)) in enumerate(
+        zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True)
+    ):
+        found = [cell.result.summary.get(name) for cell in done if cell.result is not None]
+        kept = [(i, summary) for i, summary in enumerate(found) if summary is not None]
+        style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "linewidth": 1.2}
+        if along:
+            for colour, line in zip(cycle(_SERIES), lines):  # one is endless
+                points = [(_number_of(done[i].row), summary) for i, summary in kept if done[i].row.series == line]
+                means, sides = _bars([summary for _, summary in points])
+                axes.errorbar(
+                    [at for at, _ in points], means, yerr=sides, marker="o", color=colour, label=line or "ours", **style
+                )  # fmt: skip
+            axes.set_xlabel(study.suite.along, fontsize=8)
+            if study.suite.logarithmic:
+                axes.set_xscale("log", base=2)
+            places = sorted({_number_of(done[i].row) for i, _ in kept})
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+        else:
+            means, sides = _bars([summary for _, summary in kept])
+            axes.errorbar(
+                means, [len(done) - 1 - i for i, _ in kept], xerr=sides, fmt="o", color=_OURS, label="ours", **style
+            )  # fmt: skip
+            theirs = [(len(done) - 1 - i, value) for i, cell in enumerate(done)
+                      if (value := numbers.get(cell.row.name, {}).get(name)) is not None]  # fmt: skip
+            if theirs:
+                axes.plot([v for _, v in theirs], [p for p, _ in theirs], "D", color=_PAPER, markersize=4.5,
+                          markerfacecolor="none", label="the paper, other data")  # fmt: skip
+            axes.set_yticks(range(len(done)), [cell.row.title for cell in reversed(done)] if k == 0 else [])
+            axes.set_ylim(-0.6, len(done) - 0.4)
+        axes.set_title(formats.with_unit(info.label, info.unit), fontsize=9, loc="left")
+        axes.tick_params(labelsize=7.5)
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return data.getvalue()
+
+
+def _bars(summaries: Sequence[Summary]) -> tuple[list[float], list[list[float]]]:
+    """Means, and how far their intervals reach below and above."""
+    means = [summary.mean for summary in summaries]
+    return means, [[s.mean - s.ci95[0] for s in summaries], [s.ci95[1] - s.mean for s in summaries]]
+
+
+def _number_of(row: SuiteRow) -> float:
+    """Where a row stands along the axis: as it says, or how many anchors it has."""
+    if row.at is not None:
+        return row.at
+    if isinstance(row.anchors, int):
+        return row.anchors
+    return len(row.anchors if row.anchors is not None else DEFAULT_ANCHORS)
+
+
+def _heading(info: MetricInfo) -> str:
+    return formats.with_unit(info.label, info.unit) + (" ↑" if info.higher_is_better else "")
+
+
+def _cells(study: Study, cell: Cell) -> list[str]:
+    if cell.result is None:
+        return [formats.UNKNOWN] * (len(study.metrics) + 4)
+    return _measured(cell.result, study.metrics)
+
+
+def _measured(result: Result, metrics: Mapping[str, MetricInfo]) -> list[str]:
+    cells = []
+    for name, info in metrics.items():
+        summary = result.summary.get(name)
+        if summary is None:
+            cells.append(formats.UNKNOWN)
+            continue
+        spread = formats.interval(summary.ci95, info.unit, subjects=summary.subjects)
+        cells.append(f"{formats.number(summary.mean, info.unit)} [{spread}]")
+    cost, training = result.cost, result.training
+    latency = formats.milliseconds(cost.latency_ms)
+    if cost.detect_ms is not None:
+        latency += f" (detector {formats.milliseconds(cost.detect_ms.p50)})"
+    return [
+        *cells, latency, formats.count(result.cost.parameters),
+        f"{training.seconds:.0f}" if training is not None and training.seconds else "", result.run_id,
+    ]  # fmt: skip
+
+
+def _conditions(study: Study) -> str:
+    results = [cell.result for cell in study.cells if cell.result is not None]
+    if not results:
+        return "No row has a result."
+    key = results[0].key
+    budget = key.budget
+    counts = sorted({result.key.budget.people for result in results if result.key.budget.people})
+    people = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{budget.people}"
+    trained = "every row trained alike" if study.suite.train else "weights trained once"
+    return (
+        f"{key.split.subjects} people that no training saw, {key.data.frames} frames each at {key.data.size} px; "
+        f"{trained}: {people} people × {budget.frames} frames, {budget.steps:,} steps (budget {budget.name}"
+        f"{', released' if budget.released else ''}). Avatar {formats.short(key.components.decoder.id)}."
+    )
+
+
+def _differences(study: Study) -> str:
+    metrics = study.metrics
+    base = next(row.title for row in study.suite.rows if row.name == study.suite.base)
+    rows = []
+    for cell in study.cells:
+        differences = [study.against_base(cell, name) for name in metrics]
+        if all(difference is None for difference in differences):
+            continue
+        rows.append([cell.row.title, *(
+            formats.UNKNOWN if d is None else f"{_signed(d, info)} {_share(study, name, d)}"
+            for d, (name, info) in zip(differences, metrics.items(), strict=True)
+        )])  # fmt: skip
+    if not rows:
+        return ""
+    heads = ["Row", *(_heading(info) for info in metrics.values())]
+    note = (
+        f"Difference to '{base}', paired over people, with 95 % interval, and in per cent of it; **bold** where it "
+        "leaves out zero.\n\n"
+    )
+    return note + markdown_table(heads, rows, left=1)
+
+
+def _rankings(study: Study) -> str:
+    """For each metric the rows, best first, and which of them are clearly better than the next."""
+    lines = []
+    for name, info in study.metrics.items():
+        order = study.ranking(name)
+        words = [
+            cell.row.title + ("" if k + 1 == len(order) else " **<**" if step is not None and step.is_clear else " ≈")
+            for k, (cell, step) in enumerate(order)
+        ]
+        if len(order) > 1:
+            lines.append(f"- {info.label}: {' '.join(words)}")
+    if not lines:
+        return ""
+    return (
+        "Order of the rows, best first; **<** where a row is better than the next by an interval that leaves out zero "
+        "(paired over people), ≈ where not:\n\n" + "\n".join(lines) + "\n"
+    )
+
+
+def _words(inputs: Sequence[str]) -> str:
+    return ", ".join(name.replace("_", " ") for name in inputs)
+
+
+def _slices(study: Study) -> list[str]:
+    """A table for each metric: rows by kind of segment and by condition, means over people."""
+    names = sorted({name for c in study.cells if c.result for s in c.result.subjects for name in s.slices})
+    if not names:
+        return []
+    parts = ["## By segment and condition\n"]
+    for metric, info in study.metrics.items():
+        rows = []
+        for cell in study.cells:
+            if cell.result is None or not any(metric in v for s in cell.result.subjects for v in s.slices.values()):
+                continue
+            found = [
+                [s.slices[name][metric] for s in cell.result.subjects if metric in s.slices.get(name, {})]
+                for name in names
+            ]
+            means = [formats.number(fmean(values), info.unit) if values else formats.UNKNOWN for values in found]
+            rows.append([cell.row.title, *means])
+        if rows:
+            heads = [_heading(info), *(name.partition(":")[2].replace("_", " ") for name in names)]
+            parts.append(markdown_table(heads, rows, left=1))
+    return parts
+
+
+def _share(study: Study, metric: str, difference: PairedDifference) -> str:
+    """A difference to the base row in per cent of that row's mean."""
+    whole = fmean(study.values(metric)[study.suite.base or ""].values())
+    return f"({100 * difference.mean / whole:+.0f} %)" if whole else ""
+
+
+def _signed(difference: PairedDifference, info: MetricInfo) -> str:
+    decimals = 2 if info.unit == "deg" else 3
+    low, high = difference.ci95
+    text = f"{difference.mean:+.{decimals}f} [{low:+.{decimals}f}, {high:+.{decimals}f}]"
+    return f"**{text}**" if difference.is_clear else text
+
+
+def _agreements(study: Study) -> str:
+    lines = []
+    for name, info in study.metrics.items():
+        found = study.agreement(name)
+        if found is not None:
+            lines.append(
+                f"- {info.label}: tau {found.tau:.2f} [{found.ci95[0]:.2f}, {found.ci95[1]:.2f}] over {found.rows} rows"
+            )
+    if not lines:
+        return ""
+    return (
+        "Agreement of the rows' order with the paper's (Kendall's tau, 95 % over people):\n\n" + "\n".join(lines) + "\n"
+    )

@@ -52,6 +52,7 @@ import sys
 from pathlib import Path
 import torch
 from ufe_bench import harness
+from ufe_bench.request import Request
 from ufe_bench.suite import load_suite
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry
@@ -64,7 +65,7 @@ few = registry.model_copy(update={"splits": {"synthetic": split}})
 harness.load_registry = lambda: few
 suite = load_suite("main").model_copy(update={"frames": 6, "render_size": 48})
 bench = harness.Harness(catalogue(), Store(), Path(sys.argv[1]), device=torch.device("cpu"))
-print(bench.run(harness.Request(suite=suite, encoder="nearest-anchor", budget="smoke")).path)
+print(bench.run(Request(suite=suite, encoder="nearest-anchor", budget="smoke")).path)
 """
 
 

@@ -23,7 +23,8 @@ import torch
 
 from ufe_bench.enrolment import enroll
 from ufe_bench.evaluate import FRAMES_AT_A_TIME, evaluate, frames_of
-from ufe_bench.harness import Harness, Ready, Request
+from ufe_bench.harness import Harness, Ready
+from ufe_bench.request import Request
 from ufe_bench.suite import load_suite
 from ufe_core.plugins import catalogue
 from ufe_core.store import Store

@@ -99,8 +99,9 @@ def bench(
       ufe bench --suite robustness                          the released encoder with wrong anchors
       ufe bench --rerun RESULT.json                         does a result come out again?
     """
-    from ufe_bench.harness import Harness, Request
+    from ufe_bench.harness import Harness
     from ufe_bench.leaderboard import build_leaderboard, default_results
+    from ufe_bench.request import Request
     from ufe_bench.suite import load_suite
     from ufe_core.anchor_sets import anchors_of
     from ufe_core.cli.progress import TrainingDisplay

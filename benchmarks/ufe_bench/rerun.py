@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from ufe_bench.bench_cli import TOLERANCE, bench
-from ufe_bench.harness import Harness, Request
+from ufe_bench.harness import Harness
+from ufe_bench.request import Request
 from ufe_bench.schema import Result, RunKey
 from ufe_bench.study import request_of, that_fit
 from ufe_bench.suite import load_suite

@@ -11,8 +11,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 from ufe_bench.aggregate import PairedDifference, RankAgreement, paired_difference, rank_agreement
-from ufe_bench.harness import Harness, Request, is_the_methods
+from ufe_bench.harness import Harness, is_the_methods
 from ufe_bench.paper import PaperTable, load_paper
+from ufe_bench.request import Request
 from ufe_bench.schema import MetricInfo, Result
 from ufe_bench.suite import Suite, SuiteRow
 from ufe_bench.tuning import refuse_searched, tuned

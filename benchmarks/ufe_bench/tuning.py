@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
-from ufe_bench.harness import Harness, Request
+from ufe_bench.harness import Harness
+from ufe_bench.request import Request
 from ufe_bench.schema import Trial
 from ufe_bench.suite import Suite, Tuning
 from ufe_bench.validation import Candidate, validate

@@ -10,7 +10,8 @@ from ufe_bench import evaluate as evaluate_module
 from ufe_bench import harness as harness_module
 from ufe_bench import rerun as rerun_module
 from ufe_bench.failure import load_failure
-from ufe_bench.harness import Harness, Request
+from ufe_bench.harness import Harness
+from ufe_bench.request import Request
 from ufe_bench.rerun import rerun
 from ufe_bench.schema import load_result
 from ufe_bench.suite import Suite, load_suite

@@ -6,7 +6,8 @@ import pytest
 
 from ufe_bench import tuning as tuning_module
 from ufe_bench.figures import picks
-from ufe_bench.harness import Harness, Request
+from ufe_bench.harness import Harness
+from ufe_bench.request import Request
 from ufe_bench.study import run_study
 from ufe_bench.suite import Tuning, load_suite
 from ufe_bench.tuning import tuned

@@ -272,6 +272,14 @@ class Labels:
         check_tensor("Labels", "expression", self.expression, ("B", "D"), torch.float32)
         check_tensor("Labels", "gaze", self.gaze, (self.expression.shape[0], 6), torch.float32)
 
+    def rows(self, index: Tensor | slice) -> Labels:
+        """Those of these frames."""
+        return Labels(self.expression[index], self.gaze[index])
+
+    def to(self, device: torch.device) -> Labels:
+        """The same on another device."""
+        return Labels(self.expression.to(device), self.gaze.to(device))
+
 
 @dataclass(frozen=True)
 class Detections:

@@ -90,11 +90,13 @@ class TinyDecoder(Decoder[ComponentConfig]):
         faces = np.zeros((1, 3), np.int64)
         self.topology = MeshTopology(2, faces, np.zeros((1, 2), np.float32), faces, {}, np.array([1, 3], np.float32))
         self.rendered = []
+        self.decoded = 0
 
     def identity(self, texture, geometry):
         return Identity({"geometry": geometry})
 
     def _decode(self, expression, gaze, identity):
+        self.decoded += len(gaze)
         code = torch.stack([expression, expression.flip(1)], 1)
         return Avatar(identity["geometry"] + torch.cat([code, code.sum(2, keepdim=True)], 2) + gaze[:, None, :3])
 
@@ -168,3 +170,31 @@ def test_only_the_frames_that_count_are_rendered(scene, options, rendered):
     decoder, loss, labels, identity = scene(**options)
     loss(Encoding(labels.expression, labels.gaze), labels, identity)
     assert decoder.rendered == rendered
+
+
+def test_geometry_known_before_gives_the_same_loss_and_is_not_decoded_again(scene):
+    decoder, loss, labels, identity = scene(photometric=0)
+    told = []
+    known = loss.true_geometry(labels, identity, told.append)
+    assert known.shape == (3, 2, 3) and told == [3]
+    encoding = Encoding(labels.expression + 0.3, unit(*[[0, 0, 1, 0, 0.2, 1]] * 3))
+    rows = torch.tensor([2, 0])
+    part = (Encoding(encoding.expression[rows], encoding.gaze[rows]), labels.rows(rows), identity.rows(rows))
+    expected, decoder.decoded = loss(*part), 0
+    found = loss(*part, geometry=known[rows])
+    assert decoder.decoded == 2, "the prediction alone"
+    assert float(found["total"]) == pytest.approx(float(expected["total"]), rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"geometry": 0}, {"steps": 1, "users": 2, "frames_per_user": 1}])
+def test_geometry_that_steps_hardly_need_is_not_decoded_before(scene, options):
+    decoder, loss, labels, identity = scene(**options)
+    assert loss.true_geometry(labels, identity) is None and decoder.decoded == 0
+
+
+def test_geometry_too_large_to_keep_is_not_decoded_before(scene, monkeypatch):
+    _, loss, labels, identity = scene()
+    monkeypatch.setattr("ufe_core.training.losses._TABLE_BYTES", 4 * 3 * 2 * 3)
+    assert loss.true_geometry(labels, identity) is not None
+    monkeypatch.setattr("ufe_core.training.losses._TABLE_BYTES", 4 * 3 * 2 * 3 - 1)
+    assert loss.true_geometry(labels, identity) is None

@@ -37,7 +37,7 @@ def data(people=PEOPLE, make=capture, drops_anchors=True, **options):
 
 def flat(batch):
     parts = (batch.frames.images, batch.frames.users, batch.anchors.images, batch.anchors.present,
-             batch.labels.expression, batch.labels.gaze, batch.subjects)  # fmt: skip
+             batch.labels.expression, batch.labels.gaze, batch.subjects, batch.rows)  # fmt: skip
     return [part.clone() for part in parts]
 
 
@@ -73,6 +73,15 @@ def test_users_subjects_labels_and_images_belong_together():
         assert int(code // 100) == batch.subjects[user] and frame < FRAMES
         assert np.array_equal(batch.frames.images[row].numpy(), person.images[frame])
         assert np.array_equal(batch.anchors.images[user].numpy(), person.images[FRAMES:])
+
+
+def test_frames_know_their_row_among_all_labels():
+    source = data(**STILL)
+    labels, subjects = source.all_labels()
+    assert labels.expression.shape == (PEOPLE * FRAMES, 3)
+    for batch in (source.batch(11), source.batch(11).part(slice(1, 3))):
+        assert torch.equal(labels.rows(batch.rows).expression, batch.labels.expression)
+        assert torch.equal(subjects[batch.rows], batch.subjects[batch.frames.users])
 
 
 def test_frames_of_a_batch_do_not_repeat():

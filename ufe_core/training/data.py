@@ -27,27 +27,33 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's input: `subjects` [U] are rows of the training set; `frames.users` indexes U."""
+    """One step's input: `frames.users` indexes U subjects.
+
+    `subjects` int64 [U] are rows of the training set, `rows` int64 [B] those of its frames, as `all_labels` has them.
+    """
 
     frames: FrameBatch
     anchors: AnchorSet
     labels: Labels
     subjects: Tensor
+    rows: Tensor
 
     def part(self, users: slice) -> Batch:
         """What it holds of some of the U people."""
         each = len(self.frames.users) // len(self.subjects)
-        rows = slice(users.start * each, users.stop * each)
-        frames, labels = self.frames.part(rows), self.labels
+        part = slice(users.start * each, users.stop * each)
+        frames = self.frames.part(part)
         return Batch(
-            replace(frames, users=frames.users - users.start), self.anchors.part(users),
-            Labels(labels.expression[rows], labels.gaze[rows]), self.subjects[users],
+            replace(frames, users=frames.users - users.start), self.anchors.part(users), self.labels.rows(part),
+            self.subjects[users], self.rows[part],
         )  # fmt: skip
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        labels = Labels(self.labels.expression.to(device), self.labels.gaze.to(device))
-        return Batch(self.frames.to(device), self.anchors.to(device), labels, self.subjects.to(device))
+        return Batch(
+            self.frames.to(device), self.anchors.to(device), self.labels.to(device), self.subjects.to(device),
+            self.rows.to(device),
+        )  # fmt: skip
 
 
 class TrainingData:
@@ -75,11 +81,19 @@ class TrainingData:
         self.moves_images, self.drops_anchors = moves_images, drops_anchors
         self.users = min(config.users, len(captures))
         self.frames_per_user = min(config.frames_per_user, config.frames)
+        self._first = np.cumsum([0, *(len(capture.frame_rows) for capture in captures)])
 
     def neutrals(self) -> tuple[Tensor, Tensor]:
         """Neutral textures float32 [S, 3, T, T] in [0, 1], geometries float32 [S, V, 3]; S subjects."""
         textures = torch.from_numpy(np.stack([c.texture for c in self.captures])).float() / 255
         return textures, torch.from_numpy(np.stack([c.geometry for c in self.captures]))
+
+    def all_labels(self) -> tuple[Labels, Tensor]:
+        """Labels of all N training frames, person by person, and each one's subject, int64 [N]."""
+        labels = [labels_of(capture, ())[0] for capture in self.captures]
+        counts = torch.tensor([len(one.gaze) for one in labels])
+        subjects = torch.arange(len(labels)).repeat_interleave(counts)
+        return Labels(torch.cat([one.expression for one in labels]), torch.cat([one.gaze for one in labels])), subjects
 
     def statistics(self) -> TrainingStatistics:
         """Labels of every frame, a few images of each subject, and the labels of their anchors."""
@@ -97,7 +111,8 @@ class TrainingData:
         rng = np.random.default_rng([config.seed, 1, step])
         subjects = rng.choice(len(self.captures), self.users, replace=False)
         chosen = [self.captures[row] for row in subjects]
-        rows = [rng.choice(capture.frame_rows, self.frames_per_user, replace=False) for capture in chosen]
+        numbers = [rng.choice(len(capture.frame_rows), self.frames_per_user, replace=False) for capture in chosen]
+        rows = [capture.frame_rows[some] for capture, some in zip(chosen, numbers, strict=True)]
         pairs = list(zip(chosen, rows, strict=True))
         anchor_rows = [capture.rows_of(self.anchor_names) for capture in chosen]
         images = np.stack([capture.images[some] for capture, some in pairs])
@@ -128,6 +143,7 @@ class TrainingData:
                 torch.from_numpy(np.concatenate([capture.gaze[some] for capture, some in pairs])),
             ),
             torch.from_numpy(subjects.astype(np.int64)),
+            torch.from_numpy((self._first[subjects][:, None] + np.stack(numbers)).reshape(-1)),
         )  # fmt: skip
 
     def _detections(

@@ -30,7 +30,7 @@ from ufe_core.training.pretrain import initialised, refuse_unfit
 from ufe_core.training.processes import Processes
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
-from ufe_core.types import Encoding, Labels
+from ufe_core.types import Encoding, Identity, Labels
 from ufe_core.weights import load_weights, save_weights, sha256_file
 
 _PROBED_BATCHES = 8  # of which the outputs of a frozen encoder are measured
@@ -228,6 +228,7 @@ class _Run:
         texture, geometry = data.neutrals()
         identities = self.decoder.identity(texture.to(device), geometry.to(device))
         loss = DecoderLoss(self.decoder, self.config, device)
+        true_geometry = self._true_geometry(loss, data, identities)
         if not optimisation.restore():
             statistics = self._initialise(data)
             if self.critic is not None:
@@ -241,7 +242,8 @@ class _Run:
             with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
                 encoding: Encoding = self.encoder(batch.frames, batch.anchors)
             identity = identities.rows(batch.subjects[batch.frames.users])
-            terms = loss(encoding, batch.labels, identity, processes)
+            geometry = None if true_geometry is None else true_geometry[batch.rows]
+            terms = loss(encoding, batch.labels, identity, processes, geometry=geometry)
             if self.critic is not None:
                 terms |= self._adversarial(self.critic, encoding, batch.labels)
                 terms["total"] = terms["total"] + self.config.adversarial * terms["adversarial"] + terms["critic"]
@@ -255,6 +257,13 @@ class _Run:
                 device=device, log=optimisation.log_csv(), first=optimisation.facts,
             )  # fmt: skip
             self.store.remove("training", self.key)
+
+    def _true_geometry(self, loss: DecoderLoss, data: TrainingData, identities: Identity) -> Tensor | None:
+        labels, subjects = data.all_labels()
+        return loss.true_geometry(
+            labels.to(self.device), identities.rows(subjects.to(self.device)),
+            progress=lambda done: self.tell(Progress("geometry", done, len(subjects), {})),
+        )  # fmt: skip
 
     def _initialise(self, data: TrainingData) -> TrainingStatistics:
         """Give the encoder what its pre-training taught it, and what the statistics of the training people say."""

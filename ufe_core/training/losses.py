@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +13,9 @@ from ufe_core.budgets import TrainingConfig
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.training.processes import ALONE, Processes
 from ufe_core.types import Encoding, Identity, Labels
+
+_TABLE_BYTES = 2**30
+_DECODED_AT_A_TIME = 64
 
 
 def gaze_angles(gaze: Tensor) -> Tensor:
@@ -55,8 +60,9 @@ class DecoderLoss:
         self.weights = torch.from_numpy(decoder.topology.weights).to(device)
 
     def __call__(
-        self, encoding: Encoding, labels: Labels, identity: Identity, processes: Processes = ALONE
-    ) -> dict[str, Tensor]:
+        self, encoding: Encoding, labels: Labels, identity: Identity, processes: Processes = ALONE, *,
+        geometry: Tensor | None = None,
+    ) -> dict[str, Tensor]:  # fmt: skip
         """The terms of eq. 16 but for L_disc, and their weighted sum, `total`.
 
         Args:
@@ -64,6 +70,7 @@ class DecoderLoss:
             labels: theirs.
             identity: a row for each of them.
             processes: with which other frames these make a batch; means over them are those of the batch.
+            geometry: what the labels decode to, float32 [B, V, 3], where that is known; decoded here where not.
         """
         config = self.config
         terms = {"gaze": gaze_loss(encoding.gaze, labels.gaze)}
@@ -72,20 +79,47 @@ class DecoderLoss:
         rendered, share = self._rendered(len(labels.gaze), processes)
         if config.geometry > 0 or len(rendered):
             predicted = self.decoder.decode(encoding.expression, encoding.gaze, identity)
-            with torch.no_grad():
-                truth = self.decoder.decode(labels.expression, labels.gaze, identity)
             if config.geometry > 0:
-                terms["geometry"] = geometry_loss(predicted.geometry, truth.geometry, self.weights)
+                true = self._decoded(labels, identity) if geometry is None else geometry
+                terms["geometry"] = geometry_loss(predicted.geometry, true, self.weights)
             if len(rendered):
                 rows = rendered.to(labels.gaze.device)
                 with torch.no_grad():
-                    target = self.decoder.render(truth.rows(rows), self.camera, mask=self.mask > 0)
+                    truth = self.decoder.decode(labels.expression[rows], labels.gaze[rows], identity.rows(rows))
+                    target = self.decoder.render(truth, self.camera, mask=self.mask > 0)
                 image = self.decoder.render(predicted.rows(rows), self.camera, mask=self.mask > 0)
                 terms["photometric"] = share * photometric_loss(image, target, self.mask)
         if share == 0:
             terms["photometric"] = terms["gaze"].new_zeros(())
         weighted = [getattr(config, name) * value for name, value in terms.items()]
         return {**terms, "total": torch.stack(weighted).sum()}
+
+    def true_geometry(
+        self, labels: Labels, identity: Identity, progress: Callable[[int], None] | None = None
+    ) -> Tensor | None:
+        """What the labels of all N training frames decode to, float32 [N, V, 3]: no step changes it.
+
+        None where it is better decoded in each step: there are too many frames to keep, or the steps see fewer.
+
+        Args:
+            labels: of the frames.
+            identity: a row for each of them.
+            progress: called with the number of frames done.
+        """
+        config, shape = self.config, (len(labels.gaze), len(self.weights), 3)
+        seen = config.steps * config.users * config.frames_per_user
+        if config.geometry == 0 or seen < shape[0] or 4 * math.prod(shape) > _TABLE_BYTES:
+            return None
+        table = torch.empty(shape, device=self.weights.device)
+        for rows in torch.arange(shape[0], device=table.device).split(_DECODED_AT_A_TIME):
+            table[rows] = self._decoded(labels.rows(rows), identity.rows(rows))
+            if progress:
+                progress(int(rows[-1]) + 1)
+        return table
+
+    @torch.no_grad()
+    def _decoded(self, labels: Labels, identity: Identity) -> Tensor:
+        return self.decoder.decode(labels.expression, labels.gaze, identity).geometry
 
     def _rendered(self, count: int, processes: Processes) -> tuple[Tensor, float]:
         """Which of this process' `count` frames are rendered, and their weight in the mean over all processes.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 class Progress:
     """What a training run tells while it works.
 
-    `stage` is `data`, `domes`, `labels`, `train` or `pretrain`, or words for what else is done; `losses` are running
-    means; `resumed_at` is where a run that goes on from a checkpoint began.
+    `stage` is `data`, `domes`, `labels`, `geometry`, `train` or `pretrain`, or words for what else is done; `losses`
+    are running means; `resumed_at` is where a run that goes on from a checkpoint began.
     """
 
     stage: str

@@ -29,8 +29,8 @@ TOLERANCE = 2e-3
 @click.option("--decoder", default="upm", show_default=True, help="Avatar that is driven and measured.")
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--suite", default="main", show_default=True,
-              help="What is measured, and on whom: main for any method; table1 to table4, fig8, fig19 and robustness "
-              "are studies that name their methods themselves, one a row.")  # fmt: skip
+              help="What is measured, and on whom: main for any method; table1 to table4, fig8, fig19, given and "
+              "robustness are studies that name their methods themselves, one a row.")  # fmt: skip
 @click.option("--row", "rows", multiple=True, metavar="NAME", help="Only this row of a study; may be given again.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip

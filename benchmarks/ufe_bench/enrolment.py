@@ -17,8 +17,11 @@ if TYPE_CHECKING:
 
 #: `another_person`: the anchors of the next person. `shuffled`: each expression in the place of the one before it.
 #: `one_blank`: one anchor is black, and the encoder is not told. `one_missing`: it is told. `half_missing`: so with
-#: every other one, and `all_missing` with all.
-Enrolment = Literal["own", "another_person", "shuffled", "one_blank", "one_missing", "half_missing", "all_missing"]
+#: every other one, and `all_missing` with all. `first_N`: only so many are given, in their order.
+Enrolment = Literal[
+    "own", "another_person", "shuffled", "one_blank", "one_missing", "half_missing", "all_missing",
+    "first_1", "first_2", "first_3", "first_4", "first_5",
+]  # fmt: skip
 ENROLMENTS: tuple[Enrolment, ...] = get_args(Enrolment)
 
 
@@ -60,8 +63,7 @@ def anchors_for(
     if enrolment == "shuffled":
         images = images.roll(1, 1)
     else:
-        one = number % len(wanted)
-        spoilt = {"half_missing": slice(number % 2, None, 2), "all_missing": slice(None)}.get(enrolment, one)
+        spoilt = _spoilt(enrolment, number, len(wanted))
         images[:, spoilt] = 0
         present[:, spoilt] = enrolment == "one_blank"
     seen = images.flatten(2).any(2)  # nothing is found in a black image
@@ -69,3 +71,11 @@ def anchors_for(
         found = found.map(lambda value: value.roll(1, 1)) if enrolment == "shuffled" else found
         found = Detections(found.points, found.visible * seen[..., None, None])
     return AnchorSet(images, wanted, encoder.needs.cameras, present, found, mesh)
+
+
+def _spoilt(enrolment: Enrolment, number: int, count: int) -> slice:
+    """Which of the anchors of person `number` are blank or missing."""
+    if enrolment.startswith("first_"):
+        return slice(int(enrolment.removeprefix("first_")), None)
+    one = number % count
+    return {"half_missing": slice(number % 2, None, 2), "all_missing": slice(None)}.get(enrolment, slice(one, one + 1))

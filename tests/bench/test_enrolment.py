@@ -52,6 +52,11 @@ def levels(number, enrolment):
         ("one_missing", [20, 0, 22], [True, False, True]),
         ("half_missing", [20, 0, 22], [True, False, True]),
         ("all_missing", [0, 0, 0], [False, False, False]),
+        ("first_1", [20, 0, 0], [True, False, False]),
+        ("first_2", [20, 21, 0], [True, True, False]),
+        ("first_3", [20, 21, 22], [True, True, True]),
+        ("first_4", [20, 21, 22], [True, True, True]),  # of three
+        ("first_5", [20, 21, 22], [True, True, True]),
     ],
 )
 def test_a_person_is_enrolled_with(enrolment, seen, present):

@@ -15,7 +15,7 @@ from ufe_core.errors import ConfigError, DataError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
-STUDIES = ("table2", "table3", "table4", "fig8", "fig19", "robustness")
+STUDIES = ("table2", "table3", "table4", "fig8", "given", "fig19", "robustness")
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -77,7 +77,7 @@ def straight(store):
 def test_progress_tells_captures_then_steps(straight):
     _, told = straight
     assert [(p.stage, p.done, p.total) for p in told] == [
-        *(("data", n, 4) for n in range(1, 5)), *(("train", n, 10) for n in range(1, 11))
+        *(("data", n, 4) for n in range(1, 5)), ("geometry", 16, 16), *(("train", n, 10) for n in range(1, 11))
     ]  # fmt: skip
     assert set(told.of("train")[-1].losses) == {"total", *TERMS}
     assert all(p.resumed_at == 0 for p in told)

@@ -124,7 +124,7 @@ def bench(
     overrides = parse_overrides(assignments, owners=OWNERS)
     loaded = load_suite(suite)
     _refuse_what_rows_say(context, loaded, rows, figures)
-    study, outcome, drawn = None, None, None
+    study, outcome, report, drawn = None, None, None, None
     folders = list(dict.fromkeys([results, *default_results()]))
     with TrainingDisplay() as listener:
         harness = Harness(
@@ -132,17 +132,19 @@ def bench(
             note=lambda text: click.echo(text, err=True),
         )  # fmt: skip
         if loaded.rows:
+            from ufe_bench.figures import write_figures
             from ufe_bench.study import run_study
+            from ufe_bench.study_report import write_report
+            from ufe_core.training.progress import Progress
 
             kept = {name: asked[name] for name in ("decoder", "source", "budget", "fresh")}
             study = run_study(
                 harness, loaded, rows=rows, overrides=overrides, floors=floors,
                 say=lambda text: click.echo(text, err=True), **kept,
             )  # fmt: skip
+            if not rows:  # a report of some rows must not take the place of that of all
+                report = write_report(study, results)
             if figures:
-                from ufe_bench.figures import write_figures
-                from ufe_core.training.progress import Progress
-
                 drawn = write_figures(
                     harness, study, results, lambda done, total: listener(Progress("figures", done, total, {}))
                 )
@@ -153,8 +155,8 @@ def bench(
             except MethodError:
                 build_leaderboard(folders, store.root / "leaderboard")  # which tells of it
                 raise
-    if study is not None:  # a report of some rows must not take the place of that of all
-        sound = _tell_study(study, None if rows else results, as_json)
+    if study is not None:
+        sound = _tell_study(study, report, as_json)
     else:
         sound = _tell(cast("Outcome", outcome), as_json)
     if drawn is not None and not as_json:
@@ -242,12 +244,11 @@ def _tell(outcome: Outcome, as_json: bool) -> bool:
     return outcome.result.complete
 
 
-def _tell_study(study: Study, results: Path | None, as_json: bool) -> bool:
-    """Print the report, and write it where a folder is given; whether nothing is missing."""
+def _tell_study(study: Study, report: Path | None, as_json: bool) -> bool:
+    """Print what was found, and where it was written; whether nothing is missing."""
     from ufe_bench.study_report import as_json as study_json
-    from ufe_bench.study_report import markdown, write_report
+    from ufe_bench.study_report import markdown
 
-    report = write_report(study, results) if results is not None else None
     if as_json:
         click.echo(json.dumps(study_json(study), indent=1))
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import io
+import logging
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -172,7 +173,12 @@ def _panels(
     truth = image(*labels)
     panels = []
     for name, one in ready.items():
-        encoding = _encoded(one, pick, np.array([row]))
+        try:
+            encoding = _encoded(one, pick, np.array([row]))
+        except Exception:  # the plugin's own; the result file tells of it
+            logging.getLogger("ufe").debug("Row %r has no figure", name, exc_info=True)
+            panels.append(Panel(f"{titles[name]}: failed", np.zeros_like(_shown(truth))))
+            continue
         made = image(encoding.expression, encoding.gaze)
         error = 255 * (made - truth).abs().mean(0) * mask
         value = float(error.sum() / mask.sum())

@@ -64,30 +64,45 @@ class Study:
         return table, {c.row.name: rows[c.row.paper] for c in self.cells if c.row.paper in rows}
 
     def agreement(self, metric: str) -> RankAgreement | None:
-        """How far our order of the rows is the paper's."""
+        """How far our order of the rows that take a rank is the paper's, on the people whom all of them measured."""
         _, numbers = self.paper()
         theirs = {name: value for name, row in numbers.items() if (value := row.get(metric)) is not None}
-        return rank_agreement(self.values(metric), theirs)
+        values = self.values(metric)
+        ours = {c.row.name: values[c.row.name] for c in self._ranked() if c.row.name in theirs}
+        everywhere = set.intersection(*(set(row) for row in ours.values())) if ours else set()
+        return rank_agreement(
+            {name: {k: v for k, v in row.items() if k in everywhere} for name, row in ours.items()}, theirs
+        )
 
     def against_base(self, cell: Cell, metric: str) -> PairedDifference | None:
-        """The row less the base row, over subjects; None for the base itself or where either has no result."""
+        """The row less the base row, over subjects of both; None for the base itself or where either has no result."""
         values = self.values(metric)
         base = self.suite.base
         if base is None or cell.row.name == base or base not in values or cell.row.name not in values:
             return None
-        return paired_difference(values[cell.row.name], values[base])
+        return _paired(values[cell.row.name], values[base])
 
     def ranking(self, metric: str) -> list[tuple[Cell, PairedDifference | None]]:
-        """Rows best first, each with itself less the next over subjects; the last has none after it."""
+        """Rows best first, each with itself less the next over subjects; the last has none after it.
+
+        Hypothetical rows take no rank.
+        """
         values, info = self.values(metric), self.metrics[metric]
-        rows = [(fmean(values[c.row.name].values()), c) for c in self.cells if values.get(c.row.name)]
+        rows = [(fmean(values[c.row.name].values()), c) for c in self._ranked() if values.get(c.row.name)]
         order = [cell for _, cell in sorted(rows, key=lambda row: row[0], reverse=info.higher_is_better)]
-        steps = [
-            paired_difference(values[one.row.name], values[other.row.name])
-            if values[one.row.name].keys() == values[other.row.name].keys() else None
-            for one, other in pairwise(order)
-        ]  # fmt: skip
+        steps = [_paired(values[one.row.name], values[other.row.name]) for one, other in pairwise(order)]
         return list(zip(order, [*steps, None], strict=True)) if order else []
+
+    def _ranked(self) -> list[Cell]:
+        return [cell for cell in self.cells if cell.result is not None and not cell.result.hypothetical]
+
+
+def _paired(one: Mapping[str, float], other: Mapping[str, float]) -> PairedDifference | None:
+    """The one less the other over the subjects of both; None where they share fewer than two."""
+    both = one.keys() & other.keys()
+    if len(both) < 2:
+        return None
+    return paired_difference({name: one[name] for name in both}, {name: other[name] for name in both})
 
 
 def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> Request:

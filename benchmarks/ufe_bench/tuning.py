@@ -12,7 +12,7 @@ from ufe_bench.request import Request
 from ufe_bench.schema import Trial
 from ufe_bench.suite import Suite, Tuning
 from ufe_bench.validation import Candidate, validate
-from ufe_core.errors import ConfigError
+from ufe_core.errors import ConfigError, UfeError
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
 _NAMES = ("encoder", "calibrator", "detector", "pretraining", "decoder", "source", "budget")
@@ -36,29 +36,42 @@ def tuned(
     """The training options that a row's search chose, and its trace; nothing of a row that takes no steps.
 
     Every trial trains with a share of the row's steps on all but the last training people and is measured on those.
-    The least geometric mean of the suite's metrics wins: it weighs a halved error alike, whatever its unit.
+    The least geometric mean of the suite's metrics wins: it weighs a halved error alike, whatever its unit. A trial
+    that diverges has lost.
+
+    Raises:
+        UfeError: every trial failed; the first one's reason.
     """
     names = {name: getattr(request, name) for name in _NAMES}
     overrides = {kind: dict(fields) for kind, fields in (request.overrides or {}).items()}
     recipe = resolve_recipe(harness.catalogue, anchors=request.anchors, overrides=overrides, **names)
     if recipe.encoder.spec.load().learns != "weights":
         return {}, ()
+    tell = say or (lambda text: None)
     training = overrides.setdefault("training", {})
-    steps = max(1, round(recipe.training.steps * tuning.steps))
+    shorter = {name: max(1, round(getattr(recipe.training, name) * tuning.steps)) for name in ("steps", "warmup")}
     metrics = tuple(name for name in request.suite.metrics if not harness.catalogue.get("metric", name).load().temporal)
-    trials = []
+    trials: list[Trial] = []
+    failures: list[UfeError] = []
     for number, options in enumerate(tuning.trials, 1):
-        given = {**overrides, "training": {**training, **options, "steps": steps}}
+        given = {**overrides, "training": {**training, **options, **shorter}}
         candidate = Candidate(
             names, given, DEFAULT_ANCHORS, tuning.validation, tuning.frames, request.suite.render_size, metrics,
             str(harness.store.root), str(harness.device), request.suite.split,
         )  # fmt: skip
-        found = validate(candidate, recipe.anchors, harness.tell)
+        shown = ", ".join(f"{name}={value}" for name, value in options.items())
+        tell(f"  trial {number} of {len(tuning.trials)}: {shown}")
+        try:
+            found = validate(candidate, recipe.anchors, harness.tell)
+        except UfeError as error:
+            failures.append(error)
+            tell(f"  failed: {error}")
+            continue
         means = {name: fmean(values.values()) for name, values in found.values.items()}
         score = math.exp(fmean(math.log(max(mean, 1e-9)) for mean in means.values()))
         trials.append(Trial(training=dict(options), score=score, metrics=means, weights=found.weights))
-        if say is not None:
-            shown = ", ".join(f"{name}={value}" for name, value in options.items())
-            say(f"  trial {number} of {len(tuning.trials)}: {shown}: {score:.4f}")
+        tell(f"  score {score:.4f}")
+    if not trials:
+        raise failures[0]
     best = min(trials, key=lambda trial: trial.score)
     return best.training, tuple(trials)

@@ -123,6 +123,24 @@ def test_neighbours_are_compared_best_first(table3):
     assert markdown(table3).count("**<**") >= len(same) - 1
 
 
+def test_a_hypothetical_row_takes_no_rank(table3):
+    given = next(cell for cell in table3.cells if cell.row.name == "late_fusion")
+    best = Cell(given.row, given.result.model_copy(update={"hypothetical": True}))
+    study = Study(table3.suite, tuple(best if cell is given else cell for cell in table3.cells), ())
+    assert "late_fusion" not in [cell.row.name for cell, _ in study.ranking("mesh_l2")]
+    assert study.agreement("mesh_l2").rows == table3.agreement("mesh_l2").rows - 1
+    assert "| Late fusion" in markdown(study)
+
+
+def test_a_person_whom_one_row_could_not_measure_is_left_out_of_comparisons(table3):
+    last = table3.cells[-1]
+    fewer = last.result.model_copy(update={"subjects": last.result.subjects[:-1]})
+    study = Study(table3.suite, (*table3.cells[:-1], Cell(last.row, fewer)), ())
+    assert study.agreement("mesh_l2").rows == table3.agreement("mesh_l2").rows
+    assert study.against_base(study.cells[-1], "mesh_l2").subjects == 7
+    assert "Agreement of the rows' order" in markdown(study)
+
+
 def test_what_rows_look_at_is_a_column_where_they_differ(table3):
     cells = tuple(
         Cell(cell.row, cell.result, inputs=("images", "keypoints") if k else ("images",))

@@ -12,7 +12,7 @@ from ufe_bench.study import run_study
 from ufe_bench.suite import Tuning, load_suite
 from ufe_bench.tuning import tuned
 from ufe_bench.validation import Validation
-from ufe_core.errors import ConfigError
+from ufe_core.errors import ConfigError, UfeError
 from ufe_core.plugins import catalogue
 from ufe_core.store import Store
 
@@ -50,8 +50,29 @@ def test_every_trial_is_a_share_of_the_row_and_the_least_geometric_mean_wins(har
     chosen, trials = tuned(harness, request, PLAN)
     assert chosen == {"learning_rate": 0.002} and [trial.weights for trial in trials] == ["w0.001", "w0.002", "w0.004"]
     assert trials[1].score == pytest.approx(2 * math.factorial(5) ** (1 / 5)), "the means are 2, 4, 6, 8 and 10"
-    assert {candidate.overrides["training"]["steps"] for candidate, _ in asked} == {5}
+    lengths = {tuple(c.overrides["training"][name] for name in ("steps", "warmup")) for c, _ in asked}
+    assert lengths == {(5, 5)}, "a tenth of 50 steps and of as many of warm-up"
     assert all(c.validation == 5 and c.frames == 3 and "jitter" not in c.metrics for c, _ in asked)
+
+
+def test_a_trial_that_diverges_has_lost_and_only_if_all_do_there_is_none(harness, asked, monkeypatch):
+    request, diverging = Request(suite=load_suite("table1"), encoder="necknet"), {0.002}
+    validate = tuning_module.validate
+
+    def diverges(candidate, *rest):
+        rate = candidate.overrides["training"]["learning_rate"]
+        if rate in diverging:
+            raise UfeError(f"diverged at {rate}")
+        return validate(candidate, *rest)
+
+    monkeypatch.setattr(tuning_module, "validate", diverges)
+    said = []
+    chosen, trials = tuned(harness, request, PLAN, said.append)
+    assert chosen == {"learning_rate": 0.001} and len(trials) == 2
+    assert any("diverged at 0.002" in line for line in said)
+    diverging.update({0.001, 0.004})
+    with pytest.raises(UfeError, match=r"diverged at 0\.001"):
+        tuned(harness, request, PLAN)
 
 
 def test_what_is_searched_cannot_be_set_too(harness, asked):

@@ -78,6 +78,7 @@ class PretrainingConfig(ScheduleConfig, AugmentationConfig):
     learning_rate: float = Field(5e-4, gt=0, description="Peak learning rate of AdamW")
     weight_decay: float = Field(5e-6, ge=0, description="Decoupled weight decay")
     anchor_dropout: float = Field(0.1, ge=0, lt=1, description="Chance that an anchor is left out, and that all are")
+    person_pace: float = Field(1.0, gt=0, description="Learning rate of what is learned of each person, in the others'")
     precision: Precision = Field("auto", description="auto: bfloat16 where it is fast")
     picture_every: int = Field(500, ge=1, description="Steps between the pictures that show how far it is")
     weights: str = Field("trained", description="'trained', or a file of 'ufe pretrain run --out' to begin from")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,13 @@ class FaceEncoder(Encoder[ConfigT]):
         """Add the perceptrons f_fuse, of features of both regions, and f_gaze, of those of the upper one."""
         self.fuse: nn.Module = perceptron(fused, fuse_width, self.code_space.size)
         self.gaze: nn.Module = perceptron(seen, gaze_width, 6)
+
+    def taught_by_labels(self) -> tuple[str, ...]:
+        """The last layers of both perceptrons: what a pre-training makes them say is no code of an avatar."""
+        return tuple(
+            f"{name}.{len(cast('nn.Sequential', network)) - 1}."
+            for name, network in (("fuse", self.fuse), ("gaze", self.gaze))
+        )
 
     def coded(self, fused: Tensor, seen: Tensor) -> Encoding:
         """Code and gaze of features [B, F] of both regions and [B, F'] of the upper one."""

@@ -37,9 +37,12 @@ class Canonical(nn.Module):
         self.register_buffer("template", torch.zeros(views, points, 2))
 
     def fit(self, sample: Sequence[Views]) -> None:
-        """Set the template p* to the mean place of each point over people at rest, outliers left out (O38)."""
-        found = [views.found for views in sample if views.found is not None]
-        points = torch.cat([one.points for one in found])  # [N, K, P, 2]
+        """Set the template p* to the mean place of each point over people at rest, outliers left out (O38).
+
+        Args:
+            sample: of each person, the frame at rest first.
+        """
+        points = torch.stack([views.found.points[0] for views in sample if views.found is not None])  # [N, K, P, 2]
         away = torch.linalg.vector_norm(points - points.median(0).values, dim=-1)
         kept = (away <= _OUTLIER * away.median(0).values + _EPS).to(points)[..., None]
         self.template.copy_((points * kept).sum(0) / kept.sum(0))

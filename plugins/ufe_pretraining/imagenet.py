@@ -26,7 +26,7 @@ class ImageNet(Pretraining[ImageNetConfig]):
     @classmethod
     def weights_sha256(cls, config: ImageNetConfig) -> str | None:
         """Of the file; None where the hub is asked."""
-        if config.weights == "hub":
+        if config.file == "hub":
             return None
         return sha256_file(_file(config))
 
@@ -36,7 +36,7 @@ class ImageNet(Pretraining[ImageNetConfig]):
         return facts
 
     def _load(self, name: str, options: Mapping[str, Any], facts: dict[str, Any]) -> Mapping[str, Tensor]:
-        if self.config.weights != "hub":
+        if self.config.file != "hub":
             path = _file(self.config)
             facts["weights"] = sha256_file(path)
             try:
@@ -53,7 +53,7 @@ class ImageNet(Pretraining[ImageNetConfig]):
 
 
 def _file(config: ImageNetConfig) -> Path:
-    path = Path(config.weights).expanduser()
+    path = Path(config.file).expanduser()
     if not path.is_file():
         raise ConfigError(f"There is no weights file {path}. Give a .safetensors file of the encoder's timm model.")
     return path
@@ -74,7 +74,7 @@ def _from_hub(name: str, facts: dict[str, Any]) -> Mapping[str, Tensor]:
         where = f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url
         raise ConfigError(
             f"timm's weights for {name!r} cannot be fetched ({type(error).__name__}). Get model.safetensors from "
-            f"{where} and give --set pretraining.weights=FILE."
+            f"{where} and give --set pretraining.file=FILE."
         ) from error
     finally:
         hub.setLevel(before)

@@ -20,6 +20,7 @@ from ufe_pretraining.unet import UNet
 
 _POINTS = 96
 _MOVING = {"lip", "lid"}  # words in the names of keypoints that move most
+_STRAYED = 0.02  # share of the frames whose keypoints may be wrong
 _MARGIN = 1 / 24  # of the image's side: how far around its keypoints a mouth or an eye reaches
 _TILE_PX, _GAP_PX, _HEADER_PX = 104, 8, 18
 _REMOVED = 0.25  # grey of what was removed
@@ -67,7 +68,7 @@ class NovelView(Pretraining[MaskedConfig]):
         return (self.config.channels[-1], self.low, self.low)
 
     def fit_statistics(self, sample: Sequence[Views]) -> None:
-        """The template, and which patches hold what moves most: the mouth or an eye."""
+        """The template, and which patches hold what moves most, whatever it does: the mouth or an eye."""
         if any(views.found is None for views in sample):
             return
         points = sample[0].found.points.shape[-2] if sample[0].found is not None else 0
@@ -76,12 +77,16 @@ class NovelView(Pretraining[MaskedConfig]):
         self.canonical.fit(sample)
         patch, margin = self.config.patch, self.size * _MARGIN
         edges = torch.arange(self.moving.shape[-1]) * patch
+        device = self.canonical.template.device
+        found = [views.found.map(lambda value: value.to(device)) for views in sample if views.found is not None]
+        warped = torch.cat([self.canonical.carried(one.points, one) for one in found]).cpu()
         for k, names in enumerate(sample[0].names):
             rows = [j for j, name in enumerate(names) if _MOVING & set(name.split("_"))]
             if not rows:
                 continue
-            place = self.canonical.template[k, rows].cpu()
-            low, high = place.min(0).values - margin, place.max(0).values + margin
+            places = warped[:, k, rows]  # [N, P, 2]
+            low = places.min(1).values.quantile(_STRAYED, 0) - margin
+            high = places.max(1).values.quantile(1 - _STRAYED, 0) + margin
             across, down = ((edges + patch > low[axis]) & (edges < high[axis]) for axis in (0, 1))
             self.moving[k] = down[:, None] & across[None]
 
@@ -135,7 +140,8 @@ class NovelView(Pretraining[MaskedConfig]):
         `right` with the frame's own code, `other` with that of another frame of the same person, `zero` without any.
         Where no keypoints tell what moves, they are of all that was removed.
         """
-        truth, variants = self._truth(batch), self._with_codes(encoder, batch)
+        truth = self._truth(batch)
+        variants = self._with_codes(encoder, batch, _next(truth, len(batch.subjects)))
         known = self.moving.expand(len(truth), -1, -1, -1) if self.moving.any() else self._hidden(len(truth))
         pixels = self._pixels(known)
         return {
@@ -146,14 +152,17 @@ class NovelView(Pretraining[MaskedConfig]):
     @torch.no_grad()
     def picture(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> np.ndarray:
         """A row for each person, and in it for each view: as the camera saw it, warped to the template, what was left
-        of it, and the reconstructions of `measure` with the right code and with another.
+        of it, the reconstruction with its code, that frame of the same person which looks least like it where it
+        moves, and the reconstruction with the code of that.
         """
-        truth, variants = self._truth(batch), self._with_codes(encoder, batch)
+        truth = self._truth(batch)
+        other = self._least_alike(truth, len(batch.subjects))
+        variants = self._with_codes(encoder, batch, other)
         hidden = self._pixels(self._hidden(len(truth)))
         columns = {
             "camera": truth if batch.views is None else batch.views.float() / 255, "warped": truth,
             "left over": truth * (1 - hidden) + _REMOVED * hidden, "own code": variants["right"],
-            "other code": variants["other"],
+            "another frame": truth[other], "code of that": variants["other"],
         }  # fmt: skip
         gap = np.zeros((_TILE_PX, _GAP_PX), np.uint8)
         rows = []
@@ -168,12 +177,15 @@ class NovelView(Pretraining[MaskedConfig]):
         ]  # fmt: skip
         return np.repeat(np.vstack([_header(heads, rows[0].shape[1]), *rows])[..., None], 3, -1)
 
-    def _with_codes(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
-        """Reconstructions of views of which all that moves was removed, with right, other, and no codes."""
+    def _least_alike(self, truth: Tensor, people: int) -> Tensor:
+        """For each frame of a batch that of the same person which differs most where the face moves, int64 [B]."""
+        pixels = self._pixels(self.moving) if self.moving.any() else truth.new_ones(truth.shape[1:])
+        frames = (truth * pixels).flatten(1).unflatten(0, (people, -1))
+        return _within(torch.cdist(frames, frames).argmax(2))
+
+    def _with_codes(self, encoder: Encoder[Any], batch: UnlabelledBatch, other: Tensor) -> dict[str, Tensor]:
+        """Reconstructions of views of which all that moves was removed: with own codes, with others, and with none."""
         truth, said = self._truth(batch), encoder(batch.frames, batch.anchors)
-        each = len(truth) // len(batch.subjects)
-        rows = torch.arange(len(truth), device=truth.device)
-        other = rows // each * each + (rows % each + 1) % each  # the next frame of the same person
         none = Encoding(torch.zeros_like(said.expression), torch.zeros_like(said.gaze))
         codes = {"right": said, "other": Encoding(said.expression[other], said.gaze[other]), "zero": none}
         hidden = self._hidden(len(truth))
@@ -211,6 +223,18 @@ class OriginalView(NovelView):
 
     views: ClassVar[ViewRole | None] = "tracking"
     finder = "heatmap"
+
+
+def _next(truth: Tensor, people: int) -> Tensor:
+    """For each frame of a batch the next one of the same person, int64 [B]."""
+    each = torch.arange(len(truth) // people, device=truth.device)
+    return _within(each.roll(-1).expand(people, -1))
+
+
+def _within(frames: Tensor) -> Tensor:
+    """Numbers [U, n] of frames among a person's own as rows of the batch, [U n]."""
+    people, each = frames.shape
+    return (frames + each * torch.arange(people, device=frames.device)[:, None]).flatten()
 
 
 def _tile(image: Tensor) -> np.ndarray:

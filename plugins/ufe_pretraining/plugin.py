@@ -40,17 +40,15 @@ class ContrastiveConfig(PretrainingConfig):
 class ImageNetConfig(ComponentConfig):
     """Where the weights come from."""
 
-    weights: str = Field(
-        "hub", description="'hub' asks timm's model hub; or a .safetensors file of the same timm model"
-    )
+    file: str = Field("hub", description="'hub' asks timm's model hub; or a .safetensors file of the same timm model")
 
 
 _MOVES = {"rotation_deg": 4.0, "scale": 1.04, "shift": 0.02, "gain": 0.1}
 _SMOKE = {"people": 4, "frames": 4, "steps": 6, "users": 4, "frames_per_user": 2, "warmup": 2, "picture_every": 3}
 _CPU = {"people": 512, "frames": 24, "steps": 1500, "users": 8, "frames_per_user": 4, "warmup": 50,
-        "learning_rate": 1e-3, **_MOVES}  # fmt: skip
+        "learning_rate": 1e-3, "person_pace": 10.0, **_MOVES}  # fmt: skip
 _GPU = {"people": 4000, "frames": 64, "steps": 10_000, "users": 16, "frames_per_user": 8, "warmup": 500,
-        "shift": 0.02, "gain": 0.1}  # fmt: skip
+        "person_pace": 10.0, "shift": 0.02, "gain": 0.1}  # fmt: skip
 _MASKED: dict[str, dict[str, Any]] = {
     "smoke": {**_SMOKE, "patch": 8, "channels": (8, 8, 8, 8, 8)},
     "cpu": {**_CPU, "patch": 8, "channels": (8, 16, 32, 64, 96)},

@@ -56,18 +56,18 @@ def test_a_row_is_given_the_options_that_it_knows():
     """A pre-training's own where another row's has none of that name; a detector's where anything needs one."""
     suite = load_suite("table4")
     options = {
-        "pretraining": {"people": 9, "weights": "file", "temperature": 0.2}, "detector": {"weights": "mine"},
-        "training": {"steps": 3},
+        "pretraining": {"people": 9, "weights": "mine", "file": "theirs", "temperature": 0.2},
+        "detector": {"weights": "mine"}, "training": {"steps": 3},
     }  # fmt: skip
 
     def given(name):
         return that_fit(catalogue(), suite.row(name), suite, options)
 
     assert given("none") == {"training": {"steps": 3}}
-    assert given("imagenet")["pretraining"] == {"weights": "file"} and "detector" not in given("imagenet")
-    assert given("simclr")["pretraining"] == options["pretraining"]
+    assert given("imagenet")["pretraining"] == {"file": "theirs"} and "detector" not in given("imagenet")
+    assert given("simclr")["pretraining"] == {"people": 9, "weights": "mine", "temperature": 0.2}
     novel = given("mae_novel_view")
-    assert novel["pretraining"] == {"people": 9, "weights": "file"} and novel["detector"] == {"weights": "mine"}
+    assert novel["pretraining"] == {"people": 9, "weights": "mine"} and novel["detector"] == {"weights": "mine"}
     unknown = that_fit(catalogue(), suite.row("simclr"), suite, {"pretraining": {"peopel": 9}})
     assert unknown == {"pretraining": {"peopel": 9}}, "what no row knows is refused where it is used"
 

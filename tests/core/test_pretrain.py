@@ -232,13 +232,18 @@ TRAINING = {"people": 2, "frames": 3, "frames_per_user": 2, "users": 2, "steps":
 
 
 def test_training_begins_from_it(straight, store, tmp_path):
-    """All but the statistics of labels is the pre-trained encoder's: a step of no length moves no weight."""
+    """All but what labels teach is the pre-trained encoder's: a step of no length moves no weight."""
     still = {**TRAINING, "steps": 1, "warmup": 0, "learning_rate": 1e-30, "final_rate": 0.0}
     first, before = trained(recipe(training=still), SPLIT.train, store=store, device=CPU), straight[0].encoder
     after, moves = first.encoder.state_dict(), ("running_mean", "running_var", "num_batches_tracked")
+    new = ("code_mean", "code_std", "fuse.2.weight", "fuse.2.bias", "gaze.2.weight", "gaze.2.bias")
     for name, value in before.state_dict().items():
         if not name.endswith(moves):
-            assert torch.equal(after[name], value) == (name not in ("code_mean", "code_std")), name
+            assert torch.equal(after[name], value) == (name not in new), name
+    plain = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": still})
+    without = trained(plain, SPLIT.train, store=store, device=CPU).encoder.state_dict()
+    for name in new:
+        torch.testing.assert_close(after[name], without[name], rtol=0, atol=1e-20)  # as without pre-training
     out = tmp_path / "before.safetensors"
     out.write_bytes(straight[0].path.read_bytes())
     given = trained(recipe(training=still, weights=str(out)), SPLIT.train, store=store, device=CPU)
@@ -289,7 +294,7 @@ def test_damaged_weights_and_wrong_options_are_one_line(straight, store, tmp_pat
     with pytest.raises(ConfigError, match="cannot be cut into patches of 7"):
         run(store, recipe(patch=7))
     with pytest.raises(ConfigError, match="There is no weights file .*nowhere"):
-        file = {"pretraining": {"weights": str(tmp_path / "nowhere")}}
+        file = {"pretraining": {"file": str(tmp_path / "nowhere")}}
         made = resolve_recipe(catalogue(), budget="smoke", pretraining="imagenet", overrides=file)
         initialised(made, made.make_network(("a", "b", "c", "d"), made.make_decoder().code_space), store=store,
                     device=CPU)  # fmt: skip

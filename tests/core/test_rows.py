@@ -37,6 +37,14 @@ def test_it_is_adam_row_by_row(tmp_path):
         np.testing.assert_allclose(rows.values([row])[0], value.detach().numpy(), atol=1e-6)
 
 
+def test_rows_have_a_pace_of_their_own(tmp_path):
+    slow = RowTable(tmp_path / "slow", 6, (2, 2), seed=3)
+    fast = RowTable(tmp_path / "fast", 6, (2, 2), seed=3, pace=10.0)
+    use(slow, [1, 4], rate=0.1)
+    use(fast, [1, 4], rate=0.01)
+    np.testing.assert_allclose(slow.values(range(6)), fast.values(range(6)), atol=1e-6)
+
+
 def test_rows_that_nobody_used_stay_what_they_were(tmp_path):
     rows = table(tmp_path)
     before = rows.values(range(6))

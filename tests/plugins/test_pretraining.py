@@ -168,11 +168,17 @@ def test_what_moves_is_where_the_lips_are():
     _, method = made("mae_novel_view", aligned=False)
     template = torch.full((1, 4, 96, 2), 60.0)
     template[..., :8, :] = torch.tensor([30.0, 20.0]) + torch.arange(8)[:, None]
-    views = Views(np.zeros((1, 4, 64, 64), np.uint8), detections(template), (NAMES,) * 4)
+    jaw_down = template.clone()
+    jaw_down[..., 7, 1] += 5
+    sample = torch.cat([template, jaw_down])
+    views = Views(np.zeros((2, 4, 64, 64), np.uint8), detections(sample), (NAMES,) * 4)
     method.fit_statistics([views])
+    assert torch.equal(method.canonical.template, template[0]), "of the face at rest alone"
+    low = method.canonical.carried(sample, detections(sample))[1, 2, :8, 1].max()
+    assert low > 29, "the warp leaves most of what the jaw does"
     rows, columns = torch.nonzero(method.moving[2], as_tuple=True)
     margin = 64 / 24
-    assert rows.min() == (20 - margin) // 8 and rows.max() == (27 + margin) // 8
+    assert rows.min() == (20 - margin) // 8 and rows.max() == (27 + 0.98 * (float(low) - 27) + margin) // 8
     assert columns.min() == (30 - margin) // 8 and columns.max() == (37 + margin) // 8
 
 
@@ -219,7 +225,7 @@ def test_published_weights_fill_both_regions(tmp_path):
 
     weights = timm.create_model("mobilenetv3_small_050", pretrained=False).state_dict()
     save_file({name: value.contiguous() for name, value in weights.items()}, tmp_path / "model.safetensors")
-    encoder, method = made("imagenet", weights=str(tmp_path / "model.safetensors"))
+    encoder, method = made("imagenet", file=str(tmp_path / "model.safetensors"))
     method.initialise(encoder)
     stem = encoder.extract["upper"][0][0].weight
     torch.testing.assert_close(stem, weights["conv_stem.weight"].sum(1, keepdim=True))
@@ -227,7 +233,7 @@ def test_published_weights_fill_both_regions(tmp_path):
         torch.testing.assert_close(encoder.extract[region][0][0].weight, stem)
     torch.testing.assert_close(encoder.reduce["lower"][-2][1].weight, weights["conv_head.weight"])
     save_file({"conv_stem.weight": torch.zeros(3, 3, 3, 3)}, tmp_path / "other.safetensors")
-    encoder, method = made("imagenet", weights=str(tmp_path / "other.safetensors"))
+    encoder, method = made("imagenet", file=str(tmp_path / "other.safetensors"))
     with pytest.raises(ConfigError, match="These weights are not of timm's 'mobilenetv3_small_050'"):
         method.initialise(encoder)
 

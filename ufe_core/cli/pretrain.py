@@ -113,9 +113,10 @@ def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any)
 def preview(device: str, people: str, count: int, out: Path, as_json: bool, **asked: Any) -> None:
     """Look at what a pre-training learned: a picture of its reconstructions, and how well it solves its task.
 
-    A row for each person: of each view the truth, what is left of it (all of the mouth and the eyes is removed), the
-    reconstruction with the frame's own code, and with that of another frame of the same person. Where only the code
-    can know the expression, the last two must differ as the two frames do.
+    A row for each person: of each view what the camera saw, the same warped to the template, what is left of it (all
+    of the mouth and the eyes is removed), the reconstruction with the frame's own code, the frame of the same person
+    that looks least like it, and the reconstruction with the code of that. Only the code can know the expression: the
+    first reconstruction must show that of the frame itself, the second that of the other.
 
     \b
     Examples:

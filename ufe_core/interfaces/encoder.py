@@ -176,6 +176,13 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
         """
         raise ConfigError(f"{type(self).__name__} has no backbone that takes published weights.")
 
+    def taught_by_labels(self) -> tuple[str, ...]:
+        """Prefixes of the names of weights that a pre-training does not hand on, since only labels give them a meaning.
+
+        None by default. They keep the values that they had before the pre-training.
+        """
+        return ()
+
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups: no decay on biases and normalisation gains."""
         decay = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]

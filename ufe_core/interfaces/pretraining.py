@@ -114,7 +114,10 @@ class Pretraining(nn.Module, Generic[ConfigT]):
         return None
 
     def fit_statistics(self, sample: Sequence[Views]) -> None:
-        """Set buffers before the first step from some people's views: one capture each, at rest where that is known."""
+        """Set buffers before the first step from some people's views: the anchors of each, the one at rest first.
+
+        Of a source without anchors, all frames.
+        """
         return None
 
     def targets(self, views: Views) -> np.ndarray:

@@ -263,7 +263,9 @@ class _Run:
         encoder, method = _networks(recipe, source, people)
         self.encoder, self.method = encoder.to(device), method.to(device)
         shape = method.person_shape
-        self.rows = None if shape is None else RowTable(self.folder, len(people), shape, seed=self.config.seed)
+        self.rows = None if shape is None else RowTable(
+            self.folder, len(people), shape, seed=self.config.seed, pace=self.config.person_pace
+        )  # fmt: skip
         decay = [p for p in method.parameters() if p.ndim > 1]
         plain = [p for p in method.parameters() if p.ndim <= 1]
         self.optimisation = Optimisation(
@@ -318,10 +320,10 @@ class _Run:
         self.encoder.fit_images(torch.from_numpy(np.array(one.images[:][:, :seen])) for one in sample)
         names = self.method.view_names
         if names:
-            rows = [one.anchor_rows.get(_NEUTRAL) for one in sample]
+            rows = [one.anchor_rows for one in sample]
             self.method.fit_statistics([
-                people.views(one, names, rows=None if row is None else [row])
-                for one, row in zip(sample, rows, strict=True)
+                people.views(one, names, rows=[shown[k] for k in sorted(shown, key=lambda k: k != _NEUTRAL)] or None)
+                for one, shown in zip(sample, rows, strict=True)
             ])  # fmt: skip
 
     def _with_people(self, batch: UnlabelledBatch) -> UnlabelledBatch:
@@ -376,6 +378,8 @@ def initialised(
 ) -> dict[str, Any]:
     """Give an encoder what its recipe's pre-training taught it, or the weights that it names; returns facts of that.
 
+    What only labels teach begins as without pre-training, unless the encoder is to be probed as it is.
+
     Raises:
         ConfigError: there are no such weights for this encoder.
         UfeError: as `pretrained`.
@@ -385,14 +389,19 @@ def initialised(
     if not recipe.learns_first:
         return make_method(recipe, encoder, ()).initialise(encoder)
     given = recipe.given_weights
+    own = () if recipe.training.update == "linear" else encoder.taught_by_labels()
+    kept = {name: value.clone() for name, value in encoder.state_dict().items() if name.startswith(own)}
     if given is not None:
         tensors, spec = load_weights(given)
         _refuse_others(recipe, given, spec)
         _load(given, encoder, tensors, _ENCODER)
-        return {**spec.get("training", {}), "sha256": sha256_file(given)}
-    made = pretrained(recipe, store=store, device=device, listener=listener)
-    encoder.load_state_dict(made.encoder.state_dict())
-    return {**made.record, "sha256": made.sha256}
+        facts = {**spec.get("training", {}), "sha256": sha256_file(given)}
+    else:
+        made = pretrained(recipe, store=store, device=device, listener=listener)
+        encoder.load_state_dict(made.encoder.state_dict())
+        facts = {**made.record, "sha256": made.sha256}
+    encoder.load_state_dict(kept, strict=False)
+    return facts
 
 
 def refuse_unfit(recipe: Recipe, source: HMCSource[Any], subject: str) -> None:

@@ -31,12 +31,13 @@ class RowTable:
         shape: of a row.
         seed: fixes first values, normal with deviation `spread`.
         spread: see `seed`.
+        pace: their learning rate, in those of everything else.
     """
 
     def __init__(
-        self, folder: Path, rows: int, shape: Sequence[int], *, seed: int, spread: float = 0.02
+        self, folder: Path, rows: int, shape: Sequence[int], *, seed: int, spread: float = 0.02, pace: float = 1.0
     ) -> None:  # fmt: skip
-        self.shape, self._seed, self._spread = tuple(shape), seed, spread
+        self.shape, self._seed, self._spread, self._pace = tuple(shape), seed, spread, pace
         self._values, fits = _mapped(folder / "rows.npy", (rows, 3, *shape), np.float32)
         self._counts, both = _mapped(folder / "counts.npy", (rows,), np.int32)
         #: Whether its files were there and fit: without them no checkpoint can be gone on from.
@@ -59,7 +60,7 @@ class RowTable:
         return self._used[1]
 
     def step(self, rate: float) -> None:
-        """A step of Adam on what was gathered last."""
+        """A step of Adam on what was gathered last, at `pace` times this rate."""
         if self._used is None or self._used[1].grad is None:
             return
         rows, values = self._used
@@ -70,7 +71,7 @@ class RowTable:
             state[_MEAN] = _BETAS[0] * state[_MEAN] + (1 - _BETAS[0]) * gradient
             state[_SQUARE] = _BETAS[1] * state[_SQUARE] + (1 - _BETAS[1]) * gradient**2
             mean, square = state[_MEAN] / (1 - _BETAS[0] ** count), state[_SQUARE] / (1 - _BETAS[1] ** count)
-            state[_VALUE] -= rate * mean / (np.sqrt(square) + _EPS)
+            state[_VALUE] -= self._pace * rate * mean / (np.sqrt(square) + _EPS)
             self._changed[int(row)] = (state, count)
         self._used = None
 

@@ -104,7 +104,8 @@ def parse_overrides(assignments: Sequence[str], *, owners: Sequence[str] = ()) -
         left, equals, raw = text.partition("=")
         path = [part.strip() for part in left.split(".")]
         if not equals or len(path) < 2 or not all(path):
-            raise ConfigError(f"'{text}' is not of the form OWNER.FIELD=VALUE, e.g. 'training.steps=200'.")
+            known = f", with a KIND of {', '.join(owners)}" if owners else ", e.g. 'training.steps=200'"
+            raise ConfigError(f"'{text}' is not of the form KIND.FIELD=VALUE{known}.")
         if owners and path[0] not in owners:
             raise ConfigError(
                 f"'{text}' sets an option of {path[0]!r}; options can be set of: {', '.join(owners)}."

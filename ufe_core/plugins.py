@@ -157,9 +157,8 @@ class Catalogue:
             if name in (clash[1], clash[1].partition("/")[2]):
                 raise PluginError(_clash_text(clash, self._clashes[clash]) + " Uninstall one of them.")
         near = did_you_mean(name, [spec.name for spec in specs] + [spec.id for spec in specs])
-        raise UnknownComponentError(
-            f"No component {name!r}.{near} 'ufe plugins' shows all {len(specs)}.{self._broken_hint(name)}"
-        )
+        hint = self._broken_hint(name) or ("" if near else " Is its package installed ('pip install -e FOLDER')?")
+        raise UnknownComponentError(f"No component {name!r}.{near} 'ufe plugins' shows all {len(specs)}.{hint}")
 
     def create(self, kind: str, name: str, overrides: Mapping[str, Any] | None = None, **context: Any) -> Any:
         """Build a component: validate its options, import it, call `factory(config, **context)`.

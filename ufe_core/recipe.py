@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: P§13.2, O13; the order is fixed across subjects.
 DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puff", "brows_lowered")
 
-#: Whose options `--set OWNER.FIELD=VALUE` may change in a recipe.
+#: Whose options `--set KIND.FIELD=VALUE` may change in a recipe.
 OWNERS = ("source", "decoder", "encoder", "calibrator", "detector", "pretraining", "training")
 
 #: What is meant where nothing is said.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from ufe_core.components import ID, INTERFACE, KINDS
@@ -21,7 +22,7 @@ _FACTS: dict[str, tuple[str, str, str, str]] = {
                 'width: int = Field(8, ge=1, le=256, description="Channels of the first layer")',
                 "ufe bench --encoder {name} --train"),
     "calibrator": ("The frame beside the mean of the anchors", "kernel",
-                   'kernel: int = Field(1, ge=1, le=7, description="Side of the convolution; odd")',
+                   'kernel: Literal[1, 3, 5, 7] = Field(1, description="Side of the convolution")',
                    "ufe bench --calibrator {name} --train"),
     "metric": ("How far the corners of the mouth are from the truth", "power",
                'power: float = Field(1.0, ge=1, le=8, description="1: all errors alike; more: large ones count more")',
@@ -30,7 +31,7 @@ _FACTS: dict[str, tuple[str, str, str, str]] = {
                 'side: int = Field(16, ge=4, le=256, description="Vertices along a side of the grid")',
                 "ufe plugins check {distribution}"),
     "detector": ("The brightest point of each cell of a grid", "cells",
-                 'cells: int = Field(8, ge=2, le=16, description="Cells along a side; divides 64")',
+                 'cells: Literal[2, 4, 8, 16] = Field(8, description="Cells along a side of the image")',
                  "ufe keypoints find --detector {name}"),
     "pretraining": ("One code for a frame in two augmentations", "spread",
                     'spread: float = Field(1.0, ge=0, description="Weight of codes being spread")',
@@ -54,15 +55,18 @@ def _refuse_names(name: str, kind: str, component: str, factory: str) -> None:
     """Refuse names that Python, the template or another component would stumble over."""
     source = (_TEMPLATES / f"{kind}.py.j2").read_text(encoding="utf-8")
     if not factory.isidentifier() or keyword.iskeyword(factory) or re.search(rf"\b{factory}\b", source):
-        raise ConfigError(f"{name!r} will not do: its class would be called {factory!r}. Choose another last word.")
+        raise ConfigError(
+            f"{name!r} will not do: its class would be called {factory!r}, a name that the template uses or Python "
+            "does not allow. Choose another last word."
+        )
     if not ID.fullmatch(component):
         raise ConfigError(f"{component!r} will not do as an id: write lower-case letters, digits, '-' and '_'.")
     short = component.partition("/")[2]
     taken = [spec for spec in catalogue().all(kind) if spec.name == short and spec.id != component]
     if taken:
         raise ConfigError(
-            f"{taken[0].id!r}, a {kind}, is called {short!r} too: nobody could write that name alone any more. Choose "
-            "another last word."
+            f"There is a {kind} {taken[0].id!r} already: the short name {short!r} would be ambiguous. Choose another "
+            "last word."
         )
 
 
@@ -88,6 +92,8 @@ def new_plugin(name: str, kind: str, out: Path, *, owner: str | None = None) -> 
         raise ConfigError(f"{name!r} will not do as a name: write lower-case words joined by '-', such as acme-fovea.")
     if name == "ufe" or name.startswith("ufe-"):
         raise ConfigError(f"{name!r} looks like a part of ufe itself: begin with your own name, such as acme-fovea.")
+    if find_spec(package) is not None:
+        raise ConfigError(f"A Python package {package!r} is installed already: choose another name.")
     first, _, rest = name.partition("-")
     own, short = owner or first, rest if owner is None and rest else name
     folder = out / name

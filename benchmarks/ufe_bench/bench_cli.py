@@ -30,7 +30,8 @@ TOLERANCE = 2e-3
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--suite", default="main", show_default=True,
               help="What is measured, and on whom: main for any method; table1 to table4, fig8, fig19, given and "
-              "robustness are studies that name their methods themselves, one a row.")  # fmt: skip
+              "robustness are studies that name their methods themselves, one a row. Or a .toml file of "
+              "your own.")  # fmt: skip
 @click.option("--row", "rows", multiple=True, metavar="NAME", help="Only this row of a study; may be given again.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip
@@ -48,7 +49,7 @@ TOLERANCE = 2e-3
 @click.option("--train", is_flag=True, help="Train from nothing, even where released weights exist.")
 @click.option("--fresh", is_flag=True, help="Train again, even where this machine trained the same before.")
 @click.option("--floors/--no-floors", default=True, show_default=True, help="Also measure the floors of the suite.")
-@click.option("--figures", is_flag=True, help="Of a study: also draw frames picked by rule.")
+@click.option("--figures", is_flag=True, help="With a study: also draw frames picked by rule.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path),
               help="Folder of result files. [default: UFE_HOME/results]")  # fmt: skip
@@ -62,14 +63,14 @@ TOLERANCE = 2e-3
 @click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Of --rerun: the file of weights it was measured with, where they are not released.",
+    help="With --rerun: the file of weights it was measured with, where they are not released.",
 )
 @click.option(
     "--tolerance",
     default=TOLERANCE,
     show_default=True,
     type=click.FloatRange(0),
-    help="Of --rerun: how far a number may be from what it says, as a share of it.",
+    help="With --rerun: how far a number may be from what it says, as a share of it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result file's JSON instead of a table.")
 @click.pass_context

@@ -19,6 +19,7 @@ from ufe_core.store import canonical_json
 
 RANKED_BY = "mesh_l2"
 MEAN_FLOOR = "ufe/mean"
+FLOORS = (MEAN_FLOOR, "ufe/neutral")
 _BUDGET_ORDER = ("paper", "gpu", "cpu", "smoke", "none")
 
 
@@ -46,8 +47,8 @@ class Row:
 
     @property
     def is_floor(self) -> bool:
-        """Whether nothing was trained for this row."""
-        return self.result.key.budget.name == "none"
+        """Whether it is one of the floors that every method should beat."""
+        return is_floor(self.result)
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,11 @@ def identity_of(result: Result) -> str:
     return canonical_json([method_name(result), _options(result), result.key.budget.name])
 
 
+def is_floor(result: Result) -> bool:
+    """Whether a result is of a floor, which takes no rank."""
+    return result.key.components.encoder.id in FLOORS
+
+
 def _suite_order(suite: str) -> tuple[bool, str, int]:
     name, version = suite.rsplit("@", 1)
     return name != "main", name, -int(version)
@@ -150,14 +156,14 @@ def _budget_key(budget: Budget) -> tuple[int, bool, int, str]:
 
 
 def _groups(members: Sequence[Result], ranked_by: str) -> tuple[Group, ...]:
-    floors = [result for result in members if result.key.budget.name == "none"]
+    untrained = [result for result in members if result.key.budget.name == "none"]  # beside whatever others were given
     groups: dict[tuple[int, bool, int, str], list[Result]] = defaultdict(list)
     for result in members:
         if result.key.budget.name != "none":
             groups[_budget_key(result.key.budget)].append(result)
     if not groups:
-        return (_group(floors, floors[0].key.budget, ranked_by),)
-    return tuple(_group([*groups[key], *floors], groups[key][0].key.budget, ranked_by) for key in sorted(groups))
+        return (_group(untrained, untrained[0].key.budget, ranked_by),)
+    return tuple(_group([*groups[key], *untrained], groups[key][0].key.budget, ranked_by) for key in sorted(groups))
 
 
 def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
@@ -173,7 +179,7 @@ def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
         (result for result in current if reasons[result.run_id] is not None),
         key=lambda r: (method_name(r), r.run_id),
     )
-    contenders = [r for r in in_order if r.key.budget.name != "none" and not r.hypothetical]
+    contenders = [r for r in in_order if not is_floor(r) and not r.hypothetical]
     leading = {name: _leaders(contenders, name, info) for name, info in metrics.items()}
     floor = next((result for result in in_order if result.key.components.encoder.id == MEAN_FLOOR), None)
     variants = _variants(current)

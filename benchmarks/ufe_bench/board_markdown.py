@@ -73,7 +73,7 @@ def budget_words(group: Group) -> str:
     """One line that says what the budget of a group allows."""
     budget = group.budget
     if budget.name == "none":
-        return "Nothing is trained: the floors that every method should beat."
+        return "No steps are taken: floors that every method should beat, and methods that need none."
     made = "Weights released with ufe" if budget.released else "Weights trained by who ran the benchmark"
     work = f"{budget.people} people × {budget.frames} frames at {budget.size} px, {budget.steps:,} steps"
     return f"{made}: {work}."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ufe_bench.bench_cli import bench as bench
+from ufe_core.cli.groups import refuse_options_before
 
 if TYPE_CHECKING:
     from ufe_bench.harness import Harness
@@ -41,8 +42,10 @@ def leaderboard(context: click.Context, out: Path | None, results: tuple[Path, .
       ufe leaderboard diff OLD NEW              what other results would change
       ufe leaderboard submit RESULT --verify 4  check a result as a maintainer would
     """
-    if context.invoked_subcommand is None:
-        _build(out, results, as_json)
+    if context.invoked_subcommand is not None:
+        refuse_options_before(context)
+        return
+    _build(out, results, as_json)
 
 
 @leaderboard.command()
@@ -98,7 +101,12 @@ def diff(before: Path, after: Path, add: bool, as_json: bool) -> None:
       ufe leaderboard diff benchmarks/results submission --add
     """
     from ufe_bench.board_diff import difference, render
+    from ufe_bench.leaderboard import collect
+    from ufe_core.errors import DataError
 
+    new = collect([after])
+    if not new.results and not new.broken:
+        raise DataError(f"There is no result in '{after}': give the folder that holds those of each suite.")
     found = difference([before], [before, after] if add else [after])
     if as_json:
         facts = {

@@ -78,7 +78,7 @@ def method_name(result: Result) -> str:
 def budget_title(budget: Budget) -> str:
     """Heading of a table: which budget made the weights, and whether they are the released ones."""
     if budget.name == "none":
-        return "Floors"
+        return "Nothing trained"
     title = f"Budget {budget.name}, " + ("released weights" if budget.released else "trained by the user")
     return f"{title}, with {settings(budget.overrides)}" if budget.overrides else title
 

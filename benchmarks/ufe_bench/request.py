@@ -58,7 +58,15 @@ class Request:
     def command(self) -> str:
         """The command that measures this, `ufe bench`, in canonical form; of a study, its row."""
         if self.suite.rows:
-            words = ["ufe", "bench", "--suite", self.suite.name, "--row", self.row or self.encoder, *self._defaults()]
+            words = [
+                "ufe",
+                "bench",
+                "--suite",
+                self.suite.reference,
+                "--row",
+                self.row or self.encoder,
+                *self._defaults(),
+            ]
             said = self.suite.row(self.row).set if self.row else {}
             given = {
                 kind: {name: value for name, value in fields.items() if name not in said.get(kind, {})}
@@ -66,7 +74,7 @@ class Request:
             }
             return shlex.join([*words, *_settings(given)])
         words = ["ufe", "bench", *self._components(), *_settings(self.options)]
-        words += ["--suite", self.suite.name] if self.suite.name != "main" else []
+        words += ["--suite", self.suite.reference] if self.suite.name != "main" else []
         words += ["--enrolment", self.enrolment] if self.enrolment != "own" else []
         return shlex.join([*words, *(["--train"] if self.train else [])])
 

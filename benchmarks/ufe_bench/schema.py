@@ -319,7 +319,9 @@ def load_result(path: Path) -> Result:
     except OSError as error:
         raise DataError(f"Result file '{path}' cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"Result file '{path}' is truncated or no JSON: {error}.") from error
+        raise DataError(
+            f"'{path}' is no whole result file ({error}). Give a .json file that 'ufe bench' wrote."
+        ) from error
     found = raw.get("schema") if isinstance(raw, dict) else None
     while isinstance(found, str) and found in _MIGRATIONS:
         raw = _MIGRATIONS[found](raw)

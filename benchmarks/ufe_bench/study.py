@@ -206,7 +206,7 @@ def run_study(
         except (Exception, SystemExit) as error:  # whatever a plugin does; the other rows go on
             logging.getLogger("ufe").debug("Row %r failed", row.name, exc_info=True)
             if not isinstance(error, MethodError) and is_the_methods(error):  # it failed before it was measured
-                harness.record(suite, row.name, f"ufe bench --suite {suite.name} --row {row.name}", error)
+                harness.record(suite, row.name, f"ufe bench --suite {suite.reference} --row {row.name}", error)
             cells.append(Cell(row, None, error=cause_of(error), inputs=inputs))
             continue
         beside = beside or outcome.floors

@@ -125,9 +125,8 @@ def _training(result: Result, expected: Description, split: Split, suite: Suite)
                         "It says that nothing was trained, and its method is.")  # fmt: skip
         return
     released = expected.released
-    if budget.released != (weights.origin == "released") or (
-        budget.released and (released is None or weights.sha256 != released.sha256)
-    ):
+    given = budget.released if expected.learns else weights.origin == "released"  # what is trained has both or none
+    if given != (weights.origin == "released") or (given and (released is None or weights.sha256 != released.sha256)):
         yield Objection("budget", "Its weights are not those released with this ufe.")
     if not expected.learns:
         return
@@ -192,5 +191,8 @@ def _measured_again(
     for one in comparison.disagreements:
         then, now = ("none" if value is None else f"{value:.5g}" for value in (one.recorded, one.measured))
         yield Objection("verify", f"{one.metric} of {one.subject} is {then} in the file, measured again {now}.")
+    if comparison.disagreements and comparison.changed:
+        yield Objection("verify", f"These have changed since: {', '.join(comparison.changed)}. Measure again with this "
+                        f"ufe, and submit that: {result.command}")  # fmt: skip
     if not comparison.compared and not comparison.missing:
         yield Objection("verify", "Nothing of it could be measured again.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from ufe_bench.enrolment import Enrolment
 from ufe_core.budgets import BudgetName
@@ -73,6 +74,7 @@ class Suite(ComponentConfig):
     base: str | None = Field(None, description="Row that the others are compared with")
     along: str | None = Field(None, description="What the rows differ in where that is a number, such as 'anchors'")
     logarithmic: bool = Field(False, description="Whether that number is drawn on a logarithmic axis")
+    _file: str | None = PrivateAttr(None)
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Suite:
@@ -93,17 +95,32 @@ class Suite(ComponentConfig):
         """Name and version, as `main@1`."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def reference(self) -> str:
+        """What `--suite` takes: its name, or the file that it was read from where the registry has none of it."""
+        return self._file or self.name
 
-def load_suite(name: str) -> Suite:
-    """Read a suite that the registry lists.
+
+def load_suite(reference: str) -> Suite:
+    """Read a suite that the registry lists, by its name, or any other from a .toml file.
 
     Raises:
-        RegistryError: there is no such suite, or its file is missing or invalid.
+        RegistryError: there is no such suite, its file is missing or invalid, or it has the name of a listed one.
     """
     listed = {suite.name: suite for suite in load_registry().suites}
-    if name not in listed:
-        raise RegistryError(f"No suite {name!r}.{did_you_mean(name, list(listed))} Suites: {', '.join(listed)}.")
-    path = packaged_file(listed[name].file)
+    if reference in listed:
+        return _read(packaged_file(listed[reference].file))
+    if not reference.endswith(".toml"):
+        known = f"Suites: {', '.join(listed)}; or give a .toml file of your own."
+        raise RegistryError(f"No suite {reference!r}.{did_you_mean(reference, list(listed))} {known}")
+    suite = _read(Path(reference))
+    if suite.name in listed:
+        raise RegistryError(f"Suite file '{reference}' is called {suite.name!r} as one of ufe's own: rename it.")
+    suite._file = reference
+    return suite
+
+
+def _read(path: Path) -> Suite:
     try:
         return Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except (OSError, tomllib.TOMLDecodeError) as error:

@@ -74,7 +74,7 @@ class Pooled(nn.Module):
         import timm
 
         if name not in timm.list_models():
-            raise ConfigError(f"timm has no model {name!r}.")
+            raise ConfigError(f"timm has no model {name!r}; timm.list_models() names them all.")
         try:
             self.network = timm.create_model(
                 name, pretrained=False, in_chans=inputs, num_classes=0, global_pool="", **options

@@ -69,6 +69,14 @@ def test_a_place_among_the_best_that_is_lost_or_won_is_told(build_result, tmp_pa
     assert {change.what for change in back} == {"gone", "now among the best in gaze"}
 
 
+def test_a_folder_without_results_is_no_submission(folders, ufe, tmp_path):
+    before, _ = folders
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    code, out, err = ufe("leaderboard", "diff", before, empty, "--add")
+    assert code == 1 and not out and "There is no result in" in err
+
+
 def test_a_second_seed_of_a_method_leaves_the_first_as_it_is(folders, build_result, tmp_path):
     before, _ = folders
     write_result(build_result(seed=1, mesh=(3.0, 3.1, 3.2, 3.3)), tmp_path / "seed")

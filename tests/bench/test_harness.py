@@ -1,6 +1,7 @@
 """The main job on a few people: components, data, weights, numbers, result, and how it fails."""
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -246,6 +247,22 @@ def test_an_unknown_suite_names_the_known_ones():
     with pytest.raises(RegistryError, match=r"'mian'.*main"):
         load_suite("mian")
     assert isinstance(load_suite("main"), Suite)
+
+
+def test_a_suite_of_ones_own_is_a_file(tmp_path):
+    from ufe_core.errors import RegistryError
+    from ufe_core.registry import packaged_file
+
+    own, text = tmp_path / "own.toml", packaged_file("ufe_bench/suites/main.toml").read_text()
+    own.write_text(text)
+    with pytest.raises(RegistryError, match="called 'main' as one of ufe's own: rename it"):
+        load_suite(str(own))
+    own.write_text(text.replace('name = "main"', 'name = "lips"').replace('"gaze"', '"acme/corners"'))
+    suite = load_suite(str(own))
+    assert suite.id == f"lips@{load_suite('main').version}"
+    assert shlex.split(Request(suite=suite).command())[-2:] == ["--suite", str(own)]
+    with pytest.raises(RegistryError, match=r"nowhere\.toml' cannot be read"):
+        load_suite(str(tmp_path / "nowhere.toml"))
 
 
 def _cost():

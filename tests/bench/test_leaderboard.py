@@ -100,6 +100,16 @@ def test_budgets_never_share_a_table_and_floors_stand_in_each(build_result):
     assert all([row.name for row in group.rows] == ["univ + late_fusion", "mean"] for group in ground.groups)
 
 
+def test_a_method_that_trains_nothing_is_ranked_in_every_table(build_result):
+    trained = [build_result(budget=budget, mesh=(2, 2, 3, 3)) for budget in ("cpu", "gpu")]
+    plain = build_result("acme/nearest", None, budget="none", mesh=(1, 1, 2, 2))
+    (ground,) = build_board([*trained, plain, build_result("ufe/mean", None, budget="none", mesh=(4, 4, 4, 4))])
+    for group in ground.groups:
+        assert [(row.result.key.components.encoder.id, row.rank) for row in group.rows] == [
+            ("acme/nearest", 1), ("ufe/univ", 2), ("ufe/mean", None)
+        ]  # fmt: skip
+
+
 @pytest.mark.parametrize("change", [{"data": "d1ff" * 16}, {"suite": "main@2"}, {"suite": "glasses@1"}])
 def test_other_data_or_suite_is_another_ground_and_gets_no_floor_from_this_one(build_result, change):
     board = build_board([build_result(), build_result(**change), build_result("ufe/mean", None, mesh=FLOOR)])
@@ -109,7 +119,7 @@ def test_other_data_or_suite_is_another_ground_and_gets_no_floor_from_this_one(b
 
 def test_floors_alone_make_a_table_of_their_own(build_result):
     (ground,) = build_board([build_result("ufe/mean", None, mesh=FLOOR)])
-    assert ground.groups[0].title == "Floors"
+    assert ground.groups[0].title == "Nothing trained"
 
 
 def test_a_newer_run_of_the_same_method_replaces_the_older(build_result):

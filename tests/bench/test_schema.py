@@ -140,7 +140,7 @@ def test_a_truncated_file_is_named(stored, tmp_path, keep):
     path, _ = stored
     cut = tmp_path / "cut.json"
     cut.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"cut\.json' is truncated or no JSON"):
+    with pytest.raises(DataError, match=r"cut\.json' is no whole result file"):
         load_result(cut)
 
 

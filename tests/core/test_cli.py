@@ -206,6 +206,13 @@ def test_plugins_show_prints_options(ufe, use_catalogue):
     assert facts["options"][0]["bounds"] == ">= 1, <= 64"
 
 
+def test_an_option_before_a_command_that_would_not_see_it_is_refused(ufe, use_catalogue):
+    use_catalogue("good")
+    code, out, err = ufe("plugins", "--json", "show", "fovea")
+    assert code != 0 and not out and "--json stands before 'show' and would not count" in err
+    assert ufe("leaderboard", "--out", "site", "schema")[0] != 0
+
+
 def test_plugins_show_unknown_name(ufe, use_catalogue):
     use_catalogue("good")
     code, _, err = ufe("plugins", "show", "fovae")

@@ -11,6 +11,7 @@ import pytest
 from ufe_core.components import KINDS, ComponentSpec
 from ufe_core.conformance import examined, rules_of
 from ufe_core.conformance.examine import Candidate, _found
+from ufe_core.errors import ConfigError
 from ufe_core.plugins import Catalogue, catalogue
 from ufe_core.scaffold import new_plugin
 
@@ -106,6 +107,13 @@ def test_new_plugins_of_every_kind_work_from_the_first_minute(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "acme/metric-example metric-batches_add_up" in done.stdout, "the option's own tests"
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 6 * len(KINDS), "a package tests each rule by itself"
+
+
+def test_a_new_plugin_takes_no_installed_packages_place(tmp_path):
+    for name in ("torch", "json"):
+        with pytest.raises(ConfigError, match=f"A Python package '{name}' is installed already"):
+            new_plugin(name, "metric", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_plugin_that_is_heavy_to_announce_is_told(tmp_path, monkeypatch):

@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from ufe_core.cli.groups import refuse_options_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +42,7 @@ def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, w
       ufe plugins --strict --json      for continuous integration
     """
     if ctx.invoked_subcommand is not None:
+        refuse_options_before(ctx)
         return
     from ufe_core.plugins import catalogue
 
@@ -101,7 +105,7 @@ def new(name: str, kind: str, owner: str | None, out: str) -> None:
     made = new_plugin(name, kind, Path(out), owner=owner)
     for file in made.files:
         click.echo(made.folder / file)
-    click.echo(f"\nNext: cd {made.folder} && python -m pip install -e '.[dev]' && python -m pytest")
+    click.echo(f"\nNext: cd {shlex.quote(str(made.folder))} && python -m pip install -e '.[dev]' && python -m pytest")
 
 
 @plugins.command()

@@ -87,7 +87,7 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
       captures/   packed frames, shared by every training with the same people, frames and size
       domes/      packed dome frames, of which avatars are trained
       training/   the checkpoint of a training that is not done
-      weights/    weights.safetensors, log.csv, curve.png and, of avatars, pictures of each that is
+      weights/    weights.safetensors, log.csv, curve.png; for avatars and detectors also progress pictures
     """
     from ufe_core.anchor_sets import anchors_of
     from ufe_core.cli.progress import TrainingDisplay

@@ -37,6 +37,7 @@ class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
     width: int = Field(32, ge=8, le=256, description="Channels of the finest maps; 2, 3 and 4 times as many below")
     reach: int = Field(3, ge=0, description="Cells about a map's peak that a point is the mean of; 0: the whole map")
     batch: int = Field(32, ge=1, description="People in a batch, one frame of each")
+    stretch: float = Field(1.15, ge=1, le=2, description="Augmentation: largest stretching along some direction")
     heat: float = Field(1.0, ge=0, description="Weight of the maps' cross-entropy with Gaussians")
     seen: float = Field(1.0, ge=0, description="Weight of the cross-entropy of what is seen")
     hidden: float = Field(0.3, ge=0, le=1, description="Weight of points that are hidden, beside those that are seen")
@@ -87,9 +88,9 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "size": 64, "width": 8, "batch": 4,
                   "picture_every": 4},
         "cpu": {"frames": 32, "steps": 3000, "warmup": 100, "size": 64, "width": 24, "learning_rate": 3e-3, "seen": 2.0,
-                "rotation_deg": 5.0, "scale": 1.05, "shift": 0.02, "gain": 0.1},
+                "rotation_deg": 10.0, "shift": 0.04, "gain": 0.2},
         "gpu": {"frames": 128, "steps": 12_000, "warmup": 300, "size": 192, "batch": 64, "learning_rate": 3e-3,
-                "shift": 0.02, "gain": 0.1},
+                "shift": 0.04, "gain": 0.2},
         "paper": {"frames": 512, "size": 192, "width": 64, "batch": 64},
     }  # fmt: skip
 
@@ -196,7 +197,7 @@ def _drawn(
     images = np.stack([capture.images[row] for capture, row in pairs])
     points = np.stack([capture.extras["keypoints"][row] for capture, row in pairs])
     seen = np.stack([capture.extras["visible"][row] for capture, row in pairs])
-    moved = Augmentation.draw(config, len(people), images.shape[1], rng)
+    moved = Augmentation.draw(config, len(people), images.shape[1], rng, stretch=config.stretch)
     images, points = moved.apply(images[:, None])[:, 0], moved.move(points[:, None], images.shape[-1])[:, 0]
     inside = ((points >= 0) & (points < images.shape[-1])).all(-1)
     return images, points.astype(np.float32), seen & inside

@@ -122,3 +122,14 @@ def test_equal_generators_draw_equally():
 
     assert np.array_equal(make(5), make(5))
     assert not np.array_equal(make(5), make(6))
+
+
+def test_stretching_keeps_areas_and_reaches_as_far_as_it_may():
+    rng = np.random.default_rng(3)
+    linear = Augmentation.draw(TrainingConfig(**NONE), 500, 4, rng, stretch=1.2).affine[..., :2].reshape(-1, 2, 2)
+    assert np.linalg.det(linear) == pytest.approx(1)
+    longest = np.linalg.svd(linear, compute_uv=False)[:, 0]
+    assert 1 <= longest.min() < 1.01 and 1.19 < longest.max() <= 1.2
+    directions = np.degrees(np.arctan2(*np.linalg.eigh(linear)[1][:, ::-1, 1].T)) % 180  # of the longer axes
+    assert np.histogram(directions, 6, (0, 180))[0].min() > 200, "any direction"
+    assert linear == pytest.approx(linear.transpose(0, 2, 1)), "nothing turns"

@@ -20,8 +20,18 @@ class Augmentation:
     gain: np.ndarray
 
     @classmethod
-    def draw(cls, config: AugmentationConfig, users: int, cameras: int, rng: np.random.Generator) -> Augmentation:
-        """Draw a transform for each subject and camera."""
+    def draw(
+        cls, config: AugmentationConfig, users: int, cameras: int, rng: np.random.Generator, *, stretch: float = 1.0
+    ) -> Augmentation:
+        """Draw a transform for each subject and camera.
+
+        Args:
+            config: how far images move.
+            users: U, subjects.
+            cameras: C, of each.
+            rng: of what is drawn.
+            stretch: how many times as long images may become along some direction, and as much less across it.
+        """
         shape = (users, cameras)
         angle = np.radians(rng.uniform(-config.rotation_deg, config.rotation_deg, shape))
         scale = np.exp(rng.uniform(-1, 1, shape) * np.log(config.scale))
@@ -29,6 +39,8 @@ class Augmentation:
         cos, sin = scale * np.cos(angle), scale * np.sin(angle)
         affine = np.stack([np.stack([cos, -sin, shift[..., 0]], -1), np.stack([sin, cos, shift[..., 1]], -1)], -2)
         gain = np.exp(rng.normal(0, 1, shape) * config.gain)
+        if stretch > 1:
+            affine[..., :2] = affine[..., :2] @ _stretched(shape, stretch, rng)
         return cls(affine, gain)
 
     def apply(self, images: np.ndarray) -> np.ndarray:
@@ -51,6 +63,14 @@ class Augmentation:
         """Where points [U, N, C, K, 2] (x, y in pixels) of images of that side come to lie, float64."""
         turned = np.einsum("ucij,unckj->uncki", self.affine[..., :2], 2 * points / side - 1)
         return (turned + self.affine[:, None, :, None, :, 2] + 1) * (side / 2)
+
+
+def _stretched(shape: tuple[int, ...], most: float, rng: np.random.Generator) -> np.ndarray:
+    """Matrices [..., 2, 2] that stretch along a random direction and shrink across it; areas stay."""
+    direction, factor = rng.uniform(0, np.pi, shape), rng.uniform(0, 1, shape) * np.log(most)
+    along = np.stack([np.cos(direction), np.sin(direction)], -1)
+    outer = along[..., :, None] * along[..., None, :]
+    return np.exp(factor)[..., None, None] * outer + np.exp(-factor)[..., None, None] * (np.eye(2) - outer)
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ def _refuse_names(name: str, kind: str, component: str, factory: str) -> None:
     taken = [spec for spec in catalogue().all(kind) if spec.name == short and spec.id != component]
     if taken:
         raise ConfigError(
-            f"There is a {kind} {taken[0].id!r} already: the short name {short!r} would be ambiguous. Choose another "
-            "last word."
+            f"{kind.capitalize()} {taken[0].id!r} is there already: the short name {short!r} would be ambiguous. "
+            "Choose another last word."
         )
 
 

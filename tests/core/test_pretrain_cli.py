@@ -37,7 +37,7 @@ def test_the_preview_is_a_picture_and_numbers(ufe, tmp_path, people):
     assert code == 0 and text.startswith(f"mae_novel_view: 2 {people} people\n")
     assert [line.split()[0] for line in text.splitlines()[1:]] == ["right", "other", "zero", "picture"]
     height, width, _ = cv2.imread(str(out)).shape
-    assert width == 4 * 5 * 104 + 3 * 8 and height == 18 + 2 * 104
+    assert width == 4 * 6 * 104 + 3 * 8 and height == 18 + 2 * 104
 
 
 @pytest.mark.parametrize(

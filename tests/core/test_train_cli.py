@@ -43,7 +43,7 @@ def test_help_teaches_budgets_options_resuming_and_places(ufe_train):
     for name in TrainingConfig.model_fields:
         assert f" {name} " in text
     assert "run the same command again: it goes on from the last checkpoint" in text
-    assert "UFE_HOME" in text and "weights.safetensors, log.csv, curve.png and, of avatars, pictures" in text
+    assert "UFE_HOME" in text and "weights.safetensors, log.csv, curve.png; for avatars and detectors" in text
 
 
 def test_it_trains_shows_where_the_weights_are_and_keeps_a_curve(ufe_train, tmp_path):

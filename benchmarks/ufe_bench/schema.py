@@ -77,7 +77,7 @@ class Components(Record):
 class Budget(Record):
     """How much work made the weights. Rows of different budgets never share a table."""
 
-    name: Literal["smoke", "cpu", "gpu", "paper", "none"] = Field(description="'none': nothing is trained (floors)")
+    name: Literal["smoke", "cpu", "gpu", "paper", "none"] = Field(description="'none': no steps are taken")
     released: bool = Field(description="Whether the weights are those released with ufe")
     people: Count = Field(description="Training people")
     frames: Count = Field(description="Training frames of each person")

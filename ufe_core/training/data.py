@@ -93,7 +93,7 @@ class TrainingData:
         labels = [labels_of(capture, ())[0] for capture in self.captures]
         counts = torch.tensor([len(one.gaze) for one in labels])
         subjects = torch.arange(len(labels)).repeat_interleave(counts)
-        return Labels(torch.cat([one.expression for one in labels]), torch.cat([one.gaze for one in labels])), subjects
+        return _joined(labels), subjects
 
     def statistics(self) -> TrainingStatistics:
         """Labels of every frame, a few images of each subject, and the labels of their anchors."""
@@ -182,11 +182,16 @@ def labels_of(capture: PackedCapture, anchors: Sequence[str]) -> tuple[Labels, L
     return frames, shown
 
 
+def _joined(labels: Sequence[Labels]) -> Labels:
+    """Labels of one capture after another."""
+    return Labels(torch.cat([one.expression for one in labels]), torch.cat([one.gaze for one in labels]))
+
+
 def statistics_of(
     pairs: Sequence[tuple[Labels, Labels]], anchors: Sequence[str], images: Iterable[Tensor] = ()
 ) -> TrainingStatistics:
     """Statistics from the labels of each subject's frames and anchors."""
-    frames = Labels(torch.cat([one.expression for one, _ in pairs]), torch.cat([one.gaze for one, _ in pairs]))
+    frames = _joined([one for one, _ in pairs])
     shown = {
         name: Labels(
             torch.stack([one.expression[k] for _, one in pairs]), torch.stack([one.gaze[k] for _, one in pairs])

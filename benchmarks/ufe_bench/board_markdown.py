@@ -62,10 +62,11 @@ def data_words(data: Data) -> str:
 def ground_facts(ground: Ground) -> str:
     """One line that says what all rows of a ground share."""
     key = ground.key
+    enrolled = "" if key.data.enrolment == "own" else f" · enrolled: {key.data.enrolment.replace('_', ' ')}"
     return (
         f"{key.split.subjects} people of split '{key.split.id}' · {key.data.frames} frames each at "
         f"{key.data.size} px · source {key.components.source.id} · avatar {key.components.decoder.id} · "
-        f"protocol {key.protocol} · data {data_words(key.data)}"
+        f"protocol {key.protocol} · data {data_words(key.data)}{enrolled}"
     )
 
 

@@ -5,6 +5,14 @@ import pytest
 # Workers share the cores, one thread each: two threads that wait for each other on busy cores are far slower. It is set
 # before anything imports torch, and processes that tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+# No test asks a hub for weights; without this, one that tries what happens then waits for the network.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(items):
+    """Modules with slow tests come first: begun last, one would keep a worker busy while the others are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ print(bench.run(Request(suite=suite, encoder="nearest-anchor", budget="smoke")).
 """
 
 
+@pytest.mark.slow
 def test_the_example_as_a_wheel_in_a_fresh_environment_lands_on_a_leaderboard(tmp_path):
     """Wheels of ufe and of the example, outside the checkout; what ufe depends on comes from this environment."""
 

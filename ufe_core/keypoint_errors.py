@@ -15,7 +15,9 @@ SIDE = 192  # errors are in pixels of images of this side, whatever was looked a
 
 
 def measured(detector: KeypointDetector[Any], captures: Sequence[PackedCapture]) -> dict[str, Any]:
-    """Errors by camera and over all, and by subject, of captures that were packed with `keypoints`.
+    """Errors by camera and over all, by part of the face and by subject, of captures that were packed with `keypoints`.
+
+    A part is what stands before the last underscore of its points' names: `lid_05` and `lid_21` are of `lid`.
 
     `median_px`, `mean_px` and `p95_px` are of points that are seen; `hidden_median_px` of points inside the image that
     something hides; `visibility` is the share of all points whose flag (more than half sure) is right.
@@ -36,8 +38,10 @@ def measured(detector: KeypointDetector[Any], captures: Sequence[PackedCapture])
     cameras = {
         name: _summary(*(value[:, :, c] for value in every)) for c, name in enumerate(detector.cameras)
     }  # fmt: skip
+    part_of = np.array([[name.rpartition("_")[0] for name in one.names] for one in detector.keypoints])  # [C, K]
     return {
         "side": SIDE, "cameras": {**cameras, "all": _summary(*every)},
+        "parts": {part: _summary(*(value[..., part_of == part] for value in every)) for part in np.unique(part_of)},
         "subjects": {
             capture.subject: {**_summary(*(value[n] for value in every)), "traits": dict(capture.traits)}
             for n, capture in enumerate(captures)

@@ -149,6 +149,7 @@ def test_a_set_is_measured_on_people_that_it_was_not_trained_on_and_once(home, m
         measure(candidate, ("neutral",))
 
 
+@pytest.mark.slow
 def test_the_command_searches_shows_its_beam_and_goes_on(home, tmp_path, monkeypatch):
     monkeypatch.setenv("UFE_HOME", str(home))
     options = [f"--set=training.{name}={value}" for name, value in QUICK["training"].items()]

@@ -74,6 +74,7 @@ def run(few_people, suite, store, tmp_path):
     return go
 
 
+@pytest.mark.slow
 def test_the_default_method_is_measured_beside_the_floors(run, tmp_path):
     outcome = run(floors=True, calibrator="late_fusion")
     result = outcome.result
@@ -93,6 +94,7 @@ def test_the_same_command_gives_the_same_numbers(run, tmp_path):
     assert first.subjects == second.subjects and first.summary == second.summary
 
 
+@pytest.mark.slow
 def test_a_result_comes_out_again_from_the_file_of_its_weights(run, suite, store, tmp_path, monkeypatch):
     result = run(calibrator="none").result
     digest = result.key.weights.sha256
@@ -223,6 +225,7 @@ def test_the_recorded_command_asks_for_the_same_again(suite):
     assert request.training_command().endswith("--set training.steps=5")
 
 
+@pytest.mark.slow
 def test_the_command_line_prints_json_and_one_line_errors(monkeypatch, capsys, few_people, suite, tmp_path):
     from ufe_bench import suite as suite_module
     from ufe_core.cli.main import main
@@ -280,6 +283,7 @@ def _cost():
     )
 
 
+@pytest.mark.slow
 def test_people_are_also_measured_by_segment_in_clips_and_under_conditions(run, suite, monkeypatch):
     more = suite.model_copy(
         update={"clips": 2, "clip_frames": 4, "conditions": ("dim",), "condition_frames": 2,

@@ -130,6 +130,7 @@ class TestPreview:
         assert "2 subjects x 1 cameras x 1 anchors" in out
         assert list(tmp_path.iterdir()) == [out_file], "nothing half-written stays"
 
+    @pytest.mark.slow
     def test_by_itself_it_shows_no_held_out_person(self, monkeypatch, ufe, tmp_path):
         from ufe_core.cli import contact_sheet
 

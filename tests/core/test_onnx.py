@@ -74,6 +74,7 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
         export_onnx(encoder, calibration, tmp_path / "encoder.onnx")
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_model_and_a_calibration_and_says_how_far_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
     quick = {"people": 3, "frames": 4, "frames_per_user": 2, "users": 2, "steps": 2, "render_frames": 0}

@@ -98,6 +98,7 @@ def homes(tmp_path_factory):
 
 
 @pytest.mark.parametrize("update", ["full", "linear"])
+@pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(homes, update):
     overrides = {"training": {**OVERRIDES["training"], "update": update}}
     recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)

@@ -1,6 +1,7 @@
 """The keypoint detector: what its network answers, how it learns, and what the commands say."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
 from ufe_core.training.components import resolve_component_recipe, trained_component
+from ufe_core.types import Detections
 from ufe_keypoints.network import HeatmapNetwork, near_peak, soft_argmax
 from ufe_keypoints.training import Networks, _cross_entropy
 
@@ -103,6 +105,7 @@ def detector(trained_one):
     return open_detector(trained_one[1])
 
 
+@pytest.mark.slow
 def test_it_learns_people_by_heart(detector, store, synthetic):
     """Trained on a few frames: within a few pixels on them, and it knows what is seen."""
     request = PackRequest(4, 48, CAMERAS, (), session=1, extras=("keypoints",))
@@ -110,6 +113,27 @@ def test_it_learns_people_by_heart(detector, store, synthetic):
     report = measured(detector, captures)
     assert report["cameras"]["all"]["median_px"] < 8 and report["cameras"]["all"]["visibility"] > 0.85
     assert set(report["cameras"]) == {*CAMERAS, "all"} and set(report["subjects"]) == set(TRAIN[:3])
+
+
+def test_errors_are_told_by_part_of_the_face(store, synthetic):
+    """Points of the lids are 2 pixels away, all others where they are, every flag is right."""
+    request = PackRequest(4, 48, CAMERAS, (), session=1, extras=("keypoints",))
+    captures = pack(synthetic, TRAIN[:2], request, store=store)
+    names = [synthetic.captures(TRAIN[:1])[0].keypoint_set(camera).names for camera in captures[0].cameras]
+    lids = torch.tensor([[name.startswith("lid_") for name in of] for of in names])
+    truths = iter(captures)
+
+    def detect(images):
+        extras = next(truths).extras
+        points = torch.from_numpy(np.array(extras["keypoints"][:])) + torch.tensor([2.0, 0.0]) * lids[..., None]
+        return Detections(points, torch.from_numpy(np.array(extras["visible"][:])).float())
+
+    keypoints = [SimpleNamespace(names=of) for of in names]
+    report = measured(SimpleNamespace(detect=detect, keypoints=keypoints, cameras=CAMERAS), captures)
+    assert {"lid", "lid_skin", "pupil", "lip_outer", "cheek"} <= set(report["parts"])
+    for part, found in report["parts"].items():
+        assert found["median_px"] == pytest.approx(2 * 192 / 48 if part in ("lid", "lid_skin") else 0, abs=1e-4), part
+        assert found["visibility"] == 1
 
 
 def test_the_weights_say_which_vertices_are_looked_for(detector, synthetic):
@@ -157,6 +181,7 @@ def test_weights_of_something_else_are_refused(tmp_path):
 
 
 class TestCommands:
+    @pytest.mark.slow
     def test_find_draws_what_it_prints(self, ufe, trained_one, tmp_path):
         weights, out = trained_one[1].path, tmp_path / "found.png"
         code, printed, _ = ufe(

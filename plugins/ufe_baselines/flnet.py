@@ -8,6 +8,8 @@ Kept: the input is the displacement of each keypoint from the wearer's reference
 Changed: the original's displacements warp features of reference images to make a picture; here a multilayer perceptron
 of four layers regresses (e, g) from them (P§10, P§13.8, O61). The reference is the neutral anchor (O60). Confidences
 go in beside the displacements, so that hidden points need not be believed; pupils are among the keypoints, for gaze.
+Displacements are standardised by what each point does in training; confidences are not, or one that training hardly
+ever sees fall would be all that is left when it does.
 """
 
 from __future__ import annotations
@@ -24,6 +26,8 @@ from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import CodeSpace, Detections, FrameBatch
 
+_STILL = 1.5 / 192  # of the side: points that move less over the training frames are not blown up
+
 
 class FlnetEncoder(Reference[FlnetConfig]):
     """Displacements to code and gaze; see the module."""
@@ -35,23 +39,24 @@ class FlnetEncoder(Reference[FlnetConfig]):
         keypoints: tuple[KeypointNames, ...],
     ) -> None:  # fmt: skip
         super().__init__(config, needs=needs, code_space=code_space)
-        self.regions = nn.ModuleList()
-        for region in range(2):
-            count = 2 * 4 * len(keypoints[2 * region].names)
-            trunk = perceptron(count, config.width, config.width, from_zero=False)
-            self.regions.append(nn.Sequential(nn.BatchNorm1d(count), trunk, nn.Hardswish()))
+        counts = [2 * len(keypoints[2 * region].names) for region in range(2)]
+        self.scales = nn.ModuleList(nn.BatchNorm1d(2 * count, eps=_STILL**2, affine=False) for count in counts)
+        self.trunks = nn.ModuleList(
+            nn.Sequential(perceptron(4 * count, config.width, config.width, from_zero=False), nn.Hardswish())
+            for count in counts
+        )
         self.read_out(2 * config.width, config.width, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
 
     def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         assert frames.keypoints is not None
-        side = frames.images.shape[-1]
+        count, side = len(frames.images), frames.images.shape[-1]
         now = mirrored_detections(frames.keypoints, side)
         before = mirrored_detections(Detections(kept["points"], kept["visible"]), side)
         known = (before.visible.flatten(1).amax(1) > 0).float()[:, None, None, None]  # was there a reference at all?
-        moved = (now.points - before.points) * known / side
-        parts = torch.cat([moved, now.visible[..., None], before.visible[..., None]], -1)
+        moved = by_region((now.points - before.points) * known / side)
+        sure = by_region(torch.stack([now.visible, before.visible], -1) - 0.5)
         upper, lower = (
-            network(some.reshape(len(frames.images), -1))
-            for network, some in zip(self.regions, by_region(parts), strict=True)
+            trunk(torch.cat([scale(moved[k].reshape(count, -1)), sure[k].reshape(count, -1)], 1))
+            for k, (scale, trunk) in enumerate(zip(self.scales, self.trunks, strict=True))
         )
         return upper, lower

@@ -6,15 +6,18 @@ network is shown the reference image warped by each T_k and how the keypoints' h
 mask for each T_k, one for the still background, and an occlusion map; the masked sum is the dense warp field, with
 which a generator warps the reference. Keypoints and Jacobians are learnt without labels.
 
-Kept: sparse first-order motions, the dense motion network (an hourglass of five levels) with what it is shown, the
-masks and the occlusion map, the dense warp field against a reference frame of the same person.
+Kept: sparse first-order motions, the dense motion network (an hourglass of five levels, or four at 64 px) with what it
+is shown, the masks and the occlusion map, the dense warp field against a reference frame of the same person.
 
 Changed: the warp field is not what paints an image but what is read (P§10): the backbone of the universal encoder
-regresses (e, g) from field and occlusion (P§13.8, O61). Keypoints are those of the headset detector that every baseline
-shares; each sparse motion belongs to one part of the face (brow, a sixth of the lips' rim ...), whose centre is the
-mean of its keypoints and whose Jacobian is their least-squares fit. The detector's confidence, which the original's
-keypoints lack, draws the motion of a part that is hidden, and of all where there is no reference, towards none. The
-hourglass is narrower than the original's, as the images are smaller. The reference is the neutral anchor (O60).
+regresses (e, g) from field and occlusion (P§13.8, O61). So no image is reconstructed, which taught the original where
+each motion holds and what is occluded: here masks start from how near each part is, and the network learns what to
+add; the channel of occlusion means whatever helps. Keypoints are those of the headset detector that every baseline
+shares; each sparse motion belongs to one part of the face (brow, a quarter of the lips' outer rim ...), whose centre is
+the mean of its keypoints and whose Jacobian is their least-squares fit. The detector's confidence, which the original's
+keypoints lack, weighs them in that fit and is how strongly the part is drawn into the heat maps; where there is no
+reference nothing moves. The hourglass is narrower than the original's, as the images are smaller. The reference is the
+neutral anchor (O60).
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ufe_baselines.keypoint_maps import groups_of
+from ufe_baselines.keypoint_maps import ARC, groups_of
 from ufe_baselines.plugin import FommConfig
 from ufe_baselines.regressor import Pooled, Reference
 from ufe_core.face_encoder import by_region, mirrored_detections
@@ -36,14 +39,14 @@ from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import CodeSpace, Detections, FrameBatch
 
 _RIDGE = 0.02  # keeps Jacobians of parts whose points lie on a line near the identity
-_ARC = 6  # keypoints of a ring that one motion stands for
 _WIDEST, _LEAST_SIDE = 8, 8
 _HEAT_VARIANCE = 0.01  # of the heat maps, as in the original (kp_variance), in half sides squared
+_NEAR_VARIANCE, _NEAR_MOST = 0.04, 2.0  # masks start as a part's Gaussian; the still background is 2 deviations away
 
 
 class Motions(NamedTuple):
     """First-order motions of G parts: `driving` and `reference` [B, G, 2] in [-1, 1], `jacobian` [B, G, 2, 2], and
-    `belief` [B, G] in [0, 1], how surely each part was seen then and now.
+    `belief` [B, G] in [0, 1], how surely each part is seen then and now.
     """
 
     driving: Tensor
@@ -52,21 +55,21 @@ class Motions(NamedTuple):
     belief: Tensor
 
 
-def first_order(driving: Tensor, reference: Tensor, weight: Tensor, groups: Sequence[Sequence[int]]) -> Motions:
+def first_order(
+    driving: Tensor, reference: Tensor, weight: Tensor, known: Tensor, groups: Sequence[Sequence[int]]
+) -> Motions:
     """The affine motion of each part from where its keypoints are to where they were, by weighted least squares.
-
-    The less a part's keypoints are believed, the nearer its motion is to none.
 
     Args:
         driving: float32 [B, K, 2], where keypoints are, in [-1, 1].
         reference: float32 [B, K, 2], where they were.
         weight: float32 [B, K], how far each is believed.
+        known: float32 [B], 1 where there is a reference; where it is 0, nothing moves.
         groups: indices of K, one list for each part.
     """
     centres, sources, jacobians, beliefs = [], [], [], []
     identity = torch.eye(2, device=driving.device)
     for group in groups:
-        belief = weight[:, group].mean(1)
         share = weight[:, group, None] + 1e-4
         share = share / share.sum(1, keepdim=True)
         d, r = driving[:, group], reference[:, group]
@@ -76,10 +79,10 @@ def first_order(driving: Tensor, reference: Tensor, weight: Tensor, groups: Sequ
         ridge = _RIDGE * spread.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * identity + 1e-6 * identity
         cross = (share * was).transpose(1, 2) @ away
         turned = (cross + ridge) @ torch.linalg.inv(spread + ridge) - identity
-        jacobians.append(identity + belief[:, None, None] * turned)
+        jacobians.append(identity + known[:, None, None] * turned)
         centres.append(centre)
-        sources.append(centre + belief[:, None] * (source - centre))
-        beliefs.append(belief)
+        sources.append(centre + known[:, None] * (source - centre))
+        beliefs.append(weight[:, group].mean(1))
     return Motions(*(torch.stack(parts, 1) for parts in (centres, sources, jacobians, beliefs)))
 
 
@@ -101,7 +104,7 @@ class FommEncoder(Reference[FommConfig]):
         keypoints: tuple[KeypointNames, ...],
     ) -> None:  # fmt: skip
         super().__init__(config, needs=needs, code_space=code_space)
-        self.groups = [groups_of(keypoints[2 * region].names, arc=_ARC) for region in range(2)]
+        self.groups = [groups_of(keypoints[2 * region].names, arc=ARC) for region in range(2)]
         side = max(needs.size // 2, _LEAST_SIDE)  # the original works at a quarter of its larger images
         self.dense = nn.ModuleList(
             DenseMotion(len(groups), config.width, config.levels, side) for groups in self.groups
@@ -117,12 +120,13 @@ class FommEncoder(Reference[FommConfig]):
         now = mirrored_detections(frames.keypoints, side)
         before = mirrored_detections(Detections(kept["points"], kept["visible"]), side)
         weight = by_region(now.visible * before.visible)
+        known = (before.visible.flatten(1).amax(1) > 0).float().repeat_interleave(2)  # left and right
         driving, reference = by_region(2 * now.points / side - 1), by_region(2 * before.points / side - 1)
         images = self.views(kept["image"])
         made = []
         for k, (dense, network) in enumerate(zip(self.dense, self.regions, strict=True)):
             with torch.autocast(images.device.type, enabled=False):  # half precision would round motions away
-                motions = first_order(driving[k], reference[k], weight[k], self.groups[k])
+                motions = first_order(driving[k], reference[k], weight[k], known, self.groups[k])
             field = functional.interpolate(
                 dense(images[k], motions), (side, side), mode="bilinear", align_corners=False
             )
@@ -168,7 +172,7 @@ class DenseMotion(nn.Module):
         ).view(batch, count, side, side)
         heat = motions.belief[:, :, None, None] * (_heat(motions.driving, grid) - _heat(motions.reference, grid))
         x = self._hourglass(torch.cat([warped, functional.pad(heat, (0, 0, 0, 0, 1, 0))], 1))
-        masks = self.masks(x).float().softmax(1)
+        masks = (self.masks(x).float() + _nearness(motions.driving, grid)).softmax(1)
         field = (masks[..., None] * (fields - grid)).sum(1)
         return torch.cat([10 * field.permute(0, 3, 1, 2), self.occlusion(x).sigmoid()], 1)
 
@@ -181,6 +185,12 @@ class DenseMotion(nn.Module):
         for mix, skip in zip(reversed(self.up), reversed(above), strict=True):
             x = mix(torch.cat([skip, functional.interpolate(x, skip.shape[-2:])], 1))
         return x
+
+
+def _nearness(centres: Tensor, grid: Tensor) -> Tensor:
+    """Logits of the still background and of parts about centres [B, G, 2] on a grid [S, S, 2]: [B, 1 + G, S, S]."""
+    parts = -(grid - centres[:, :, None, None]).square().sum(-1) / (2 * _NEAR_VARIANCE)
+    return functional.pad(parts, (0, 0, 0, 0, 1, 0), value=-(_NEAR_MOST**2) / 2)
 
 
 def _heat(centres: Tensor, grid: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ concatenated with the image as more input channels, so that geometry guides what
 Kept: heat maps of detected landmarks, Gaussians about each, stacked with the raw image as input channels.
 
 Changed: it regresses (e, g) in place of an image (P§10), by the same backbone as the universal encoder without anchors
-(P§13.8, O61). The 96 landmarks of a view are drawn into one map for each part of the face (lids, brow, lips ...), not
-into 96, which would make the first layer the whole cost; hidden ones fade with the detector's confidence.
+(P§13.8, O61). The 96 landmarks of a view are drawn into one map for each part of the face (brow, a quarter of the lips'
+outer rim ...), not into 96, which would make the first layer the whole cost; hidden ones fade with the detector's
+confidence.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ufe_baselines.keypoint_maps import drawn, groups_of
+from ufe_baselines.keypoint_maps import ARC, drawn, groups_of
 from ufe_baselines.plugin import GeometryGuidedConfig
 from ufe_baselines.regressor import Pooled, Regressor
 from ufe_core.face_encoder import by_region, mirrored_detections
@@ -37,7 +38,7 @@ class GeometryGuidedEncoder(Regressor[GeometryGuidedConfig]):
         keypoints: tuple[KeypointNames, ...],
     ) -> None:  # fmt: skip
         super().__init__(config, needs=needs, code_space=code_space)
-        self.groups = [groups_of(keypoints[2 * region].names) for region in range(2)]
+        self.groups = [groups_of(keypoints[2 * region].names, arc=ARC) for region in range(2)]
         networks = [
             Pooled(config.backbone, config.backbone_options, inputs=1 + len(groups), cells=config.cells)
             for groups in self.groups

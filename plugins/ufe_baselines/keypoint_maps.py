@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+ARC = 6  # keypoints of a ring that one motion, or map, stands for: an upper and a lower lip have theirs
 _RINGS = ("lid", "lip_inner", "lip_outer")
 
 
@@ -29,7 +30,7 @@ def groups_of(names: Sequence[str], *, arc: int | None = None) -> list[list[int]
 
 
 def drawn(points: Tensor, visible: Tensor, groups: Sequence[Sequence[int]], side: int, *, spread: float) -> Tensor:
-    """Gaussian heat maps float32 [B, G, side, side], one for each group of keypoints.
+    """Gaussian heat maps float32 [B, G, side, side], one for each group of keypoints: the greatest where they overlap.
 
     Args:
         points: float32 [B, K, 2], pixels.
@@ -40,7 +41,6 @@ def drawn(points: Tensor, visible: Tensor, groups: Sequence[Sequence[int]], side
     """
     centres = torch.arange(side, device=points.device) + 0.5
     across, down = (torch.exp(-((points[..., k, None] - centres) ** 2) / (2 * spread**2)) for k in range(2))
-    maps = [
-        torch.einsum("bkh,bkw->bhw", down[:, group] * visible[:, group, None], across[:, group]) for group in groups
-    ]
-    return torch.stack(maps, 1).clamp_max(1.0)
+    down = down * visible[..., None]
+    maps = [(down[:, group, :, None] * across[:, group, None]).amax(1) for group in groups]
+    return torch.stack(maps, 1)

@@ -9,9 +9,12 @@ input, and a network regresses (e, g) from it (P§9.1, marked *).
 `mesh_tracking` is a real one, which the paper does not have. Kept: a parametric head is fitted to each frame by
 Gauss-Newton on reprojection errors, with priors and robust weights. Changed: the terms of the error are keypoints that
 the shared detector found, not photometric ones, for infrared headset images of unknown light have no albedo to compare
-with. The fit starts from how the headset sat when the neutral anchor was taken. It is given more than a tracker in the
-field has: the wearer's exact neutral mesh, as an avatar brings it, the cameras' exact lenses, and the simulator's own
-52 actions as its model of how faces move, though not how much each person's face obeys them. Take it for a bound.
+with; each frame is fitted by itself, as every row here encodes it (O64), from a face at rest and from how the headset
+sat when the neutral anchor was taken, not from the frame before. It is given more than a tracker in the field has: the
+wearer's exact neutral mesh, as an avatar brings it, the cameras' exact lenses, and the simulator's own 52 actions as
+its model of how faces move, though not how much each person's face obeys them. So it is an optimistic tracker of
+keypoints, yet no bound: one that compares all pixels, or follows a face through time, may be nearer. A mesh, and
+keypoints seen through lenses that are known, cannot be turned and scaled as images are: neither mode is augmented.
 
 Both: vertex offsets from the neutral mesh, mm, of the face and of the eyeballs, so that gaze can be recovered (O69),
 go through perceptrons (the point network of O61 would have to learn which vertex is which).

@@ -20,6 +20,7 @@ SIZE, CODES = 64, 9
 ALL = ("geometry_guided", "flnet", "fomm", "necknet", "movement_sdk", "mesh_tracking", "mesh_tracking_gt")
 WITH_KEYPOINTS = ("geometry_guided", "flnet", "fomm", "mesh_tracking")
 WITH_REFERENCE = ("flnet", "fomm")
+HALVES = [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]  # of twelve keypoints
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +194,7 @@ def test_first_order_motion_is_the_affine_map_that_moved_the_points():
     driving = torch.rand(3, 12, 2, generator=draw) - 0.5
     matrix, shift = torch.tensor([[1.2, 0.3], [-0.1, 0.8]]), torch.tensor([0.2, -0.1])
     reference = driving @ matrix.T + shift
-    motions = first_order(driving, reference, torch.ones(3, 12), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
+    motions = first_order(driving, reference, torch.ones(3, 12), torch.ones(3), HALVES)
     torch.testing.assert_close(motions.jacobian, matrix.expand(3, 2, 2, 2), atol=0.06, rtol=0)
     grid = torch.rand(5, 5, 2, generator=draw) * 0.4 - 0.2
     fields = sparse_fields(motions, grid)
@@ -203,18 +204,48 @@ def test_first_order_motion_is_the_affine_map_that_moved_the_points():
 
 def test_parts_whose_points_lie_on_a_line_have_finite_motion():
     line = torch.linspace(-0.5, 0.5, 6)[None, :, None] * torch.tensor([1.0, 0.5])
-    motions = first_order(line, line + 0.1, torch.ones(1, 6), [list(range(6))])
+    motions = first_order(line, line + 0.1, torch.ones(1, 6), torch.ones(1), [list(range(6))])
     torch.testing.assert_close(motions.jacobian[0, 0], torch.eye(2), atol=1e-3, rtol=0)
     torch.testing.assert_close(motions.reference - motions.driving, torch.full((1, 1, 2), 0.1))
 
 
-def test_the_less_a_part_is_believed_the_less_it_moves():
+def test_points_that_are_not_believed_do_not_tell_how_a_part_moves():
+    """One point in six is nowhere: without belief in it, the motion is that of the others, in full."""
     draw = torch.Generator().manual_seed(3)
-    driving, reference = torch.rand(1, 6, 2, generator=draw), torch.rand(1, 6, 2, generator=draw)
-    whole, half, none = (first_order(driving, reference, w * torch.ones(1, 6), [list(range(6))]) for w in (1, 0.5, 0))
-    away = [(one.reference - one.driving).norm() + (one.jacobian - torch.eye(2)).norm() for one in (whole, half, none)]
-    assert away[0] > away[1] > 0.1 and away[2] == 0
-    assert [float(one.belief) for one in (whole, half, none)] == [1, 0.5, 0]
+    driving = torch.rand(1, 6, 2, generator=draw)
+    lost = driving + 0.1
+    lost[0, 2] = 5.0
+    believed = torch.tensor([[1.0, 1, 0, 1, 1, 1]])
+    motions = first_order(driving, lost, believed, torch.ones(1), [list(range(6))])
+    torch.testing.assert_close(motions.reference - motions.driving, torch.full((1, 1, 2), 0.1), atol=2e-3, rtol=0)
+    torch.testing.assert_close(motions.jacobian[0, 0], torch.eye(2), atol=0.05, rtol=0)
+    assert motions.belief.item() == pytest.approx(5 / 6)
+
+
+def test_nothing_moves_without_a_reference():
+    draw = torch.Generator().manual_seed(3)
+    driving, reference = torch.rand(2, 6, 2, generator=draw), torch.rand(2, 6, 2, generator=draw)
+    motions = first_order(driving, reference, torch.ones(2, 6), torch.tensor([1.0, 0.0]), [list(range(6))])
+    still = (motions.reference - motions.driving).norm(dim=-1) + (motions.jacobian - torch.eye(2)).norm(dim=(-2, -1))
+    assert still[0] > 0.1 and still[1] == 0
+
+
+def test_the_warp_field_begins_with_each_part_s_motion_about_it_and_none_far_away():
+    """Before anything is learned: near a part its own displacement, in the empty corner nothing."""
+    driving = torch.tensor([[-0.5, -0.5], [0.5, -0.4]]).repeat_interleave(6, 0)[None]
+    driving = driving + 0.02 * torch.randn(driving.shape, generator=torch.Generator().manual_seed(0))
+    moved = torch.tensor([[0.2, 0.0], [0.0, -0.1]])
+    reference = driving + moved.repeat_interleave(6, 0)
+    dense = DenseMotion(2, 8, 5, 32).eval()
+    torch.nn.init.zeros_(dense.masks.weight)
+    torch.nn.init.zeros_(dense.masks.bias)
+    with torch.no_grad():
+        motions = first_order(driving, reference, torch.ones(1, 12), torch.ones(1), HALVES)
+        field = dense(torch.rand(1, 1, 64, 64), motions)[0, :2].permute(1, 2, 0) / 10
+    for part, (x, y) in enumerate(motions.driving[0]):
+        here = field[int((y + 1) * 16), int((x + 1) * 16)]
+        torch.testing.assert_close(here, moved[part], atol=0.04, rtol=0)
+    assert field[-1, 0].abs().max() < 0.01
 
 
 def test_without_a_reference_the_warp_field_is_nothing(make):
@@ -241,7 +272,7 @@ def test_rings_are_cut_into_arcs(keypoints):
 
 def test_where_nothing_moved_the_warp_field_is_nothing():
     points = torch.rand(2, 12, 2, generator=torch.Generator().manual_seed(2)) - 0.5
-    motions = first_order(points, points, torch.ones(2, 12), [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]])
+    motions = first_order(points, points, torch.ones(2, 12), torch.ones(2), HALVES)
     dense = DenseMotion(2, 8, 5, 32).eval()
     with torch.no_grad():
         field = dense(torch.rand(2, 1, 64, 64), motions)
@@ -254,6 +285,32 @@ def test_heat_maps_peak_at_their_points_and_fade_with_confidence():
     assert maps.shape == (1, 2, 64, 64)
     assert maps[0, 0, 20, 10] == pytest.approx(1) and maps[0, 0].argmax() == 20 * 64 + 10
     assert maps[0, 1, 8, 40] == pytest.approx(0.5) and maps[0, 1, 50, 50] < 1e-6
+
+
+def test_points_side_by_side_stay_apart_in_a_heat_map():
+    """Where Gaussians overlap the greatest counts: a ring is a ring, not a disc."""
+    line = torch.stack([torch.arange(10.5, 50, 1.5), torch.full((27,), 30.5)], -1)[None]
+    maps = drawn(line, torch.ones(1, 27), [list(range(27))], 64, spread=1.5)
+    assert maps.max() <= 1 and maps[0, 0, 33, 30] < 0.2 and maps[0, 0, 30, 15:45].min() > 0.8
+
+
+def test_a_point_that_hides_for_the_first_time_does_not_drown_all_others(make):
+    """In training every point is seen and moves by pixels; then all are hidden, where they were."""
+    encoder = make("flnet").train()
+    frames, anchors = batch(encoder)
+    points = anchors.keypoints.points[:, 0]
+    for seed in range(30):
+        moved = points[frames.users] + torch.randn(4, 4, 96, 2, generator=torch.Generator().manual_seed(seed))
+        sure = 0.99 + 0.01 * torch.rand(4, 4, 96, generator=torch.Generator().manual_seed(seed))
+        encoder(FrameBatch(frames.images, CAMERAS, frames.users, Detections(moved, sure)), anchors)
+    encoder.eval()
+    calibration = encoder.enroll(anchors)
+    seen, hidden = (
+        torch.cat(encoder.features(FrameBatch(frames.images, CAMERAS, frames.users, Detections(moved, sure * factor)),
+                                   calibration.rows(frames.users)), 1)
+        for factor in (1, 0)
+    )  # fmt: skip
+    assert (seen - hidden).norm() < 2 * seen.norm()
 
 
 def test_parts_of_the_face_are_told_by_names(keypoints):

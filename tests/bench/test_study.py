@@ -7,6 +7,7 @@ import pytest
 
 from ufe_bench.harness import Outcome
 from ufe_bench.paper import load_paper
+from ufe_bench.schema import Trial
 from ufe_bench.study import Cell, Study, chosen_rows, request_of, run_study, that_fit, with_steps
 from ufe_bench.study_report import as_json, draw, markdown, write_report
 from ufe_bench.suite import SuiteRow, load_suite
@@ -153,6 +154,28 @@ def test_what_rows_look_at_is_a_column_where_they_differ(table3):
     column = [part.strip() for part in head.split("|")].index("Looks at")
     assert [part.strip() for part in row.split("|")][column] == "images, keypoints"
     assert {line.count("|") for line in page[page.index(head) : page.index(head) + 8]} == {head.count("|")}
+
+
+def test_the_page_says_how_each_rows_options_were_chosen(table3):
+    def tried(*scores):
+        return tuple(
+            Trial(training={"learning_rate": rate}, score=score, metrics={}, weights="w")
+            for rate, score in zip((1e-3, 2e-3, 4e-3), scores, strict=True)
+        )
+
+    inner, outer, *rest = table3.cells
+    cells = [
+        Cell(cell.row, cell.result.model_copy(update={"trials": trials}))
+        for cell, trials in ((inner, tried(1.3, 1.2, 1.25)), (outer, tried(1.0, 0.9, 0.8)[1:]))
+    ]
+    assert "search" not in markdown(table3)
+    page = markdown(Study(table3.suite, (*cells, *rest), ()))
+    lines = page[page.index("## The search for training options") :].splitlines()
+    assert "1 of 2 rows chose the first or the last of what was tried" in lines[2]
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
+    assert table[0] == ["Row", "learning rate 0.001", "learning rate 0.002", "learning rate 0.004"]
+    assert table[2] == [inner.row.title, "1.300", "**1.200**", "1.250"]
+    assert table[3] == [outer.row.title, "–", "0.900", "**0.800**"]
 
 
 def test_a_row_without_a_result_is_named_and_the_others_stay(table3):

@@ -101,7 +101,7 @@ def bench(
       ufe bench --rerun RESULT.json                         does a result come out again?
     """
     from ufe_bench.harness import Harness
-    from ufe_bench.leaderboard import build_leaderboard, default_results
+    from ufe_bench.leaderboard import default_results, rebuild_own
     from ufe_bench.request import Request
     from ufe_bench.suite import load_suite
     from ufe_core.anchor_sets import anchors_of
@@ -154,7 +154,7 @@ def bench(
             try:
                 outcome = harness.run(request, floors=floors)
             except MethodError:
-                build_leaderboard(folders, store.root / "leaderboard")  # which tells of it
+                rebuild_own(store, folders)  # which tells of it
                 raise
     if study is not None:
         sound = _tell_study(study, report, as_json)
@@ -162,7 +162,7 @@ def bench(
         sound = _tell(cast("Outcome", outcome), as_json)
     if drawn is not None and not as_json:
         click.echo(f"figures      {drawn}")
-    built = build_leaderboard(folders, store.root / "leaderboard")
+    built = rebuild_own(store, folders)
     if not as_json:
         click.echo(f"leaderboard  {built.html}")
     if not sound:

@@ -125,8 +125,10 @@ def build_board(results: Iterable[Result], *, ranked_by: str = RANKED_BY) -> tup
 
 
 def identity_of(result: Result) -> str:
-    """What makes two results rows of the same method: its name, its options, its budget."""
-    return canonical_json([method_name(result), _options(result), result.key.budget.name])
+    """What makes two results rows of the same method: its name, its options, its budget, whose labels it is made of."""
+    budget = result.key.budget
+    made_of = [budget.people, budget.frames] if budget.name == "none" else []
+    return canonical_json([method_name(result), _options(result), budget.name, *made_of])
 
 
 def is_floor(result: Result) -> bool:
@@ -141,7 +143,7 @@ def _suite_order(suite: str) -> tuple[bool, str, int]:
 
 def ground_of(key: RunKey) -> str:
     """What results must share to be compared."""
-    data = [key.data.edition, key.data.frames, key.data.size, key.data.enrolment]
+    data = [key.data.edition, key.data.frames, key.data.size, key.data.enrolment, key.data.render_size]
     source, decoder = ([part.id, part.config] for part in (key.components.source, key.components.decoder))
     return canonical_json([key.suite, key.protocol, key.split.sha256, data, source, decoder])
 
@@ -156,14 +158,35 @@ def _budget_key(budget: Budget) -> tuple[int, bool, int, str]:
 
 
 def _groups(members: Sequence[Result], ranked_by: str) -> tuple[Group, ...]:
-    untrained = [result for result in members if result.key.budget.name == "none"]  # beside whatever others were given
+    untrained = [result for result in members if result.key.budget.name == "none"]
     groups: dict[tuple[int, bool, int, str], list[Result]] = defaultdict(list)
     for result in members:
         if result.key.budget.name != "none":
             groups[_budget_key(result.key.budget)].append(result)
     if not groups:
         return (_group(untrained, untrained[0].key.budget, ranked_by),)
-    return tuple(_group([*groups[key], *untrained], groups[key][0].key.budget, ranked_by) for key in sorted(groups))
+    return tuple(
+        _group([*groups[key], *_beside(untrained, groups[key][0].key.budget)], groups[key][0].key.budget, ranked_by)
+        for key in sorted(groups)
+    )
+
+
+def _beside(untrained: Sequence[Result], budget: Budget) -> list[Result]:
+    """What takes no step stands in every table; of the means of several numbers of people, the one of the table's."""
+
+    def of(result: Result) -> tuple[int, int]:
+        return result.key.budget.people, result.key.budget.frames
+
+    methods: dict[str, list[Result]] = defaultdict(list)
+    for result in untrained:
+        methods[canonical_json([method_name(result), _options(result)])].append(result)
+    chosen = []
+    for results in methods.values():
+        sizes = {of(result) for result in results}
+        table = (budget.people, budget.frames)
+        size = table if table in sizes else max(sizes)
+        chosen += [result for result in results if of(result) == size]
+    return chosen
 
 
 def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
@@ -289,5 +312,7 @@ def _options(result: Result) -> dict[str, Any]:
         options |= {f"pretraining.{name}": value for name, value in components.pretraining.config.items()}
     if components.view_detector is not None:
         options |= {f"view_detector.{name}": value for name, value in components.view_detector.config.items()}
-    used = {"anchors": result.cost.anchors, "enrolment": result.key.data.enrolment, "seed": result.key.seed}
+    names = result.key.data.anchors
+    anchors = result.cost.anchors if names is None else ",".join(names)
+    used = {"anchors": anchors, "enrolment": result.key.data.enrolment, "seed": result.key.seed}
     return options | used

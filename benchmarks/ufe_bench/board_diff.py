@@ -11,6 +11,9 @@ from ufe_bench.board import RANKED_BY, BrokenFile, Row, build_board, ground_of, 
 from ufe_bench.leaderboard import collect
 from ufe_bench.table import markdown_table
 
+#: What of a result is no longer the same where it was measured anew, or edited.
+_MEASURED = ("run_id", "subjects", "segments", "metrics", "cost")
+
 
 @dataclass(frozen=True)
 class Change:
@@ -38,7 +41,7 @@ def difference(before: Sequence[Path], after: Sequence[Path], *, ranked_by: str 
     found = []
     for place in [*new, *(place for place in old if place not in new)]:
         was, now = old.get(place), new.get(place)
-        what = _what(was, now, ranked_by)
+        what = _what(was, now)
         if what is None:
             continue
         row = now or was
@@ -65,12 +68,12 @@ def _value(row: Row | None, metric: str) -> float | None:
     return None if summary is None else summary.mean
 
 
-def _what(one: Row | None, other: Row | None, ranked_by: str) -> str | None:
+def _what(one: Row | None, other: Row | None) -> str | None:
     if one is None:
         return "new"
     if other is None:
         return "gone"
-    if one.result.run_id != other.result.run_id or _value(one, ranked_by) != _value(other, ranked_by):
+    if any(getattr(one.result, part) != getattr(other.result, part) for part in _MEASURED):
         return "measured anew"
     if one.rank != other.rank:
         return "moved"

@@ -65,11 +65,11 @@ def build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
 
 
 def _build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
-    from ufe_bench.leaderboard import build_leaderboard, default_results
-    from ufe_core.store import default_root
+    from ufe_bench.leaderboard import build_leaderboard, default_results, rebuild_own
+    from ufe_core.store import Store
 
     folders = list(results) or default_results()
-    built = build_leaderboard(folders, out or default_root() / "leaderboard")
+    built = rebuild_own(Store(), folders) if out is None else build_leaderboard(folders, out)
     if as_json:
         facts = {
             "markdown": str(built.markdown), "html": str(built.html), "pages": built.pages,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -105,6 +107,7 @@ def evaluate(
 
     A person on whom the encoder fails is recorded as missing, with the cause; the others go on.
     """
+    forget_peak_memory(stage.device)
     subjects: list[SubjectResult] = []
     missing: list[MissingFrames] = []
     segments: dict[str, dict[str, list[float]]] = {}
@@ -235,13 +238,19 @@ def measure_cost(
         encode_ms=_latency(times),
         detect_ms=_latency(found) if found else None,
         enroll_ms=float(np.median(enrolment)),
-        parameters=sum(p.numel() for module in (encoder, finder) if module is not None for p in module.parameters()),
-        peak_memory_mb=peak_memory_mb(),
+        parameters=count_parameters(encoder, detector),
+        peak_memory_mb=peak_memory_mb(device),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         anchors=len(encoder.needs.anchors),
         size=encoder.needs.size,
     )
+
+
+def count_parameters(encoder: Encoder[Any], detector: Chosen | None) -> int:
+    """Of a method: its encoder's and, where it needs one, its keypoint detector's."""
+    finder = detector.spec.load()(detector.config) if detector is not None else None
+    return sum(p.numel() for module in (encoder, finder) if module is not None for p in module.parameters())
 
 
 def _latency(times: list[float]) -> Latency:
@@ -260,13 +269,20 @@ def _time(call: Callable[[], object], warm_up: int, runs: int, device: torch.dev
     return times
 
 
-def peak_memory_mb() -> float | None:
-    """Largest resident size of this process so far; None where the system does not tell."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # Windows
-        return None
-    import sys
+def forget_peak_memory(device: torch.device) -> None:
+    """From now on `peak_memory_mb` tells what is used from now on."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Largest memory since `forget_peak_memory`: a GPU's, else this process's resident size, as far as Linux tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(float(line.split()[1]) / 2**10 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return None

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ufe_bench.evaluate import Evaluation, Material, Stage, evaluate, measure_cost
+from ufe_bench.evaluate import Evaluation, Material, Stage, count_parameters, evaluate, measure_cost
 from ufe_bench.failure import Failure, forget_failure, record_failure
-from ufe_bench.provenance import budget_record, component_record, environment_record, training_record
+from ufe_bench.provenance import (
+    budget_record,
+    component_record,
+    environment_record,
+    options_apart,
+    training_record,
+)
 from ufe_bench.request import Request
 from ufe_bench.schema import (
     Components,
@@ -106,7 +113,8 @@ class Description:
     """What a result of a request says of itself, as far as it is known before.
 
     `learns` is whether weights are trained; `hypothetical` whether it is given what no headset could measure;
-    `released` the released weights that it would be measured with.
+    `released` the released weights that it would be measured with; `apart` the training options that set it apart
+    from its budget.
     """
 
     split: Split
@@ -118,6 +126,16 @@ class Description:
     learns: bool
     hypothetical: bool
     released: ReleasedWeights | None
+    apart: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Again:
+    """A request measured anew: the key it would be kept by, its errors, and how many parameters the method has."""
+
+    key: RunKey
+    evaluation: Evaluation
+    parameters: int
 
 
 @dataclass(frozen=True)
@@ -175,17 +193,24 @@ class Harness:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
             MethodError: the method failed, whatever it raised.
         """
-        try:
+        with self._its_failures(request, recorded=True):
             outcome = self._run(request, floors=floors, reuse=reuse)
+        self.doing = _FIRST
+        forget_failure(self.results, request.suite.id, request.method, request.command())
+        return outcome
+
+    @contextmanager
+    def _its_failures(self, request: Request, *, recorded: bool) -> Iterator[None]:
+        """Whatever a method raises becomes one error that says what was being done."""
+        try:
+            yield
         except (Exception, SystemExit) as error:
             if not is_the_methods(error):
                 raise
             text = f"{request.method} failed while {self.doing}: {cause_of(error)}"
-            self.record(request.suite, request.method, request.command(), error)
+            if recorded:
+                self.record(request.suite, request.method, request.command(), error)
             raise MethodError(text) from error
-        self.doing = _FIRST
-        forget_failure(self.results, request.suite.id, request.method, request.command())
-        return outcome
 
     def _run(self, request: Request, *, floors: bool, reuse: bool) -> Outcome:
         setup = self._resolve(request)
@@ -205,11 +230,19 @@ class Harness:
 
     def again(
         self, request: Request, people: Sequence[str] | None = None, *, weights_file: Path | None = None
-    ) -> tuple[RunKey, Evaluation]:
-        """Measure a request anew, all of its people or some, and write nothing; with the key it would be kept by.
+    ) -> Again:
+        """Measure a request anew, all of its people or some, and write nothing.
 
         Weights come from `weights_file`, else they are the released ones, else those trained here, else trained now.
+
+        Raises:
+            UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
+            MethodError: the method failed, whatever it raised.
         """
+        with self._its_failures(request, recorded=False):
+            return self._again(request, people, weights_file)
+
+    def _again(self, request: Request, people: Sequence[str] | None, weights_file: Path | None) -> Again:
         setup = self._resolve(request)
         if weights_file is not None:
             encoder = load_trained(setup.recipe, weights_file, setup.cameras, setup.decoder.code_space, self.device)
@@ -222,16 +255,19 @@ class Harness:
             ready.encoder, ready.stage, ready.material, enrolment=request.enrolment, people=people,
             progress=lambda done: self.tell(Progress("measuring again", done, total, {})),
         )  # fmt: skip
-        return self._key(request, setup, encoder, weights), evaluation
+        parameters = count_parameters(ready.encoder, setup.recipe.detector)
+        return Again(self._key(request, setup, encoder, weights), evaluation, parameters)
 
     def described(self, request: Request) -> Description:
         """What a request's result would say of itself before anything is rendered, trained or measured."""
         setup = self._resolve(request)
         encoder = setup.recipe.encoder.spec.load()
+        released = released_weights(setup.recipe, request)
         return Description(
             self._split(request, setup), request.suite.protocol, setup.recipe.training.seed, self._components(setup),
             self._data(request, setup), setup.metric_infos(), encoder.learns == "weights",
-            "exact_mesh" in encoder.inputs, released_weights(setup.recipe, request),
+            "exact_mesh" in encoder.inputs, released,
+            {} if released is not None else options_apart(setup.recipe, request.tuned),
         )  # fmt: skip
 
     def record(self, suite: Suite, method: str, command: str, error: BaseException) -> None:
@@ -255,12 +291,17 @@ class Harness:
 
     def _floor(self, request: Request, name: str) -> Result:
         """A floor's result on the same data, from its file if it was measured before."""
-        training = (request.overrides or {}).get("training", {})
-        kept = {option: training[option] for option in _DATA_OPTIONS if option in training}
+        given = request.overrides or {}
+        kept = {kind: given[kind] for kind in ("source", "decoder") if kind in given}
+        training = given.get("training", {})
+        of_row = request.suite.row(request.row).set.get("training", {}) if request.row is not None else {}
+        sizes = {option: training[option] for option in _DATA_OPTIONS if option in training and option not in of_row}
+        if sizes:
+            kept["training"] = sizes
         floor = replace(
             request, encoder=name, calibrator=None, detector=None, pretraining=None, anchors=DEFAULT_ANCHORS,
             enrolment="own",
-            row=None, train=False, fresh=False, tuned={}, trials=(), overrides={"training": kept} if kept else None,
+            row=None, train=False, fresh=False, tuned={}, trials=(), overrides=kept or None,
         )  # fmt: skip
         result = self._measure(floor, self._resolve(floor), reuse=True)
         write_result(result, self.results)
@@ -273,10 +314,15 @@ class Harness:
             calibrator=request.calibrator, detector=request.detector, pretraining=request.pretraining,
             anchors=request.anchors, budget=request.budget, overrides=request.options,
         )  # fmt: skip
+        people = registry.split(suite.split, suite.part)
         home = registry.splits[suite.split].source
+        if set(people) & set(registry.split(suite.split, "train")):
+            raise RegistryError(
+                f"Suite {suite.id!r} measures '{suite.split}.{suite.part}', people that methods are trained on: give "
+                "it another part, such as 'test'."
+            )
         if home != recipe.source.spec.id:
             raise DataError(f"Suite {suite.id!r} is measured on '{home}', not on '{recipe.source.spec.id}'.")
-        people = registry.split(suite.split, suite.part)
         source = recipe.make_source()
         known = source.captures([people[0]])[0].anchors
         for anchor in recipe.anchors:
@@ -384,6 +430,8 @@ class Harness:
             fingerprint=fingerprint([setup.source.fingerprint, list(setup.people), suite.frames, *more]),
             version=setup.recipe.source.spec.data_version, frames=suite.frames, size=setup.recipe.training.size,
             enrolment=request.enrolment,
+            anchors=setup.recipe.anchors if request.anchors != DEFAULT_ANCHORS else None,
+            render_size=suite.render_size if suite.is_own else None,
         )  # fmt: skip
 
     def _material(self, suite: Suite, setup: _Setup, wanted: PackRequest, encoder: type[Encoder[Any]]) -> Material:
@@ -444,12 +492,13 @@ class Harness:
         return self._stages[key]
 
     def _known(self, key: RunKey) -> Result | None:
-        """A sound result of the same key that was written before."""
+        """A sound and whole result of the same key that was written before."""
         for path in self.results.glob(f"{key.suite}/*/{run_id_of(key)}.json"):
             try:
-                return load_result(path)
+                found = load_result(path)
             except DataError:
                 return None  # it is measured again and written over
+            return found if found.complete else None
         return None
 
 

@@ -20,7 +20,7 @@ from ufe_bench.failure import FOLDER as FAILURES
 from ufe_bench.failure import Failure, load_failure
 from ufe_bench.schema import Result, load_result
 from ufe_core.errors import ArtifactError, DataError
-from ufe_core.store import default_root, write_atomic
+from ufe_core.store import Store, default_root, write_atomic
 
 STUDY = "study.json"  # lies among results, and is none
 FIGURES = "figures"  # of a study, beside its results: a page and its pictures
@@ -148,6 +148,12 @@ def build_leaderboard(folders: Sequence[Path], out: Path, *, ranked_by: str = RA
     return Built(
         markdown, html, len(pages), len(found.results), found.duplicates, len(found.failures), found.broken
     )  # fmt: skip
+
+
+def rebuild_own(store: Store, folders: Sequence[Path]) -> Built:
+    """Write the leaderboard of a store, into its folder `leaderboard`; processes that end together do it in turn."""
+    with store.lock("leaderboard", "pages"):
+        return build_leaderboard(folders, store.path("leaderboard", "pages").parent)
 
 
 def _report(folder: Path, suite: str) -> StudyReport:

@@ -30,13 +30,7 @@ def component_record(chosen: Chosen) -> ComponentRecord:
 def budget_record(
     recipe: Recipe, encoder: TrainedEncoder, *, released: bool, tuned: Mapping[str, Any] = MappingProxyType({})
 ) -> Budget:
-    """What the weights cost: nothing for an encoder that takes no step, else the sizes they were trained with.
-
-    Training options in `tuned` were chosen by the same search as every other row's, and set no row apart; nor do the
-    seed and what is updated, which are the method's.
-    """
-    own = {"seed", "update", *tuned}
-    apart = {name: value for name, value in recipe.overrides.items() if name not in own}
+    """What the weights cost: nothing for an encoder that takes no step, else the sizes they were trained with."""
     config = encoder.record.get("config", recipe.training.model_dump(mode="json"))
     learns = encoder.encoder.learns
     if learns != "weights":
@@ -49,8 +43,17 @@ def budget_record(
         frames=config["frames"],
         size=config["size"],
         steps=config["steps"],
-        overrides={} if released else apart,
+        overrides={} if released else options_apart(recipe, tuned),
     )
+
+
+def options_apart(recipe: Recipe, tuned: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """Training options that set a run apart from its budget.
+
+    Those in `tuned` do not, as every row's were chosen by the same search; nor do the seed and what is updated, which
+    are the method's.
+    """
+    return {name: value for name, value in recipe.overrides.items() if name not in {"seed", "update", *tuned}}
 
 
 def training_record(encoder: TrainedEncoder) -> TrainingRecord | None:

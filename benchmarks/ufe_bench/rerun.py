@@ -23,12 +23,13 @@ from ufe_core.plugins import Catalogue
 from ufe_core.recipe import OWNERS
 from ufe_core.weights import sha256_file
 
+_EVERYBODY, _METHOD = "everybody", "the method"  # what numbers are of that are no person's
 _LEAST = 1e-4  # of a metric's unit: below it nothing is told apart
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """A person's number that came out otherwise; None where one side has no such number."""
+    """A person's number, or everybody's or the method's, that came out otherwise; None where one side has none."""
 
     subject: str
     metric: str
@@ -113,29 +114,32 @@ def rerun(
             f"'{weights}' is not what result {result.run_id} was measured with: its SHA-256 must begin with "
             f"{(result.key.weights.sha256 or 'nothing, as there are no weights')[:12]}."
         )
-    key, evaluation = harness.again(request_from(result, harness.catalogue), people, weights_file=weights)
+    again = harness.again(request_from(result, harness.catalogue), people, weights_file=weights)
     said = {subject.id: _numbers(subject.metrics, subject.slices) for subject in result.subjects}
-    now = {subject.id: _numbers(subject.metrics, subject.slices) for subject in evaluation.subjects}
-    failed = {one.subject for one in evaluation.missing}
+    now = {subject.id: _numbers(subject.metrics, subject.slices) for subject in again.evaluation.subjects}
+    failed = {one.subject for one in again.evaluation.missing}
+    everybody = people is None or said.keys() <= set(people)
     if people is not None:
         said = {name: numbers for name, numbers in said.items() if name in people}
-    elif result.segments:
-        said["everybody"], now["everybody"] = _numbers({}, result.segments), _numbers({}, evaluation.segments)
+    if everybody and result.segments:
+        said[_EVERYBODY], now[_EVERYBODY] = _numbers({}, result.segments), _numbers({}, again.evaluation.segments)
+    if result.cost.parameters is not None:
+        said[_METHOD], now[_METHOD] = ({"parameters": float(n)} for n in (result.cost.parameters, again.parameters))
     compared, largest, found = 0, 0.0, []
     for who in sorted((said.keys() | now.keys()) - failed):
-        then, again = said.get(who, {}), now.get(who, {})
-        for name in sorted(then.keys() | again.keys()):
-            one, other = then.get(name), again.get(name)
+        then, anew = said.get(who, {}), now.get(who, {})
+        for name in sorted(then.keys() | anew.keys()):
+            one, other = then.get(name), anew.get(name)
             if one is None or other is None:
                 found.append(Disagreement(who, name, one, other))
                 continue
             compared += 1
             apart = abs(other - one)
             largest = max(largest, apart / max(abs(one), _LEAST))
-            if apart > max(tolerance * abs(one), _LEAST):
+            if apart > (0 if who == _METHOD else max(tolerance * abs(one), _LEAST)):
                 found.append(Disagreement(who, name, one, other))
-    missing = tuple((one.subject, one.reason) for one in evaluation.missing)
-    return Comparison(compared, largest, tuple(found), missing, changed_choices(result.key, key))
+    missing = tuple((one.subject, one.reason) for one in again.evaluation.missing)
+    return Comparison(compared, largest, tuple(found), missing, changed_choices(result.key, again.key))
 
 
 def _numbers(metrics: Mapping[str, float], parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

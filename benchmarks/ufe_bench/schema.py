@@ -104,6 +104,12 @@ class Data(Record):
     frames: Positive = Field(description="Frames of each subject")
     size: Positive = Field(description="Side of an image as read, px")
     enrolment: Enrolment = Field("own", description="Whose anchors people are enrolled with")
+    anchors: tuple[Name, ...] | None = Field(
+        None, description="Names of the anchors that the encoder is given, where they are not the default ones"
+    )
+    render_size: Positive | None = Field(
+        None, description="Side of the frontal rendering, px, where the suite is none of ufe's own"
+    )
 
     @property
     def edition(self) -> str:
@@ -160,7 +166,7 @@ class Cost(Record):
     detect_ms: Latency | None = Field(None, description="What the keypoint detector adds, where there is one")
     enroll_ms: NonNegative | None = Field(description="Once per user")
     parameters: Count | None
-    peak_memory_mb: NonNegative | None
+    peak_memory_mb: NonNegative | None = Field(description="Most of it while measuring: the GPU's, else resident")
     device: str
     threads: Positive
     batch: Literal[1] = 1
@@ -256,6 +262,9 @@ def run_id_of(key: RunKey) -> str:
     # Ids from before there were such choices stay as they are.
     if key.data.enrolment == "own":
         del content["data"]["enrolment"]
+    for late in ("anchors", "render_size"):
+        if content["data"][late] is None:
+            del content["data"][late]
     for late in ("detector", "pretraining", "view_detector"):
         if content["components"][late] is None:
             del content["components"][late]

@@ -196,6 +196,7 @@ def run_study(
         if say is not None:
             say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
         inputs: tuple[str, ...] = ()
+        request = request_of(suite, row, overrides, **asked)  # as far as it is known where the method cannot be loaded
         try:
             inputs = harness.catalogue.get("encoder", row.encoder).load().inputs
             request = request_of(suite, row, that_fit(harness.catalogue, row, suite, overrides), **asked)
@@ -206,7 +207,7 @@ def run_study(
         except (Exception, SystemExit) as error:  # whatever a plugin does; the other rows go on
             logging.getLogger("ufe").debug("Row %r failed", row.name, exc_info=True)
             if not isinstance(error, MethodError) and is_the_methods(error):  # it failed before it was measured
-                harness.record(suite, row.name, f"ufe bench --suite {suite.reference} --row {row.name}", error)
+                harness.record(suite, row.name, request.command(), error)
             cells.append(Cell(row, None, error=cause_of(error), inputs=inputs))
             continue
         beside = beside or outcome.floors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from ufe_core.budgets import TrainingConfig, budget_defaults
 from ufe_core.errors import ArtifactError, UfeError
 from ufe_core.recipe import subjects_digest
 from ufe_core.registry import Split, load_registry
+from ufe_core.store import canonical_json
 
 #: Of the floor `neutral` (the resting face for every frame): what is below has seen the answers.
 _TOO_GOOD = 0.02
-#: Of the key, what another release of the same component may change, or what is looked at by itself.
-_ELSEWHERE = ("code_sha256", "version", "budget", "weights")
+#: What a component may have changed of, from one release to the next, without its results being another's.
+_OF_RELEASES = ("code_sha256", "version")
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,14 @@ def _key(result: Result, expected: Description) -> Iterator[Objection]:
     if expected.data.edition != key.data.edition:
         yield Objection("data", "It was measured on captures of another version of the source: measure again with this "
                         f"ufe: {result.command}")  # fmt: skip
+    untold = {name: None for name in ("anchors", "render_size") if getattr(key.data, name) is None}  # older files
     now = key.model_copy(update={
         "split": expected.split, "protocol": expected.protocol, "seed": expected.seed,
-        "components": expected.components, "data": expected.data,
+        "components": expected.components, "data": expected.data.model_copy(update=untold),
     })  # fmt: skip
     for place in changed_choices(key, now):
-        if place.rsplit(".", 1)[-1] not in _ELSEWHERE and place != "data.fingerprint":
+        released = place.startswith("components.") and place.endswith(_OF_RELEASES)
+        if not released and place not in ("data.fingerprint", "data.version"):
             yield Objection("key", f"{place} is not what its command asks for: {result.command}")
     if {name: info.model_dump() for name, info in result.metrics.items()} != {
         name: info.model_dump() for name, info in expected.metrics.items()
@@ -139,12 +142,35 @@ def _training(result: Result, expected: Description, split: Split, suite: Suite)
                         f"split '{suite.split}.train'.")  # fmt: skip
     if result.key.components.pretraining is not None:
         yield from _pretraining(training.pretraining or {}, split)
+    yield from _search(result, suite)
+    if canonical_json(budget.overrides) != canonical_json(expected.apart):
+        yield Objection("budget", f"It tells of the training options {_words(budget.overrides)}, and its command asks "
+                        f"for {_words(expected.apart)}: {result.command}")  # fmt: skip
+    if budget.released:
+        return
     options: dict[str, Any] = TrainingConfig(**budget_defaults(budget.name)).model_dump(mode="json")
-    told = {*budget.overrides, *(name for trial in result.trials for name in trial.training), "seed", "update"}
-    secret = sorted(n for n, value in training.config.items() if n not in told and options.get(n, value) != value)
-    if secret and not budget.released:
+    chosen = min(result.trials, key=lambda trial: trial.score).training if result.trials else {}
+    told = {**options, "seed": result.key.seed, **expected.apart, **chosen}
+    secret = sorted(n for n, value in training.config.items() if n != "update" and told.get(n, value) != value)
+    if secret:
         yield Objection("budget", f"Its training differs from budget '{budget.name}' in {', '.join(secret)}, which "
                         "it does not tell.")  # fmt: skip
+    sizes = {name: getattr(budget, name) for name in ("people", "frames", "size", "steps")}
+    other = sorted(name for name, value in sizes.items() if training.config.get(name, value) != value)
+    if other:
+        yield Objection("budget", f"{', '.join(other)} of its budget are not those that it was trained with.")
+
+
+def _search(result: Result, suite: Suite) -> Iterator[Objection]:
+    """The trials are those of the suite."""
+    allowed = suite.tuning.trials if suite.tuning is not None else ()
+    foreign = [trial.training for trial in result.trials if trial.training not in allowed]
+    if foreign:
+        yield Objection("training", f"Suite '{suite.id}' has no trial of {_words(foreign[0])}.")
+
+
+def _words(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(options.items())) or "none"
 
 
 def _pretraining(record: dict[str, Any], split: Split) -> Iterator[Objection]:
@@ -186,12 +212,21 @@ def _measured_again(
     except ArtifactError as error:
         yield Objection("weights", str(error))
         return
+    except UfeError as error:
+        yield Objection("verify", f"It cannot be measured again: {error}")
+        return
     for subject, reason in comparison.missing:
         yield Objection("verify", f"{subject} cannot be measured again: {reason}")
     for one in comparison.disagreements:
         then, now = ("none" if value is None else f"{value:.5g}" for value in (one.recorded, one.measured))
         yield Objection("verify", f"{one.metric} of {one.subject} is {then} in the file, measured again {now}.")
-    if comparison.disagreements and comparison.changed:
+    for place in comparison.changed:
+        if place.startswith("budget."):
+            yield Objection("verify", f"{place} is not what its weights were trained with.")
+    if comparison.disagreements and "weights.sha256" in comparison.changed:
+        yield Objection("verify", "Its weights were trained anew for this and came out otherwise, as they may on "
+                        "another machine: give the file that it was measured with, --weights FILE.")  # fmt: skip
+    elif comparison.disagreements and comparison.changed:
         yield Objection("verify", f"These have changed since: {', '.join(comparison.changed)}. Measure again with this "
                         f"ufe, and submit that: {result.command}")  # fmt: skip
     if not comparison.compared and not comparison.missing:

@@ -96,6 +96,11 @@ class Suite(ComponentConfig):
         return f"{self.name}@{self.version}"
 
     @property
+    def is_own(self) -> bool:
+        """Whether it was read from a file that the registry does not list, which may change under its name."""
+        return self._file is not None
+
+    @property
     def reference(self) -> str:
         """What `--suite` takes: its name, or the file that it was read from where the registry has none of it."""
         return self._file or self.name

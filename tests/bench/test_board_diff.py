@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from ufe_bench.aggregate import summarise_all
 from ufe_bench.board_diff import difference, render
 from ufe_bench.cli import leaderboard
 from ufe_bench.schema import write_result
@@ -52,6 +53,20 @@ def test_what_is_gone_and_what_was_measured_anew_is_told(folders, build_result, 
     again = tmp_path / "again"
     write_result(build_result(mesh=BETTER), again)
     assert told(changes([before], [again])) == [("univ + late_fusion", "measured anew", (1, 1), (1.0, 0.5))]
+
+
+def test_an_edited_number_of_any_metric_is_told(build_result, tmp_path):
+    """The run's id is of its choices, and stays; so do ranks."""
+    one = build_result()
+    edited = [
+        person.model_copy(update={"metrics": {**person.metrics, "gaze": person.metrics["gaze"] * 0.99}})
+        for person in one.subjects
+    ]
+    other = one.model_copy(update={"subjects": tuple(edited), "summary": summarise_all(edited, one.metrics)})
+    for name, result in (("before", one), ("after", other)):
+        write_result(result, tmp_path / name)
+    found = changes([tmp_path / "before"], [tmp_path / "after"])
+    assert told(found) == [("univ + late_fusion", "measured anew", (1, 1), (1.0, 1.0))]
 
 
 def test_a_place_among_the_best_that_is_lost_or_won_is_told(build_result, tmp_path):

@@ -1,8 +1,10 @@
 """The main job on a few people: components, data, weights, numbers, result, and how it fails."""
 
 import json
+import mmap
 import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from ufe_bench.harness import Harness
 from ufe_bench.request import Request
 from ufe_bench.rerun import rerun
 from ufe_bench.schema import load_result
+from ufe_bench.study import request_of
 from ufe_bench.suite import Suite, load_suite
 from ufe_core.errors import (
     ArtifactError,
@@ -22,6 +25,7 @@ from ufe_core.errors import (
     ContractError,
     DataError,
     MethodError,
+    RegistryError,
     UnknownComponentError,
 )
 from ufe_core.plugins import catalogue
@@ -67,9 +71,10 @@ def few_people(monkeypatch):
 
 @pytest.fixture
 def run(few_people, suite, store, tmp_path):
-    def go(floors=False, results=tmp_path, suite=suite, **asked):
+    def go(floors=False, results=tmp_path, suite=suite, reuse=False, **asked):
         request = Request(suite=suite, budget="smoke", **asked)
-        return Harness(catalogue(), store, results, device=torch.device("cpu")).run(request, floors=floors)
+        harness = Harness(catalogue(), store, results, device=torch.device("cpu"))
+        return harness.run(request, floors=floors, reuse=reuse)
 
     return go
 
@@ -136,6 +141,7 @@ def test_the_truth_scores_zero(run, monkeypatch):
 
 
 def test_a_person_the_encoder_fails_on_is_recorded_and_the_others_go_on(run, monkeypatch):
+    """And is measured again the next time: what failed may have been the machine."""
     original = evaluate_module._measure
 
     def fails_once(encoder, stage, capture, *rest):
@@ -143,10 +149,12 @@ def test_a_person_the_encoder_fails_on_is_recorded_and_the_others_go_on(run, mon
             raise ContractError("NaN in rows [3].")
         return original(encoder, stage, capture, *rest)
 
-    monkeypatch.setattr(evaluate_module, "_measure", fails_once)
-    result = run(encoder="neutral").result
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_module, "_measure", fails_once)
+        result = run(encoder="neutral").result
     assert not result.complete and len(result.subjects) == PEOPLE - 1
     assert result.missing[0].reason == "NaN in rows [3]."
+    assert run(encoder="neutral", reuse=True).result.complete
 
 
 def test_floors_are_measured_once(run, tmp_path, monkeypatch):
@@ -156,6 +164,53 @@ def test_floors_are_measured_once(run, tmp_path, monkeypatch):
     monkeypatch.setattr(harness_module, "evaluate", lambda *a, **k: calls.append(1) or original(*a, **k))
     run(floors=True, encoder="mean")
     assert calls == []
+
+
+def test_floors_are_measured_on_what_the_method_is_measured_on(run):
+    """And a floor that is asked for under a condition is not answered with the ordinary one."""
+    outcome = run(floors=True, encoder="neutral", overrides={"source": {"condition": "glasses"}})
+    for result in (outcome.result, *outcome.floors):
+        assert result.key.components.source.config["condition"] == "glasses", result.command
+    ordinary = run(encoder="neutral").result
+    assert outcome.result.run_id != ordinary.run_id and "glasses" in outcome.result.command
+
+
+def test_a_studys_floors_have_no_rows_options(build_result, monkeypatch, tmp_path):
+    """The first row of Figure 19 learns from 8 people; the mean that all rows stand beside is of everybody."""
+    asked = []
+    monkeypatch.setattr(Harness, "_resolve", lambda self, request: request)
+    monkeypatch.setattr(Harness, "_measure", lambda self, request, *_, **__: asked.append(request) or build_result())
+    fig19 = load_suite("fig19")
+    harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
+    harness.floors(request_of(fig19, fig19.row("univ_8"), {"training": {"frames": 5}}))
+    assert [request.overrides for request in asked] == [{"training": {"frames": 5}}] * 2
+
+
+def test_people_that_methods_are_trained_on_are_not_measured(run, suite):
+    with pytest.raises(RegistryError, match=r"measures 'synthetic\.all', people that methods are trained on"):
+        run(encoder="neutral", suite=suite.model_copy(update={"part": "all"}))
+    with pytest.raises(RegistryError, match="No split set 'syntetic'"):
+        run(encoder="neutral", suite=suite.model_copy(update={"split": "syntetic"}))
+
+
+def test_anchors_of_ones_own_and_the_size_of_ones_own_suite_are_in_the_key(run, suite, tmp_path):
+    usual = run(encoder="neutral").result.key
+    assert usual.data.anchors is None and usual.data.render_size is None
+    own = suite.model_copy(update={"name": "own"})
+    own._file = "own.toml"
+    key = run(encoder="neutral", suite=own, anchors=("neutral", "smile")).result.key
+    assert key.data.anchors == () and key.data.render_size == suite.render_size, "the floor looks at none"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
+def test_peak_memory_is_of_what_comes_after():
+    cpu = torch.device("cpu")
+    evaluate_module.forget_peak_memory(cpu)
+    with mmap.mmap(-1, 400 << 20) as large:  # what an array leaves free may stay with the process
+        large.write(bytes(400 << 20))
+    before = evaluate_module.peak_memory_mb(cpu)
+    evaluate_module.forget_peak_memory(cpu)
+    assert evaluate_module.peak_memory_mb(cpu) < before - 300
 
 
 def test_a_wrong_request_is_refused_before_any_work(run):

@@ -110,6 +110,34 @@ def test_a_method_that_trains_nothing_is_ranked_in_every_table(build_result):
         ]  # fmt: skip
 
 
+def with_key(result, **parts):
+    """The same result of another key: `parts` are fields of its parts."""
+    changed = {name: getattr(result.key, name).model_copy(update=fields) for name, fields in parts.items()}
+    key = result.key.model_copy(update=changed)
+    return result.model_copy(update={"key": key, "run_id": run_id_of(key)})
+
+
+def test_each_table_has_the_mean_of_as_many_people_as_its_own(build_result):
+    """However new the mean of fewer people is; where there is none of as many, that of the most."""
+    mean = build_result("ufe/mean", None, mesh=FLOOR)
+    few = with_key(build_result("ufe/mean", None, mesh=(9, 9, 9, 9), created="2026-09-09T00:00:00Z"),
+                   budget={"people": 4, "frames": 16})  # fmt: skip
+    all_of_them = with_key(mean, budget={"people": 234, "frames": 36})
+    (ground,) = build_board([build_result(budget=name) for name in ("cpu", "smoke", "gpu")] + [few, all_of_them])
+    chosen = {
+        group.budget.name: row.result for group in ground.groups for row in group.rows if row.name == "mean"
+    }  # fmt: skip
+    assert chosen == {"cpu": all_of_them, "gpu": all_of_them, "smoke": few}
+    assert not any(group.earlier for group in ground.groups)
+
+
+def test_sets_of_anchors_are_told_apart_by_names(build_result):
+    usual = build_result()
+    searched = with_key(usual, data={"anchors": ("smile", "neutral")})
+    (ground,) = build_board([usual, searched])
+    assert {row.variant for row in ground.groups[0].rows} == {"anchors=6", "anchors=smile,neutral"}
+
+
 @pytest.mark.parametrize("change", [{"data": "d1ff" * 16}, {"suite": "main@2"}, {"suite": "glasses@1"}])
 def test_other_data_or_suite_is_another_ground_and_gets_no_floor_from_this_one(build_result, change):
     board = build_board([build_result(), build_result(**change), build_result("ufe/mean", None, mesh=FLOOR)])
@@ -453,11 +481,71 @@ def test_run_markdown_names_the_reason_for_no_rank(results):
 
 def test_ticks_are_round_and_cover_the_range():
     assert plots.ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    for low, high in ((0.0, 0.37), (0.91, 1.13), (0.0, 12345.0), (2.0, 2.0)):
+    assert plots.ticks(-0.5, 0.0) == [-0.5, -0.4, -0.3, -0.2, -0.1, 0.0]
+    spans = [(0.0, 0.37), (0.91, 1.13), (0.0, 12345.0), (2.0, 2.0)]
+    spans += [(-0.37, 0.0), (-3.0, 7.0), (-2.0, -2.0), (0.0, 1e-14)]
+    for low, high in spans:
         marks = plots.ticks(low, high)
         assert marks[0] <= low
         assert marks[-1] >= high
-        assert len(marks) <= 8
+        assert 2 <= len(marks) <= 8
+        assert marks == sorted(set(marks))
+
+
+VALUES = [(0.5, 2.0), (-2.0, -0.5), (-1.0, -1.0), (-3.0, 7.0), (0.0, 0.0), (-1e-14, 0.0)]
+
+
+def horizontals(svg):
+    """Every x in a plot, px of its view box."""
+    return [float(found) for found in re.findall(r' (?:x|x1|x2|cx)="([^"]+)"', svg)]
+
+
+@pytest.mark.parametrize("values", VALUES, ids=str)
+def test_no_dot_leaves_its_plot_whatever_the_signs(values):
+    low, high = values
+    mean, people = (low + high) / 2, {"S000": low, "S001": high}
+    svg = plots.dot_plot([plots.DotRow("a", people, mean, (low, high))], label="Score", unit=None)
+    assert len(re.findall("<circle", svg)) == 2
+    assert all(0 <= x <= plots.WIDTH for x in horizontals(svg))
+    if low < high:
+        assert len(set(re.findall(r'cx="([^"]+)"', svg))) == 2
+    assert all(0 <= x <= 100 for x in horizontals(plots.strip(mean, values, lower=low, upper=high)))
+
+
+@pytest.mark.parametrize("values", VALUES, ids=str)
+def test_no_point_leaves_its_scatter_plot_whatever_the_signs(values):
+    points = [
+        plots.Point(k, name, k, value, (value, value)) for k, name, value in zip((1, 2), "ab", values, strict=True)
+    ]
+    svg = plots.scatter(points, label="Error", unit=None)
+    across, down = (re.findall(rf'<circle class="point"[^>]* {axis}="([^"]+)"', svg) for axis in ("cx", "cy"))
+    assert all(50 <= float(x) <= plots.WIDTH for x in across) and all(18 <= float(y) <= 284 for y in down)
+
+
+def test_a_strip_shares_its_axis_with_the_column():
+    def ends(*ci95, **column):
+        svg = plots.strip(sum(ci95) / 2, ci95, **column)
+        line = re.search(r'class="ci" x1="([^"]+)" x2="([^"]+)"', svg)
+        return float(line[1]), float(line[2])
+
+    assert ends(1.0, 2.0, lower=1.0, upper=4.0) == (25.0, 50.0), "from 0"
+    assert ends(-4.0, -3.0, lower=-4.0, upper=-1.0) == (0.0, 25.0), "to 0"
+    assert ends(-1.0, 1.0, lower=-1.0, upper=3.0) == (0.0, 50.0)
+
+
+@pytest.mark.parametrize("mesh", [(-2.0, -1.5, -1.0, -0.25), (-1.0, -0.5, 0.25, 3.0)])
+def test_a_score_may_be_negative(build_result, mesh):
+    score = {"score": MetricInfo(label="Score", unit=None, higher_is_better=True)}
+    runs = [
+        build_result(f"acme/{name}", None, metrics=score, values={"score": [v + shift for v in mesh]})
+        for name, shift in (("a", 0.0), ("b", 0.125), ("c", -0.5))
+    ]
+    board = build_board(runs, ranked_by="score")
+    assert [name for _, name in names(board[0].groups[0])] == ["acme/b", "acme/a", "acme/c"]
+    page = suite_page(board)
+    strips = re.findall(r'<svg class="strip".*?</svg>', page)
+    assert len(strips) == 3 and len({re.search('class="mean".*', one)[0] for one in strips}) == 3
+    assert all(0 <= x <= 100 for one in strips for x in horizontals(one))
 
 
 def test_pareto_front_drops_what_is_beaten_on_both():

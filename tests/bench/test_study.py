@@ -244,7 +244,8 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
     study = run_study(Fake(), suite, rows=("pooling", "none", "late_fusion"), say=said.append)
     assert asked == [("pooling", True, True), ("none", True, True), ("late_fusion", False, True)]
     assert [cell.error for cell in study.cells] == ["RuntimeError: no such layer", None, None]
-    assert kept == [(suite.id, "pooling", "ufe bench --suite table3 --row pooling", "no such layer")]
+    command = f"ufe bench --suite table3 --row pooling --set training.steps={suite.steps['cpu']}"
+    assert kept == [(suite.id, "pooling", command, "no such layer")], "the command that its result will have"
     assert len(study.floors) == 1 and said[0] == "Row 1 of 3: Pooling aggregation (pooling)"
 
 

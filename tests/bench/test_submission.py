@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 
 from ufe_bench.evaluate import Evaluation
-from ufe_bench.harness import Description
+from ufe_bench.harness import Again, Description
 from ufe_bench.rerun import changed_choices, request_from, rerun
-from ufe_bench.schema import MissingFrames, RunKey, load_result, make_result
+from ufe_bench.schema import MissingFrames, RunKey, Trial, load_result, make_result
 from ufe_bench.submission import objections
 from ufe_bench.suite import load_suite
-from ufe_core.errors import DataError
+from ufe_core.errors import DataError, MethodError
 from ufe_core.plugins import catalogue
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / load_suite("main").id
@@ -29,6 +29,7 @@ class Here:
     subjects: tuple = PUBLISHED.subjects
     missing: tuple = ()
     key: RunKey = PUBLISHED.key
+    parameters: int = PUBLISHED.cost.parameters
     catalogue = catalogue()
 
     def described(self, request):
@@ -39,11 +40,13 @@ class Here:
             like.key.split, like.key.protocol, like.key.seed, like.key.components,
             like.key.data.model_copy(update=self.data), like.metrics, learns, False,
             SimpleNamespace(sha256=PUBLISHED.key.weights.sha256) if like is PUBLISHED else None,
+            dict(like.key.budget.overrides),
         )  # fmt: skip
 
     def again(self, request, people=None, *, weights_file=None):
         chosen = [subject for subject in self.subjects if people is None or subject.id in people]
-        return self.key, Evaluation(chosen, list(self.missing), dict(PUBLISHED.segments))
+        evaluation = Evaluation(chosen, list(self.missing), dict(PUBLISHED.segments))
+        return Again(self.key, evaluation, self.parameters)
 
 
 def changed(result, *, subjects=None, **fields):
@@ -142,6 +145,25 @@ CASES = {
         lambda r: changed(r, training=r.training.model_copy(update={"subjects_sha256": "0" * 64})),
     ),
     "no word of training": ("training", "does not say who", lambda r: changed(r, training=None)),
+    "a longer training than its command asks for": (
+        "budget", "tells of the training options steps=1500, and its command asks for steps=2000",
+        lambda r: changed(r, key=key(r, budget=r.key.budget.model_copy(update={"overrides": {"steps": 1500}}))),
+    ),
+    "steps that are not those it was trained with": (
+        "budget", "steps of its budget are not those that it was trained with",
+        lambda r: changed(r, key=key(r, budget=r.key.budget.model_copy(update={"steps": 20}))),
+    ),
+    "a search that its suite does not make": (
+        "training", "has no trial of gaze=9.0",
+        lambda r: changed(r, trials=[Trial(training={"gaze": 9.0}, score=0.1, metrics={}, weights="w")]),
+    ),
+    "another avatar": (
+        "key", "components.decoder.config.weights",
+        lambda r: changed(r, key=key(r, components=r.key.components.model_copy(update={
+            "decoder": r.key.components.decoder.model_copy(
+                update={"config": {**r.key.components.decoder.config, "weights": "0" * 64}})
+        }))),
+    ),
     "a secret option": (
         "budget", "differs from budget 'cpu' in gaze",
         lambda r: changed(r, training=r.training.model_copy(update={"config": {**r.training.config, "gaze": 99.0}})),
@@ -189,6 +211,33 @@ def test_one_changed_number_is_caught_by_measuring_again():
     assert len(drawn) == 2, "who is measured again is not known beforehand"
 
 
+def test_a_changed_number_of_the_method_is_caught():
+    ((rule, line),) = told(PUBLISHED, Here(parameters=PUBLISHED.cost.parameters + 1), verify=2)
+    assert rule == "verify" and line.startswith("parameters of the method is")
+
+
+def test_weights_that_had_another_training_than_the_result_says_are_told():
+    longer = key(PUBLISHED, budget=PUBLISHED.key.budget.model_copy(update={"steps": 9000}))
+    ((rule, line),) = told(PUBLISHED, Here(key=longer), verify=2)
+    assert rule == "verify" and line == "budget.steps is not what its weights were trained with."
+
+
+def test_weights_trained_elsewhere_that_came_out_otherwise_ask_for_the_file():
+    anew = key(PUBLISHED, weights=PUBLISHED.key.weights.model_copy(update={"sha256": "1" * 64}))
+    *_, (rule, line) = told(PUBLISHED, Here(key=anew, subjects=tuple(nudged(PUBLISHED, 0.01))), verify=32)
+    assert rule == "verify" and "--weights FILE" in line
+
+
+def test_a_method_that_fails_when_measured_again_is_told(monkeypatch):
+    def fails(self, *_, **__):
+        raise MethodError("univ failed while training: RuntimeError: no")
+
+    monkeypatch.setattr(Here, "again", fails)
+    assert told(PUBLISHED, verify=2) == [
+        ("verify", "It cannot be measured again: univ failed while training: RuntimeError: no")
+    ]
+
+
 def test_a_person_who_cannot_be_measured_again_is_told():
     gone = MissingFrames(subject="S001", frames=48, reason="RuntimeError: no")
     ((rule, line),) = told(PUBLISHED, Here(missing=(gone,)), verify=2)
@@ -212,8 +261,11 @@ def test_made_again_numbers_are_compared_one_by_one():
 def test_one_changed_digit_of_a_segment_is_caught():
     name, values = next(iter(PUBLISHED.segments.items()))
     segments = {**PUBLISHED.segments, name: {**values, "gaze": values["gaze"] * 1.01}}
-    (one,) = rerun(changed(PUBLISHED, segments=segments), Here()).disagreements
-    assert (one.subject, one.metric) == ("everybody", f"gaze ({name})")
+    everybody = [subject.id for subject in PUBLISHED.subjects]
+    for people in (None, everybody):
+        (one,) = rerun(changed(PUBLISHED, segments=segments), Here(), people=people).disagreements
+        assert (one.subject, one.metric) == ("everybody", f"gaze ({name})")
+    assert rerun(changed(PUBLISHED, segments=segments), Here(), people=everybody[1:]).agrees
 
 
 @pytest.mark.parametrize(

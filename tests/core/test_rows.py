@@ -1,5 +1,8 @@
 """The table of people's rows: Adam on what is used, nothing on the rest, and exact after any interruption."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -96,16 +99,30 @@ def test_begun_anew_it_forgets(tmp_path):
 
 
 def test_memory_holds_what_changed_since_the_checkpoint_alone(tmp_path):
-    rows = RowTable(tmp_path, 1_000_000, (8, 2, 2), seed=0)  # a hundred megabytes, none of them written
+    rows = RowTable(tmp_path, 10_000, (8, 2, 2), seed=0)
     for k in range(5):
-        use_rows = np.array([k, 999_999 - k])
+        use_rows = np.array([k, 9_999 - k])
         rows.gather(use_rows, CPU).sum().backward()
         rows.step(0.1)
     assert rows.changed == 10
     rows.commit()
     assert rows.changed == 0
-    on_disk = sum(file.stat().st_blocks * 512 for file in tmp_path.iterdir())
-    assert on_disk < 2_000_000, "rows that nobody used take no room"
+
+
+def test_a_full_disk_is_met_before_the_first_row_is_written(tmp_path, monkeypatch):
+    """A mapped page that finds no room ends the process without a word."""
+    rows = table(tmp_path / "there")
+    on_disk = sum(file.stat().st_blocks * 512 for file in (tmp_path / "there").iterdir())
+    assert on_disk >= 6 * 3 * 4 * 4, "the room is taken"
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ArtifactError, match=r"Cannot write 'rows\.npy'.*the disk is full"):
+        table(tmp_path / "new")
+    with pytest.raises(ArtifactError, match=r"Cannot write 'people\.npy'.*the disk is full"):
+        rows.finish(tmp_path / "people.npy")
 
 
 def test_a_finished_table_has_everybodys_values_and_can_only_be_read(tmp_path):

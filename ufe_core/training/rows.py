@@ -6,6 +6,7 @@ places after it, so a run that is killed at any moment goes on from exactly what
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -109,7 +110,8 @@ class RowTable:
 
     def finish(self, path: Path) -> None:
         """Write the values alone, float32 [rows, ...], for readers; the table stays as it is."""
-        kept = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(len(self), *self.shape))
+        with explained(f"write '{path.name}'", path.parent):
+            kept = _new(path, (len(self), *self.shape), np.float32)
         for start in range(0, len(self), _AT_A_TIME):
             rows = range(start, min(start + _AT_A_TIME, len(self)))
             kept[rows.start : rows.stop] = self.values(rows)
@@ -157,7 +159,7 @@ class LearnedRows:
 
 
 def _mapped(path: Path, shape: tuple[int, ...], kind: type) -> tuple[np.ndarray, bool]:
-    """A mapped array, and whether it was there: else it is zeros, which take no room until they are written."""
+    """A mapped array, and whether it was there; else it is zeros."""
     with explained(f"write '{path.name}'", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file():
@@ -169,5 +171,13 @@ def _mapped(path: Path, shape: tuple[int, ...], kind: type) -> tuple[np.ndarray,
             except (OSError, ValueError):
                 pass
             path.unlink()
-        made: np.ndarray = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-        return made, False
+        return _new(path, shape, kind), False
+
+
+def _new(path: Path, shape: tuple[int, ...], kind: type) -> np.memmap:
+    """A mapped array of zeros whose room on the disk is taken: a full one is met here, not when a page is written."""
+    made: np.memmap = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return made

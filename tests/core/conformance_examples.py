@@ -30,6 +30,10 @@ class Options(ComponentConfig):
     width: int = Field(4, ge=1, description="How wide it is")
 
 
+class NeedsAFolder(ComponentConfig):
+    root: str = Field(description="Where it is")
+
+
 class Silent(ComponentConfig):
     width: int = 4
 
@@ -129,6 +133,39 @@ class FailsForOthers(GoodEncoder):
         super().__init__(config, needs=needs, code_space=code_space)
 
 
+class LooksAtEachCamera(GoodEncoder):
+    """For any number of cameras, of each of which it keeps something."""
+
+    def __init__(self, config, *, needs, code_space):
+        Encoder.__init__(self, config, needs=needs, code_space=code_space)
+        self.net = nn.Linear(len(needs.cameras) * 16, code_space.size + 6)
+        self.register_buffer("level", torch.zeros(len(needs.cameras)))
+
+    def fit_statistics(self, statistics):
+        self.level.copy_(torch.cat([images.float().mean((2, 3)) for images in statistics.images]).mean(0))
+
+    def grid(self, images):
+        return super().grid(images - self.level[:, None, None])
+
+
+class NeedsFiveCameras(GoodEncoder):
+    def __init__(self, config, *, needs, code_space):
+        if len(needs.cameras) != 5:
+            raise ConfigError("It needs five cameras.")
+        super().__init__(config, needs=needs, code_space=code_space)
+
+
+class CountsCamerasBadly(GoodEncoder):
+    def __init__(self, config, *, needs, code_space):
+        (_, _, _, _, _) = needs.cameras
+        super().__init__(config, needs=needs, code_space=code_space)
+
+
+class RefusesTooLate(GoodEncoder):
+    def _encode(self, frames, calibration):
+        raise ConfigError("It needs five cameras.")
+
+
 class TakesItsTime(GoodEncoder):
     def _encode(self, frames, calibration):
         if len(frames.users) == 1:
@@ -190,6 +227,22 @@ class GoodMetric(Metric):
 
     def per_frame(self, predicted, truth):
         return (predicted.geometry - truth.geometry).norm(dim=-1).mean(1)
+
+
+class LooksAtLids(GoodMetric):
+    def __init__(self, config, **context):
+        super().__init__(config, **context)
+        names = ("skin", "eyelids", "eye_left", "eye_right")
+        self.rows = np.concatenate([self.topology.region(name) for name in names])
+
+    def per_frame(self, predicted, truth):
+        return (predicted.geometry - truth.geometry)[:, self.rows].norm(dim=-1).mean(1)
+
+
+class LooksAtEyes(GoodMetric):
+    def __init__(self, config, **context):
+        super().__init__(config, **context)
+        self.rows = self.topology.region("eyes")
 
 
 class HasNoUnit(GoodMetric):
@@ -405,6 +458,15 @@ class ForgetsStatistics(GoodPretraining):
 
     def losses(self, encoder, batch):
         return {"total": super().losses(encoder, batch)["total"] + self.secret}
+
+
+class NeedsFiveViews(GoodPretraining):
+    views: ClassVar = "tracking"
+
+    def __init__(self, config, *, encoder, views):
+        super().__init__(config, encoder=encoder, views=views)
+        if len(views) != 5:
+            raise ConfigError("It needs five views.")
 
 
 class GivesATraceback(GoodPretraining):

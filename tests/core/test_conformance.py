@@ -1,17 +1,21 @@
 """The rules of the interfaces: every first-party component keeps to them, and each is broken by what breaks it."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 
 import conformance_examples as examples
+import numpy as np
 import pytest
 
 from ufe_core.components import KINDS, ComponentSpec
-from ufe_core.conformance import examined, rules_of
+from ufe_core.conformance import examined, props, rules_of
 from ufe_core.conformance.examine import Candidate, _found
+from ufe_core.conformance.options import options_of, refusal
 from ufe_core.errors import ConfigError
+from ufe_core.head import load_head
 from ufe_core.plugins import Catalogue, catalogue
 from ufe_core.scaffold import new_plugin
 
@@ -75,6 +79,129 @@ def test_rules_of_all_kinds(monkeypatch, rule, kind, factory, config, words):
     monkeypatch.setattr(examples, "NamesNoModule", lost, raising=False)
     found = finding(kind, getattr(examples, factory), rule, getattr(examples, config))
     assert found.outcome == "broken" and words in found.line, found
+
+
+def test_metrics_are_tried_on_the_regions_of_the_head():
+    topology, head = props.topology(), load_head().topology
+    assert tuple(topology.regions) == tuple(head.regions)
+    assert all(len(np.unique(rows)) == len(rows) > 0 for rows in topology.regions.values())
+    for inner in head.regions:  # nested as there
+        for outer in head.regions:
+            if set(head.regions[inner]) <= set(head.regions[outer]):
+                assert set(topology.regions[inner]) <= set(topology.regions[outer]), (inner, outer)
+    outcomes = {finding("metric", examples.LooksAtLids, rule.name).outcome for rule in rules_of("metric")[4:]}
+    assert outcomes == {"kept"}
+    found = finding("metric", examples.LooksAtEyes, "truth_is_best")
+    assert found.outcome == "broken" and "no region 'eyes'" in found.line
+
+
+def test_an_encoder_for_any_cameras_is_shown_images_of_its_own():
+    findings = list(examined([spec_of("encoder", examples.LooksAtEachCamera)]))
+    assert not [f"{one.rule}: {one.line}" for one in findings if one.outcome == "broken"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "factory", "rule", "says"),
+    [
+        ("encoder", examples.NeedsFiveCameras, "other_headsets_are_refused", "It needs five cameras."),
+        ("pretraining", examples.NeedsFiveViews, "says_what_it_is", "It needs five views."),
+    ],
+)
+def test_what_is_for_another_headset_is_not_tried(kind, factory, rule, says):
+    findings = {one.rule.name: one for one in examined([spec_of(kind, factory)]) if one.rule.kind == kind}
+    assert findings.pop(rule).outcome == "kept", "it needs no headset that it can use"
+    for one in findings.values():
+        assert one.outcome == "not tried", one
+        assert one.line.startswith(FOR_OTHERS) or (
+            one.line.startswith("it refuses the headset that rules are tried on (left_eye, ") and says in one.line
+        ), one
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [(examples.CountsCamerasBadly, "ValueError: not enough values"), (examples.RefusesTooLate, "needs five cameras")],
+)
+def test_only_a_clear_refusal_as_it_is_made_leaves_rules_untried(factory, words):
+    found = finding("encoder", factory, "gives_codes")
+    assert found.outcome == "broken" and words in found.line, found
+
+
+def test_options_go_to_the_components_that_have_them():
+    plain, rooted = (
+        spec_of("source", examples.GoodSource),
+        spec_of("source", examples.GoodSource, examples.NeedsAFolder),
+    )
+    given = {"source": {"root": "/data", "typo": 1}, "metric": {"width": 2}}
+    assert options_of(plain, [plain, rooted], given) == {"typo": 1}
+    assert options_of(rooted, [plain, rooted], given) == {"root": "/data", "typo": 1}
+    (line,) = {one.line for one in examined([rooted]) if one.outcome == "not tried" and one.rule.kind == "source"}
+    assert line == "Option 'root' of 'acme/example' has no default and must be set: text."
+    assert not [
+        one for one in examined([plain, rooted], options={"source": {"root": "/data"}}) if one.rule.kind == "source"
+        and one.outcome != "kept"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_broken_for_lack_of_an_option(kind):
+    findings = list(examined([spec_of(kind, examples.GOOD[kind], examples.NeedsAFolder)]))
+    assert not [f"{one.rule}: {one.line}" for one in findings if one.outcome == "broken"]
+    assert [one for one in findings if one.outcome == "not tried" and one.line.startswith("Option 'root'")]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "has no default and must be set: text. Give --set source.root=VALUE."),
+        ({"root": [1]}, "Option 'root' of 'acme/example' is [1]; expected text."),
+        ({"root": "/data", "rot": 1}, "Option 'rot' is not known to 'acme/example' (options: root)."),
+    ],
+)
+def test_options_that_do_not_do_are_named(options, words):
+    candidate = Candidate(spec_of("source", examples.GoodSource, examples.NeedsAFolder), catalogue(), options)
+    line = refusal(candidate, "--set")
+    assert line.startswith("source acme/example could not be tried: ") and words in line
+    assert ("Give --set" in line) == ("root" not in options)
+
+
+def test_the_command_fails_where_an_option_is_lacking(ufe):
+    code, out, told = ufe("plugins", "check", "ava256")
+    assert code == 1 and out.endswith("kept, 0 broken, 6 not tried\n")
+    assert "source ufe/ava256 could not be tried: Option 'root'" in told and "Give --set source.root=VALUE." in told
+    code, out, told = ufe("plugins", "check", "ava256", "--json", "--set", "source.rot=/data")
+    assert code == 1 and "Did you mean 'root'?" in told
+    assert [one["outcome"] for one in json.loads(out)].count("not tried") == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "words", "counts"),
+    [
+        ((), "Give --ufe-set source.root=VALUE.", "1 failed, 4 passed, 6 skipped"),
+        (("--ufe-set", "source.root=/nonesuch"), "There is no folder '/nonesuch'", "6 failed, 4 passed"),
+    ],
+)
+def test_pytest_gives_options_and_fails_where_one_is_lacking(tmp_path, options, words, counts):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--ufe-plugin", "ufe-ava256", *options],
+        cwd=tmp_path, timeout=300, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1 and words in done.stdout and counts in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ufe-set", "source.root=/data"], "--ufe-set sets options of the components of --ufe-plugin"),
+        (["--ufe-plugin", "ufe-ava256", "--ufe-set", "sorce.root=/data"], "--ufe-set: 'sorce.root=/data' sets"),
+    ],
+)
+def test_pytest_refuses_options_of_nothing(tmp_path, arguments, words):
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments],
+        cwd=tmp_path, timeout=300, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR and f"ERROR: {words}" in done.stderr, done.stderr
 
 
 def test_the_command_prints_what_was_found(ufe):

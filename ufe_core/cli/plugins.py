@@ -119,8 +119,10 @@ def check(ctx: click.Context, name: str, kind: str | None, assignments: tuple[st
     """Try the rules of ufe's interfaces on NAME: a plugin, a distribution, or one component.
 
     Shapes, determinism, batches and users that must not touch each other, gradients, weights that restore it, errors
-    that users can read, speed. Each broken rule is a line that says what to mend; the exit code is 1 then. In a
-    plugin's own tests: `pytest --ufe-plugin NAME`.
+    that users can read, speed. Each broken rule is a line that says what to mend. The exit code is 1 if a rule is
+    broken, or if a component could not be tried because an option that it needs was not given or has a wrong value;
+    the last line names the option then. A rule that is not tried for another reason, which is printed below it, leaves
+    the exit code at 0. With a plugin's own tests: `pytest --ufe-plugin NAME`, options by `--ufe-set KIND.FIELD=VALUE`.
 
     \b
     Examples:
@@ -130,7 +132,9 @@ def check(ctx: click.Context, name: str, kind: str | None, assignments: tuple[st
     """
     from ufe_core.config import parse_overrides
     from ufe_core.conformance import examined
-    from ufe_core.errors import PluginError
+    from ufe_core.conformance.examine import Candidate
+    from ufe_core.conformance.options import options_of, refusal
+    from ufe_core.errors import ConfigError, PluginError
     from ufe_core.plugins import catalogue
 
     found = catalogue()
@@ -139,9 +143,10 @@ def check(ctx: click.Context, name: str, kind: str | None, assignments: tuple[st
         if report.status != "ok":
             raise PluginError(f"{report.reason.rstrip('.')}. 'ufe plugins --why {report.name}' shows where.")
     specs = [spec for report in reports for spec in report.components] or [found.find(name, kind)]
+    given = parse_overrides(assignments, owners=_KINDS)
     findings = []
     with _progress(as_json) as advance:
-        for finding in examined(specs, options=parse_overrides(assignments, owners=_KINDS)):
+        for finding in examined(specs, options=given):
             findings.append(finding)
             advance(finding)
     broken = [finding for finding in findings if finding.outcome == "broken"]
@@ -158,6 +163,11 @@ def check(ctx: click.Context, name: str, kind: str | None, assignments: tuple[st
         kept = sum(finding.outcome == "kept" for finding in findings)
         untried = len(findings) - kept - len(broken)
         click.echo(f"{kept} kept, {len(broken)} broken" + (f", {untried} not tried" if untried else ""))
+    candidates = [Candidate(spec, found, options_of(spec, specs, given)) for spec in specs]
+    refusals = [line for line in (refusal(candidate, "--set") for candidate in candidates) if line]
+    if refusals:
+        sys.stdout.flush()
+        raise ConfigError("\n".join(refusals))
     if broken:
         ctx.exit(1)
 

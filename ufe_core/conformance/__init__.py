@@ -8,7 +8,8 @@ In a plugin's own tests:
     def test_it_keeps_to(rule):
         examine("acme/fovea", rule, kind="encoder")
 
-or, for all components of an installed package at once, `pytest --ufe-plugin acme-ufe`.
+or, for all components of an installed package at once, `pytest --ufe-plugin acme-ufe`; options that they need are given
+by `--ufe-set KIND.FIELD=VALUE`, e.g. `--ufe-set source.root=/data`.
 """
 
 from ufe_core.conformance.examine import Finding as Finding

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ufe_core.conformance import props
 from ufe_core.conformance.examine import Candidate
-from ufe_core.conformance.rule import Broken, require, rule
-from ufe_core.errors import UfeError
+from ufe_core.conformance.rule import Broken, NotTried, require, rule
+from ufe_core.errors import ConfigError, UfeError
 from ufe_core.interfaces.calibrator import CalibratorFactory
 from ufe_core.interfaces.encoder import Encoder, EncoderNeeds
 from ufe_core.recipe import DEFAULT_ANCHORS
@@ -22,8 +22,20 @@ _CLOSE = 2e-4  # of codes: sums in another order differ by less
 _SLOW_S = 2.0
 
 
-def made(candidate: Candidate, *, seed: int = 0, cameras: tuple[str, ...] = props.CAMERAS) -> Encoder[Any]:
-    """The encoder for the made-up cameras and codes, ready to encode."""
+def made(candidate: Candidate, *, seed: int = 0) -> Encoder[Any]:
+    """The encoder for the made-up cameras and codes, ready to encode.
+
+    Raises:
+        NotTried: it refuses these cameras.
+    """
+    try:
+        encoder = _new(candidate, props.CAMERAS, seed)
+    except ConfigError as error:
+        raise props.refused(error) from error
+    return _ready(encoder)
+
+
+def _new(candidate: Candidate, cameras: tuple[str, ...], seed: int) -> Encoder[Any]:
     factory = candidate.factory
     context: dict[str, Any] = {}
     uses = factory.uses_anchors
@@ -34,12 +46,16 @@ def made(candidate: Candidate, *, seed: int = 0, cameras: tuple[str, ...] = prop
     if "keypoints" in factory.inputs:
         context["keypoints"] = props.keypoint_names()
     if factory.uses_rig:
-        context["rig"] = props.rig()
+        context["rig"] = props.rig(cameras)
     names = tuple(factory.reads_anchors or DEFAULT_ANCHORS) if uses else ()
     torch.manual_seed(seed)
     encoder: Encoder[Any] = factory(
         candidate.config, needs=EncoderNeeds(cameras, props.SIZE, names), code_space=props.SPACE, **context
     )
+    return encoder
+
+
+def _ready(encoder: Encoder[Any]) -> Encoder[Any]:
     encoder.fit_statistics(props.statistics(encoder))
     return encoder.eval()
 
@@ -168,15 +184,18 @@ def it_learns_as_it_says(candidate: Candidate) -> None:
 
 @rule("encoder", "a headset that it cannot use is refused in one line")
 def other_headsets_are_refused(candidate: Candidate) -> None:
+    cameras = ("left_eye", "right_eye")
     try:
-        encoder = made(candidate, cameras=("left_eye", "right_eye"))
+        encoder = _ready(_new(candidate, cameras, 0))
+    except NotTried:  # for lack of an option
+        raise
     except UfeError:
         return
     except Exception as error:
         raise Broken(
             f"made for two cameras it fails with {type(error).__name__}: raise ConfigError with a line for users"
         ) from error
-    require(encoder.needs.cameras == ("left_eye", "right_eye"), "`needs` is not what it was given")
+    require(encoder.needs.cameras == cameras, "`needs` is not what it was given")
 
 
 @rule("encoder", f"a frame takes less than {_SLOW_S:.0f} seconds on a CPU")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ufe_core.components import ComponentSpec
 from ufe_core.config import ComponentConfig, build_config
+from ufe_core.conformance.options import options_of
 from ufe_core.conformance.rule import Broken, NotTried, Rule, rules_of
 from ufe_core.errors import ConfigError, UfeError
 from ufe_core.plugins import Catalogue, catalogue
@@ -36,13 +37,17 @@ class Candidate:
 
     @cached_property
     def config(self) -> ComponentConfig:
-        """Its options: those of budget `smoke`, changed by what the examiner was given."""
+        """Its options: those of budget `smoke`, changed by what the examiner was given.
+
+        Raises:
+            NotTried: one is lacking or wrong.
+        """
         try:
             return build_config(
                 self.spec.config, {**self.spec.presets.get("smoke", {}), **self.options}, owner=self.spec.id
             )
         except ConfigError as error:
-            raise NotTried(f"{error} Give --set {self.spec.kind}.OPTION=VALUE.") from error
+            raise NotTried(" ".join(str(error).split())) from error
 
     @cached_property
     def factory(self) -> Any:
@@ -59,16 +64,17 @@ def examined(
     Args:
         components: which.
         among: the catalogue that they are in; what is installed if left out.
-        options: by kind, those of which the budget's presets do not make a component that can be examined.
+        options: by kind, those of which the budget's presets do not make a component that can be examined; one that
+            only some components of a kind have is given to these.
     """
     for spec in components:
-        candidate = Candidate(spec, among or catalogue(), (options or {}).get(spec.kind, {}))
+        candidate = Candidate(spec, among or catalogue(), options_of(spec, components, options or {}))
         for rule in rules_of(spec.kind):
             yield _found(candidate, rule)
 
 
 def examine(name: str, rule: Rule, *, kind: str | None = None, **options: Any) -> None:
-    """Try one rule on an installed component; for tests.
+    """Try one rule on an installed component; for tests. `options` are the component's own.
 
     Raises:
         Broken: it is not kept; the message says what to mend.

@@ -25,10 +25,17 @@ def learner(candidate: Candidate) -> Encoder[Any]:
 
 
 def made(candidate: Candidate, encoder: Encoder[Any], *, seed: int = 0) -> Pretraining[Any]:
-    """The method, with what it learns from statistics."""
+    """The method, with what it learns from statistics.
+
+    Raises:
+        NotTried: it refuses the encoder or the views, which are of the made-up headset.
+    """
     torch.manual_seed(seed)
     views = _VIEWS if candidate.factory.views is not None else ()
-    method: Pretraining[Any] = candidate.factory(candidate.config, encoder=encoder, views=views)
+    try:
+        method: Pretraining[Any] = candidate.factory(candidate.config, encoder=encoder, views=views)
+    except ConfigError as error:
+        raise props.refused(error) from error
     if views:
         method.fit_statistics([_views(candidate, seed=k) for k in range(3)])
     return method
@@ -148,8 +155,8 @@ def refuses_in_one_line(candidate: Candidate) -> None:
     if candidate.factory.learns != "given":
         raise NotTried("it is trained")
     encoder = learner(candidate)
-    method: Pretraining[Any] = candidate.factory(candidate.config, encoder=encoder, views=())
     try:
+        method: Pretraining[Any] = candidate.factory(candidate.config, encoder=encoder, views=())
         method.initialise(encoder)
     except ConfigError:
         return

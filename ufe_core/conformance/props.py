@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ufe_core.conformance.rule import NotTried
+from ufe_core.errors import ConfigError
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.types import AnchorSet, CameraSpec, CodeSpace, Detections, FrameBatch, Labels, MeshTopology
@@ -16,6 +18,7 @@ from ufe_core.types import AnchorSet, CameraSpec, CodeSpace, Detections, FrameBa
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 SIZE, CODES, POINTS = 64, 12, 96
 VERTICES = 60  # of the mesh that metrics see; encoders that look at meshes are given the mean head's
+_SKIN = 44  # vertices of that mesh before the eyes
 SPACE = CodeSpace("twelve", CODES, tuple(f"entry{k}" for k in range(CODES)))
 
 
@@ -55,7 +58,15 @@ def keypoint_names() -> tuple[KeypointNames, ...]:
     )
 
 
-def rig() -> tuple[CameraSpec, ...]:
+def refused(error: ConfigError) -> NotTried:
+    """What to raise where a component, as it is made, says that it is for another headset than the made-up one."""
+    return NotTried(
+        f"it refuses the headset that rules are tried on ({', '.join(CAMERAS)}; {SIZE} pixels): "
+        f"{' '.join(str(error).split())}"
+    )
+
+
+def rig(cameras: tuple[str, ...] = CAMERAS) -> tuple[CameraSpec, ...]:
     """Nominal cameras before the face."""
     lens = np.array([[SIZE, 0, SIZE / 2], [0, SIZE, SIZE / 2], [0, 0, 1.0]])
     return tuple(
@@ -63,7 +74,7 @@ def rig() -> tuple[CameraSpec, ...]:
             name, "left" if k % 2 == 0 else "right", "upper" if k < 2 else "lower", "tracking", SIZE, SIZE, lens,
             np.eye(3), np.array([0.0, 0.0, 150.0]),
         )
-        for k, name in enumerate(CAMERAS)
+        for k, name in enumerate(CAMERAS) if name in cameras
     )  # fmt: skip
 
 
@@ -83,15 +94,20 @@ def mesh() -> np.ndarray:
 
 
 def topology() -> MeshTopology:
-    """Of that mesh: triangles of neighbours in number, and the regions that metrics ask for."""
+    """Of that mesh: triangles of neighbours in number, and the regions of the head, nested as there."""
+    from ufe_core.head import load_head
+
     faces = np.stack([np.arange(VERTICES - 2), np.arange(1, VERTICES - 1), np.arange(2, VERTICES)], 1)
     uv = (mesh()[:, :2] + 60) / 120
-    half = np.arange(VERTICES // 2)
-    regions = {
-        "face": np.arange(VERTICES), "lower_face": half, "mouth_corners": np.array([0, 1]),
-        "lip_centres": np.array([2, 3]), "lips": np.arange(8), "eyes": np.arange(8, 16),
+    eyes = np.arange(_SKIN, VERTICES)
+    rows = {
+        "face": np.arange(40), "lower_face": np.arange(20), "mouth_corners": np.array([0, 1]),
+        "lip_centres": np.array([2, 3]), "lips": np.arange(8), "eyelids": np.arange(30, 40),
+        "eye_left": eyes[: len(eyes) // 2], "eye_right": eyes[len(eyes) // 2 :], "skin": np.arange(_SKIN),
     }  # fmt: skip
+    regions = {name: rows.get(name, rows["skin"]) for name in load_head().region_names}
     weights = np.ones(VERTICES, np.float32)
+    weights[eyes] = 0
     return MeshTopology(VERTICES, faces, uv.astype(np.float32), faces, regions, weights)
 
 
@@ -122,4 +138,4 @@ def statistics(encoder: Encoder[Any]) -> TrainingStatistics:
         for k, name in enumerate(encoder.needs.anchors)
     }
     labels = Labels(drawn(64, CODES, seed=7), gazes(64, seed=7))
-    return TrainingStatistics(labels, [images(8, len(CAMERAS), seed=8)], anchors)
+    return TrainingStatistics(labels, [images(8, len(encoder.needs.cameras), seed=8)], anchors)

@@ -72,14 +72,21 @@ def spread(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[float]:
 
 
 def opening(before: Sequence[Tensor], after: Sequence[Tensor], names: Sequence[str]) -> dict[str, float] | None:
-    """How the opening of the mouth before and after the warp correlate, over all frames and within a person."""
+    """How the opening of the mouth before and after the warp correlate, over all frames and within a person.
+
+    `left` is how much of its deviation within a person is left: a warp may keep its order and yet shut every mouth.
+    """
     rows = [k for k, name in enumerate(names) if name.startswith(LIPS)]
     if not rows:
         return None
     heights = [[np.ptp(points[:, rows, 1].numpy(), 1) for points in side] for side in (before, after)]
     within = [np.corrcoef(one, other)[0, 1] for one, other in zip(*heights, strict=True)]
     over_all = np.corrcoef(*(np.concatenate(side) for side in heights))[0, 1]
-    return {"all": float(over_all), "within_a_person": float(np.mean(within)), "least": float(np.min(within))}
+    left = [other.std() / one.std() for one, other in zip(*heights, strict=True)]
+    return {
+        "all": float(over_all), "within_a_person": float(np.mean(within)), "least": float(np.min(within)),
+        "left": float(np.mean(left)),
+    }  # fmt: skip
 
 
 def as_text(report: dict[str, Any]) -> str:
@@ -91,6 +98,7 @@ def as_text(report: dict[str, Any]) -> str:
         if view["opening"] is not None:
             kept = view["opening"]
             line += f"; opening of the mouth: r {kept['all']:.3f}, within a person {kept['within_a_person']:.3f}"
+            line += f" (least {kept['least']:.3f}), {kept['left']:.2f} x as much"
         lines.append(line)
     return "\n".join(lines)
 

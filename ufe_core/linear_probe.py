@@ -12,6 +12,7 @@ from torch.nn import functional
 from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.types import AnchorSet, Calibration, Encoding, FrameBatch
 
+_Norm = torch.nn.modules.batchnorm._BatchNorm
 _AHEAD = (0.0, 0.0, 1.0)
 _CODE_FLOOR, _OUTPUT_FLOOR = 0.02, 1e-6
 
@@ -56,7 +57,17 @@ class LinearProbe(Encoder[Any]):
 
     @torch.no_grad()
     def fit_outputs(self, frames: Iterable[tuple[FrameBatch, AnchorSet]]) -> None:
-        """Mean and deviation of what the frozen encoder says, over some training frames."""
+        """Mean and deviation of what the frozen encoder says, over some training frames.
+
+        An encoder that no training has shown an image has no batch statistics: they are measured first, on the same.
+        """
+        frames = list(frames)
+        unseen = [m for m in self.frozen.modules() if isinstance(m, _Norm) and m.num_batches_tracked == 0]
+        for norm in unseen:
+            norm.train()
+            norm.momentum = None  # the mean over all
+        for some in frames if unseen else ():
+            self.frozen(*some)
         said = torch.cat([_outputs(self.frozen.eval()(*some)) for some in frames])
         self.output_mean.copy_(said.mean(0))
         self.output_std.copy_(said.std(0).clamp_min(_OUTPUT_FLOOR))

@@ -60,7 +60,8 @@ class PackRequest:
     `session` says which donning; `extras` (of `EXTRAS`) which exact data besides images and labels. Their order
     does not matter. Where `texture` is not 0, the extra `texture` holds each frame's, of that many texels a side, and
     `resting_texture` that of the neutral face. Where `clip` is more than 1 the frames are runs of so many that follow
-    each other, of people who speak.
+    each other, of people who speak. With `own_instants` each capture's are its own, where else those of one performance
+    are the same for everybody who gives it.
 
     Raises:
         ConfigError: an extra is not known, or `frames` is no multiple of `clip`.
@@ -75,6 +76,7 @@ class PackRequest:
     extras: tuple[str, ...] = ()
     texture: int = 0
     clip: int = 1
+    own_instants: bool = False
 
     def __post_init__(self) -> None:
         if self.clip < 1 or self.frames % self.clip:
@@ -87,10 +89,12 @@ class PackRequest:
         object.__setattr__(self, "extras", tuple(name for name in EXTRAS if name in self.extras))
 
     def describe(self) -> dict[str, Any]:
-        """It, as JSON values; single frames are described as before there were clips."""
+        """It, as JSON values; what is usual is left out, so that keys stay what they were before there was a choice."""
         values = asdict(self)
         if self.clip == 1:
             del values["clip"]
+        if not self.own_instants:
+            del values["own_instants"]
         return values
 
 
@@ -355,10 +359,11 @@ def _choose(request: PackRequest, capture: Capture) -> tuple[list[int], list[int
         raise DataError(
             f"Capture {capture.id!r} has no anchor {', '.join(map(repr, missing))}; it has {', '.join(anchors)}."
         )
+    seed = zlib.crc32(f"{request.seed} {capture.id}".encode()) if request.own_instants else request.seed
     if request.clip > 1:
-        frames = capture.clips(request.frames // request.clip, request.clip, seed=request.seed)
+        frames = capture.clips(request.frames // request.clip, request.clip, seed=seed)
     else:
-        frames = capture.spread(request.frames, seed=request.seed)
+        frames = capture.spread(request.frames, seed=seed)
     return frames, [anchors[name] for name in request.anchors]
 
 

@@ -51,7 +51,7 @@ _GPU = {"people": 4000, "frames": 64, "steps": 10_000, "users": 16, "frames_per_
         "person_pace": 10.0, "shift": 0.02, "gain": 0.1}  # fmt: skip
 _MASKED: dict[str, dict[str, Any]] = {
     "smoke": {**_SMOKE, "patch": 8, "channels": (8, 8, 8, 8, 8)},
-    "cpu": {**_CPU, "patch": 8, "channels": (8, 16, 32, 64, 96)},
+    "cpu": {**_CPU, "patch": 8, "channels": (8, 16, 32, 64)},
     "gpu": _GPU,
 }
 _CONTRASTIVE: dict[str, dict[str, Any]] = {

@@ -560,6 +560,20 @@ class TestSpread:
             self.capture.spread(41, seed=0)
 
 
+class TestInstants:
+    def test_they_are_everybodys_or_each_ones_own(self, tmp_path):
+        usual, own = PackRequest(6, 8, ("a",), ()), PackRequest(6, 8, ("a",), (), own_instants=True)
+        people, store = tuple("ABCDEFGH"), Store(tmp_path)
+        assert len({one.frames for one in pack(FakeSource(), people, usual, store=store)}) == 1
+        taken = [one.frames for one in pack(FakeSource(), people, own, store=store)]
+        assert len(set(taken)) > 5
+        again = pack(FakeSource(), people[::-1], own, store=Store(tmp_path / "again"))
+        assert [one.frames for one in again] == taken[::-1], "whoever else is packed"
+
+    def test_the_usual_ones_are_kept_under_the_key_that_they_had(self):
+        assert "own_instants" not in PackRequest(6, 8, ("a",), ()).describe()
+
+
 class TestClips:
     def test_single_frames_are_kept_under_the_key_that_they_had(self):
         request = PackRequest(6, 16, ("a",), ())

@@ -273,6 +273,16 @@ def test_linear_probing_leaves_the_encoder_as_it_was(straight, store):
     assert {name for name, p in probe.named_parameters() if p.requires_grad} == {"linear.weight", "linear.bias"}
 
 
+def test_a_probe_of_an_untrained_encoder_has_batch_statistics(store):
+    """Without them its layers would not be what a network of random weights is in use."""
+    training = {**TRAINING, "update": "linear"}
+    plain = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": training})
+    probe = trained(plain, SPLIT.train, store=store, device=CPU).encoder
+    norms = [module for module in probe.frozen.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.num_batches_tracked > 0 and norm.running_mean.any() for norm in norms)
+    assert not any(norm.training for norm in norms)
+
+
 def test_what_is_looked_at_was_never_trained_on(straight, store):
     """Other frames of the same people, or other people; both can be measured."""
     done = straight[0]

@@ -187,7 +187,9 @@ class UnlabelledPeople:
         cameras = tuple(dict.fromkeys((*tracking, *view_cameras(recipe, self.source, people[0]))))
         known = self.source.captures(people[:1])[0].anchors
         anchors = tuple(dict.fromkeys((*(name for name in DEFAULT_ANCHORS if name in known), *recipe.anchors)))
-        request = PackRequest(frames, recipe.training.size, cameras, anchors, session=session)
+        request = PackRequest(
+            frames, recipe.training.size, cameras, anchors, session=session, own_instants=True
+        )  # fmt: skip
         paths: list[Path] = []
         for start in range(0, len(people), _PACKED_AT_A_TIME):
             some = people[start : start + _PACKED_AT_A_TIME]

@@ -42,6 +42,7 @@ _CODE = (
         for name in ("archives", "folder", "frame_list", "headset", "layout", "pickles", "ply", "zip_directory")
     ),
 )
+_DOME_CODE = tuple(f"ufe_ava256.{name}" for name in ("calibration", "dome", "topology"))
 
 
 class Ava256Source(HMCSource[Ava256Config]):
@@ -96,16 +97,25 @@ class Ava256Source(HMCSource[Ava256Config]):
 
     @cached_property
     def fingerprint(self) -> str:
+        return self._fingerprint((HEADSET, f"{DOME}/kinematic_tracking", f"{DOME}/uv_image"), _CODE)
+
+    @cached_property
+    def dome_fingerprint(self) -> str:
+        return self._fingerprint((DOME,), (*_CODE, *_DOME_CODE))
+
+    def _fingerprint(self, parts: Sequence[str], code: Sequence[str]) -> str:
+        """Of files below some folders of each capture, of code, and of what the options ask for."""
+        found = [
+            file for folders in self._folders.values() for folder in folders for part in parts
+            for file in sorted((folder.path / part).rglob("*")) if file.is_file()
+        ]  # fmt: skip
+        topology = self.config.root / TOPOLOGY
         files = [
             [file.relative_to(self.config.root).as_posix(), file.stat().st_size, file.stat().st_mtime_ns]
-            for folders in self._folders.values()
-            for folder in folders
-            for part in (HEADSET, f"{DOME}/kinematic_tracking", f"{DOME}/uv_image")
-            for file in sorted((folder.path / part).rglob("*"))
-            if file.is_file()
+            for file in [*found, *([topology] if DOME in parts and topology.is_file() else [])]
         ]
         return fingerprint({
-            "source": "ufe/ava256", "code": code_fingerprint(*_CODE), "files": files, "labels": self.config.labels,
+            "source": "ufe/ava256", "code": code_fingerprint(*code), "files": files, "labels": self.config.labels,
             "free_face": self.config.free_face, "avif": features.version("avif") or "",
         })  # fmt: skip
 

@@ -229,6 +229,14 @@ class TestHeadset:
         flip(root / MOUTH, "cam-left-mouth/000044.avif")
         assert source(root).fingerprint != before
 
+    def test_that_of_the_dome_follows_the_dome_s_files(self, root):
+        """Cameras, images and poses too, which the headset's captures do not need."""
+        headset, before = source(root).fingerprint, source(root).dome_fingerprint
+        assert source(root).dome_fingerprint == before != headset
+        calibration = root / A / "decoder/camera_calibration.json"
+        calibration.write_text(calibration.read_text() + " ")
+        assert source(root).dome_fingerprint != before and source(root).fingerprint == headset
+
 
 class TestLabels:
     def write(self, root, codes, rows):

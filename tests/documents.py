@@ -14,10 +14,13 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Lines of the page's blocks that begin with `ufe`, in order, without what stands after a comment sign."""
+    """Lines of the page's blocks that begin with `ufe`, in order, without what is said of them.
+
+    A comment begins with its sign or after two spaces; options may be aligned by spaces too.
+    """
     for block in blocks(page, "bash", "text"):
         for line in block.splitlines():
             for part in line.split("&&"):
-                words = re.split(r"\s{2,}|\s#\s|;", part.strip())[0]
+                words = re.split(r"\s{2,}(?![-\s])|\s#\s|;", part.strip())[0]
                 if words.startswith("ufe ") and "..." not in words:
                     yield words

@@ -14,6 +14,7 @@ import pytest
 from ufe_bench import anchors_cli, evaluate
 from ufe_bench import suite as suite_module
 from ufe_core import budgets, config, plugins, registry
+from ufe_core.cli import export, packing
 from ufe_core.plugins import catalogue
 from ufe_core.registry import load_registry, packaged_file
 
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.documents
 
 TEST, TRAIN = 2, 30
 STEPS = 8
+FRAMES = 8
+EXPORT = {"size": 64, "headset_size": 48}
 SEARCH = {"candidates": "neutral,jaw_open", "most": 1, "validation": 2, "frames": 4}
 #: What a reader puts in the place of these words.
 PLACES = ("RESULT.json", "RUN.json")
@@ -85,9 +88,13 @@ def small_world(home, monkeypatch, tmp_path):
         return overrides
 
     monkeypatch.setattr(config, "parse_overrides", few_steps)
-    for option in anchors_cli.search_sets.params:
-        if option.name in SEARCH:
-            monkeypatch.setattr(option, "default", SEARCH[option.name])
+    for option in (*packing.pack.params, *export.export.params):
+        if option.name == "frames":
+            monkeypatch.setattr(option, "callback", lambda context, option, count: count and min(FRAMES, count))
+    for command, small in ((export.export, EXPORT), (anchors_cli.search_sets, SEARCH)):
+        for option in command.params:
+            if option.name in small:
+                monkeypatch.setattr(option, "default", small[option.name])
     monkeypatch.setattr(evaluate, "_WARM_UP", 1)
     monkeypatch.setattr(evaluate, "_LATENCY_RUNS", 3)
     monkeypatch.setenv("UFE_HOME", str(home))
@@ -103,6 +110,8 @@ def meant(word, home):
     """The arguments that a reader would give for a word of a command."""
     if word in PLACES or word.endswith(PLACES):
         return [str(next(home.glob("results/main@*/ufe__neutral/*.json")))]
+    if word == "source.root=/data/ava256":
+        return [f"source.root={home / 'ava256'}"]
     if word == "other/":
         return [str(home / "results")]
     if word.startswith("benchmarks/"):
@@ -110,6 +119,14 @@ def meant(word, home):
     if word.startswith("~/.cache/ufe/"):
         return sorted(glob.glob(str(home / word.removeprefix("~/.cache/ufe/"))))
     return [word]
+
+
+def written_as_ava256(ufe, root):
+    """Captures in the public layout, with a list of everybody by which those on disk are for training."""
+    code, _, err = ufe("source", "export", "--as", "ava256", "--out", root, "--set", "source.headset=ava256")
+    assert code == 0, err
+    people = root / "256_ids.csv"
+    people.write_text(people.read_text() + "".join(f"20230101,X{k:03d},0000\n" for k in range(252)))
 
 
 def copied(folder, into):
@@ -133,6 +150,11 @@ def install(folder, monkeypatch):
 def test_every_command_of_a_page_runs(page, ufe, small_world, home, monkeypatch):
     if page.name == "README.md":
         install(copied(ROOT / "examples" / "nearest_anchor", small_world), monkeypatch)
+    if page.name == "ava256.md":
+        written_as_ava256(ufe, home / "ava256")
+    for table in blocks(page, "toml"):
+        name = re.search(r'^name = "(.*)"', table, re.M)[1]
+        (small_world / f"{name}.toml").write_text(table)
     if any(place in page.read_text() for place in PLACES):
         assert ufe("bench", "--encoder", "neutral")[0] == 0, "the result that the page speaks of"
     for words in dict.fromkeys(commands(page)):

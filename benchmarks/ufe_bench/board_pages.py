@@ -112,7 +112,7 @@ def _environment() -> Any:
         formats=formats,
         words=words,
         strip=plots.strip,
-        upper=_column_upper,
+        span=_column_span,
         dot_plots=dot_plots,
         beside_floors=beside_floors,
         scatters=scatters,
@@ -294,7 +294,8 @@ def _metric_info(ground: Ground, metric: str) -> MetricInfo | None:
     return next((group.metrics[metric] for group in ground.groups if metric in group.metrics), None)
 
 
-def _column_upper(group: Group, metric: str) -> float:
-    """Right end of a column's small bars: what the widest interval of its rows needs."""
+def _column_span(group: Group, metric: str) -> tuple[float, float]:
+    """Both ends of what the intervals of a column's rows need."""
     rows = [row.result.summary for row in group.rows if row.unranked is None]
-    return max((summary[metric].ci95[1] for summary in rows if metric in summary), default=0.0)
+    ends = [summary[metric].ci95 for summary in rows if metric in summary]
+    return min((low for low, _ in ends), default=0.0), max((high for _, high in ends), default=0.0)

@@ -49,13 +49,14 @@ def ticks(low: float, high: float, *, wanted: int = 5) -> list[float]:
     magnitude = 10.0 ** math.floor(math.log10(span / wanted))
     step = next(s * magnitude for s in (1, 2, 2.5, 5, 10) if span / (s * magnitude) <= wanted)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, max(last, first + 1) + 1)]
 
 
-def strip(mean: float, ci95: tuple[float, float], *, upper: float) -> str:
-    """The small bar under a table's number: interval and mean on the column's axis, from 0 to `upper`."""
-    scale = 100.0 / upper if upper > 0 else 0.0
-    low, high, middle = (_px(v * scale) for v in (ci95[0], ci95[1], mean))
+def strip(mean: float, ci95: tuple[float, float], span: tuple[float, float]) -> str:
+    """The small bar under a table's number: interval and mean on the column's axis, which is `span` and has 0 in it."""
+    left, right = min(0.0, span[0]), max(0.0, span[1])
+    scale = 100.0 / (right - left) if right > left else 0.0
+    low, high, middle = (_px((v - left) * scale) for v in (ci95[0], ci95[1], mean))
     return (
         '<svg class="strip" viewBox="0 0 100 8" preserveAspectRatio="none" aria-hidden="true">'
         '<line class="grid" x1="0" x2="100" y1="4" y2="4"/>'
@@ -65,8 +66,9 @@ def strip(mean: float, ci95: tuple[float, float], *, upper: float) -> str:
 
 
 def dot_plot(rows: Sequence[DotRow], *, label: str, unit: str | None) -> str:
-    """Every subject of every method as a dot; mean and interval below the dots."""
-    marks = ticks(0.0, max(max(row.values.values()) for row in rows))
+    """Every subject of every method as a dot, on an axis with 0 in it; mean and interval below the dots."""
+    every = [value for row in rows for value in row.values.values()]
+    marks = ticks(min(0.0, *every), max(0.0, *every))
     height = len(rows) * _ROW + 34
     bottom = height - 30
 
@@ -102,7 +104,9 @@ def scatter(points: Sequence[Point], *, label: str, unit: str | None) -> str:
     """
     height, left, bottom = 330, 50, 284
     across = ticks(0.0, max(point.latency_ms for point in points) * 1.05)
-    up = ticks(min(p.ci95[0] for p in points) * 0.97, max(p.ci95[1] for p in points) * 1.02)
+    every = [value for point in points for value in (point.error, *point.ci95)]
+    low, high = min(every), max(every)  # the axis need not have 0 in it: what is compared would lie in a heap
+    up = ticks(low - 0.03 * abs(low), high + 0.02 * abs(high))
 
     def x(value: float) -> float:
         return left + (value - across[0]) / (across[-1] - across[0]) * (WIDTH - left - _RIGHT)

@@ -509,7 +509,7 @@ def test_no_dot_leaves_its_plot_whatever_the_signs(values):
     assert all(0 <= x <= plots.WIDTH for x in horizontals(svg))
     if low < high:
         assert len(set(re.findall(r'cx="([^"]+)"', svg))) == 2
-    assert all(0 <= x <= 100 for x in horizontals(plots.strip(mean, values, lower=low, upper=high)))
+    assert all(0 <= x <= 100 for x in horizontals(plots.strip(mean, values, (low, high))))
 
 
 @pytest.mark.parametrize("values", VALUES, ids=str)
@@ -523,14 +523,14 @@ def test_no_point_leaves_its_scatter_plot_whatever_the_signs(values):
 
 
 def test_a_strip_shares_its_axis_with_the_column():
-    def ends(*ci95, **column):
-        svg = plots.strip(sum(ci95) / 2, ci95, **column)
+    def ends(ci95, span):
+        svg = plots.strip(sum(ci95) / 2, ci95, span)
         line = re.search(r'class="ci" x1="([^"]+)" x2="([^"]+)"', svg)
         return float(line[1]), float(line[2])
 
-    assert ends(1.0, 2.0, lower=1.0, upper=4.0) == (25.0, 50.0), "from 0"
-    assert ends(-4.0, -3.0, lower=-4.0, upper=-1.0) == (0.0, 25.0), "to 0"
-    assert ends(-1.0, 1.0, lower=-1.0, upper=3.0) == (0.0, 50.0)
+    assert ends((1.0, 2.0), (1.0, 4.0)) == (25.0, 50.0), "from 0"
+    assert ends((-4.0, -3.0), (-4.0, -1.0)) == (0.0, 25.0), "to 0"
+    assert ends((-1.0, 1.0), (-1.0, 3.0)) == (0.0, 50.0)
 
 
 @pytest.mark.parametrize("mesh", [(-2.0, -1.5, -1.0, -0.25), (-1.0, -0.5, 0.25, 3.0)])

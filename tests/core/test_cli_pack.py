@@ -55,7 +55,7 @@ class TestPack:
         assert code == 0 and (facts["made"], facts["already_there"]) == (1, 0)
         assert facts["request"] == {
             "frames": 4, "size": 16, "cameras": ["a", "b"], "anchors": ["neutral"], "seed": 3, "session": 1,
-            "extras": ["segmentation", "cameras"], "texture": 0, "clip": 1,
+            "extras": ["segmentation", "cameras"], "texture": 0, "clip": 1, "own_instants": False,
         }  # fmt: skip
         (entry,) = facts["captures"]
         one = open_packed(folders(tmp_path / "p")[0])

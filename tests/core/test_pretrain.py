@@ -233,7 +233,7 @@ TRAINING = {"people": 2, "frames": 3, "frames_per_user": 2, "users": 2, "steps":
 
 def test_training_begins_from_it(straight, store, tmp_path):
     """All but what labels teach is the pre-trained encoder's: a step of no length moves no weight."""
-    still = {**TRAINING, "steps": 1, "warmup": 0, "learning_rate": 1e-30, "final_rate": 0.0}
+    still = {**TRAINING, "steps": 1, "warmup": 0, "learning_rate": 1e-300, "final_rate": 0.0}
     first, before = trained(recipe(training=still), SPLIT.train, store=store, device=CPU), straight[0].encoder
     after, moves = first.encoder.state_dict(), ("running_mean", "running_var", "num_batches_tracked")
     new = ("code_mean", "code_std", "fuse.2.weight", "fuse.2.bias", "gaze.2.weight", "gaze.2.bias")

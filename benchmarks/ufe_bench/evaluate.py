@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ufe_bench.enrolment import Enrolment, enroll
 from ufe_bench.schema import Cost, Latency, MissingFrames, SubjectResult
@@ -238,7 +238,7 @@ def measure_cost(
         encode_ms=_latency(times),
         detect_ms=_latency(found) if found else None,
         enroll_ms=float(np.median(enrolment)),
-        parameters=count_parameters(encoder, detector),
+        parameters=count_parameters(encoder, finder),
         peak_memory_mb=peak_memory_mb(device),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
@@ -247,9 +247,8 @@ def measure_cost(
     )
 
 
-def count_parameters(encoder: Encoder[Any], detector: Chosen | None) -> int:
+def count_parameters(encoder: Encoder[Any], finder: nn.Module | None) -> int:
     """Of a method: its encoder's and, where it needs one, its keypoint detector's."""
-    finder = detector.spec.load()(detector.config) if detector is not None else None
     return sum(p.numel() for module in (encoder, finder) if module is not None for p in module.parameters())
 
 

@@ -255,7 +255,9 @@ class Harness:
             ready.encoder, ready.stage, ready.material, enrolment=request.enrolment, people=people,
             progress=lambda done: self.tell(Progress("measuring again", done, total, {})),
         )  # fmt: skip
-        parameters = count_parameters(ready.encoder, setup.recipe.detector)
+        detector = setup.recipe.detector
+        finder = detector.spec.load()(detector.config) if detector is not None else None
+        parameters = count_parameters(ready.encoder, finder)
         return Again(self._key(request, setup, encoder, weights), evaluation, parameters)
 
     def described(self, request: Request) -> Description:

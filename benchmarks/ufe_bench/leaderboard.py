@@ -153,7 +153,7 @@ def build_leaderboard(folders: Sequence[Path], out: Path, *, ranked_by: str = RA
 def rebuild_own(store: Store, folders: Sequence[Path]) -> Built:
     """Write the leaderboard of a store, into its folder `leaderboard`; processes that end together do it in turn."""
     with store.lock("leaderboard", "pages"):
-        return build_leaderboard(folders, store.path("leaderboard", "pages").parent)
+        return build_leaderboard(folders, store.root / "leaderboard")
 
 
 def _report(folder: Path, suite: str) -> StudyReport:

@@ -164,6 +164,13 @@ CASES = {
                 update={"config": {**r.key.components.decoder.config, "weights": "0" * 64}})
         }))),
     ),
+    "an option that is called a version": (
+        "key", "components.encoder.config.version",
+        lambda r: changed(r, key=key(r, components=r.key.components.model_copy(update={
+            "encoder": r.key.components.encoder.model_copy(
+                update={"config": {**r.key.components.encoder.config, "version": 8}})
+        }))),
+    ),
     "a secret option": (
         "budget", "differs from budget 'cpu' in gaze",
         lambda r: changed(r, training=r.training.model_copy(update={"config": {**r.training.config, "gaze": 99.0}})),

@@ -7,11 +7,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from ufe_bench import anchors_cli, evaluate
+from ufe_bench import anchor_search, anchors_cli, evaluate
 from ufe_bench import suite as suite_module
 from ufe_core import budgets, config, plugins, registry
 from ufe_core.cli import export, packing
@@ -95,6 +96,8 @@ def small_world(home, monkeypatch, tmp_path):
         for option in command.params:
             if option.name in small:
                 monkeypatch.setattr(option, "default", small[option.name])
+    # In this process, where everything is small.
+    monkeypatch.setattr(anchor_search, "ProcessPoolExecutor", lambda count, **options: ThreadPoolExecutor(1))
     monkeypatch.setattr(evaluate, "_WARM_UP", 1)
     monkeypatch.setattr(evaluate, "_LATENCY_RUNS", 3)
     monkeypatch.setenv("UFE_HOME", str(home))

@@ -13,7 +13,7 @@ import click
 from ufe_bench.bench_cli import TOLERANCE, bench
 from ufe_bench.harness import Harness
 from ufe_bench.request import Request
-from ufe_bench.schema import Result, RunKey
+from ufe_bench.schema import Result, RunKey, best_trial
 from ufe_bench.study import request_of, that_fit
 from ufe_bench.suite import load_suite
 from ufe_core.anchor_sets import anchors_of
@@ -92,8 +92,7 @@ def request_from(result: Result, catalogue: Catalogue) -> Request:
     request = request_of(suite, row, that_fit(catalogue, row, suite, overrides), **common)
     if not result.trials:
         return request
-    best = min(result.trials, key=lambda trial: trial.score)
-    return replace(request, tuned=best.training, trials=result.trials)
+    return replace(request, tuned=best_trial(result.trials).training, trials=result.trials)
 
 
 def rerun(

@@ -6,11 +6,11 @@ and running the same again overwrites the same file. Floats are stored in full a
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ufe_bench.aggregate import Summary, summarise_all
 from ufe_bench.enrolment import Enrolment
@@ -222,9 +222,27 @@ class Trial(Record):
     """One trial of the search for a row's training options, on training people alone."""
 
     training: dict[str, Any] = Field(description="Training options tried")
-    score: float = Field(description="Geometric mean of the metrics over the validation people; the least is chosen")
-    metrics: dict[Name, float]
-    weights: str
+    score: float | None = Field(
+        description="Geometric mean of the metrics over the validation people; the least is chosen; none if it failed"
+    )
+    metrics: dict[Name, float] = {}
+    weights: str = ""
+    failure: str = Field("", description="Why there is no score")
+
+    @model_validator(mode="after")
+    def _told(self) -> "Trial":
+        if (self.score is None) != bool(self.failure):
+            raise ValueError("a trial has a score, or tells of its failure")
+        return self
+
+
+def best_trial(trials: Iterable[Trial]) -> Trial:
+    """The one with the least score.
+
+    Raises:
+        ValueError: none has a score.
+    """
+    return min((trial for trial in trials if trial.score is not None), key=lambda trial: trial.score or 0.0)
 
 
 class Result(Record):

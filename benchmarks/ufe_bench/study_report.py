@@ -304,8 +304,8 @@ def _searches(study: Study) -> list[str]:
     tried = list(dict.fromkeys(options for scores in searched.values() for options in scores))
     rows, at_an_end = [], 0
     for title, scores in searched.items():
-        best = min(scores.values())
-        texts = {options: f"**{score:.3f}**" if score == best else f"{score:.3f}" for options, score in scores.items()}
+        best = min(score for score in scores.values() if score is not None)
+        texts = {options: _score(score, best) for options, score in scores.items()}
         rows.append([title, *(texts.get(options, formats.UNKNOWN) for options in tried)])
         at_an_end += best in (scores.get(tried[0]), scores.get(tried[-1]))
     ends = f" {at_an_end} of {len(rows)} rows chose the first or the last of what was tried." if at_an_end else ""
@@ -315,6 +315,12 @@ def _searches(study: Study) -> list[str]:
         f"**bold**.{ends}\n",
         markdown_table(["Row", *tried], rows, left=1),
     ]
+
+
+def _score(score: float | None, best: float) -> str:
+    if score is None:
+        return "failed"
+    return f"**{score:.3f}**" if score == best else f"{score:.3f}"
 
 
 def _options(trial: Trial) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ufe_bench.harness import Description, Harness
 from ufe_bench.rerun import changed_choices, request_from, rerun
-from ufe_bench.schema import Result, incomplete_reason
+from ufe_bench.schema import Result, best_trial, incomplete_reason
 from ufe_bench.suite import Suite, load_suite
 from ufe_core.budgets import TrainingConfig, budget_defaults
 from ufe_core.errors import ArtifactError, UfeError
@@ -149,7 +149,7 @@ def _training(result: Result, expected: Description, split: Split, suite: Suite)
     if budget.released:
         return
     options: dict[str, Any] = TrainingConfig(**budget_defaults(budget.name)).model_dump(mode="json")
-    chosen = min(result.trials, key=lambda trial: trial.score).training if result.trials else {}
+    chosen = best_trial(result.trials).training if result.trials else {}
     told = {**options, "seed": result.key.seed, **expected.apart, **chosen}
     secret = sorted(n for n, value in training.config.items() if n != "update" and told.get(n, value) != value)
     if secret:

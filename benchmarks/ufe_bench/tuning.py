@@ -9,7 +9,7 @@ from typing import Any
 
 from ufe_bench.harness import Harness
 from ufe_bench.request import Request
-from ufe_bench.schema import Trial
+from ufe_bench.schema import Trial, best_trial
 from ufe_bench.suite import Suite, Tuning
 from ufe_bench.validation import Candidate, validate
 from ufe_core.errors import ConfigError, UfeError
@@ -37,7 +37,7 @@ def tuned(
 
     Every trial trains with a share of the row's steps on all but the last training people and is measured on those.
     The least geometric mean of the suite's metrics wins: it weighs a halved error alike, whatever its unit. A trial
-    that diverges has lost.
+    that fails has lost; the trace says why.
 
     Raises:
         UfeError: every trial failed; the first one's reason.
@@ -65,13 +65,13 @@ def tuned(
             found = validate(candidate, recipe.anchors, harness.tell)
         except UfeError as error:
             failures.append(error)
+            trials.append(Trial(training=dict(options), score=None, failure=str(error)))
             tell(f"  failed: {error}")
             continue
         means = {name: fmean(values.values()) for name, values in found.values.items()}
         score = math.exp(fmean(math.log(max(mean, 1e-9)) for mean in means.values()))
         trials.append(Trial(training=dict(options), score=score, metrics=means, weights=found.weights))
         tell(f"  score {score:.4f}")
-    if not trials:
+    if len(failures) == len(trials):
         raise failures[0]
-    best = min(trials, key=lambda trial: trial.score)
-    return best.training, tuple(trials)
+    return best_trial(trials).training, tuple(trials)

@@ -21,7 +21,7 @@ from ufe_bench.cli import leaderboard
 from ufe_bench.failure import Failure, forget_failure, record_failure
 from ufe_bench.leaderboard import build_leaderboard, collect
 from ufe_bench.paper import METRIC_NAMES, load_paper, paper_row
-from ufe_bench.schema import MetricInfo, load_result, run_id_of, write_result
+from ufe_bench.schema import MetricInfo, Trial, load_result, run_id_of, write_result
 from ufe_bench.table import print_run, run_markdown
 from ufe_core.errors import ArtifactError
 
@@ -400,6 +400,17 @@ def test_a_methods_page_says_how_to_make_it_again(pages, results):
     page = pages["methods/ufe__univ__late_fusion.html"].html
     for expected in (results[0].command, results[0].key.weights.sha256, "rank 2 of 2", "Person by person"):
         assert expected in page
+
+
+def test_a_methods_page_shows_the_search_and_what_failed_of_it(build_result):
+    trials = (
+        Trial(training={"learning_rate": 0.001}, score=1.25, metrics={"mesh_l2": 0.5}, weights="w"),
+        Trial(training={"learning_rate": 0.1}, score=None, failure="the loss is <not> finite"),
+    )
+    result = build_result().model_copy(update={"trials": trials})
+    page = render_pages(build_board([result]), Extras())["methods/ufe__univ__late_fusion.html"]
+    assert "2 trials on training people alone" in page and "1.2500" in page
+    assert "failed: the loss is &lt;not&gt; finite" in page
 
 
 def test_a_methods_page_shows_every_person_beside_the_floors(build_result):

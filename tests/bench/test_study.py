@@ -163,10 +163,11 @@ def test_the_page_says_how_each_rows_options_were_chosen(table3):
             for rate, score in zip((1e-3, 2e-3, 4e-3), scores, strict=True)
         )
 
+    failed = Trial(training={"learning_rate": 1e-3}, score=None, failure="it diverged")
     inner, outer, *rest = table3.cells
     cells = [
         Cell(cell.row, cell.result.model_copy(update={"trials": trials}))
-        for cell, trials in ((inner, tried(1.3, 1.2, 1.25)), (outer, tried(1.0, 0.9, 0.8)[1:]))
+        for cell, trials in ((inner, tried(1.3, 1.2, 1.25)), (outer, (failed, *tried(1.0, 0.9, 0.8)[1:])))
     ]
     assert "search" not in markdown(table3)
     page = markdown(Study(table3.suite, (*cells, *rest), ()))
@@ -175,7 +176,7 @@ def test_the_page_says_how_each_rows_options_were_chosen(table3):
     table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("|")]
     assert table[0] == ["Row", "learning rate 0.001", "learning rate 0.002", "learning rate 0.004"]
     assert table[2] == [inner.row.title, "1.300", "**1.200**", "1.250"]
-    assert table[3] == [outer.row.title, "–", "0.900", "**0.800**"]
+    assert table[3] == [outer.row.title, "failed", "0.900", "**0.800**"]
 
 
 def test_a_row_without_a_result_is_named_and_the_others_stay(table3):

@@ -453,6 +453,8 @@ def _contradictions(result: Result) -> Iterator[tuple[str, str]]:
             yield f"subjects.{index}.metrics.{name}", "the metric is not described in 'metrics'"
     if len(result.subjects) > result.key.split.subjects:
         yield "subjects", f"{len(result.subjects)} subjects in a split of {result.key.split.subjects}"
+    if result.trials and all(trial.failure for trial in result.trials):
+        yield "trials", "every trial failed: none can have chosen what was trained with"
     yield from _summary_contradictions(result)
     holes = _holes(result.key.split.subjects, result.subjects, list(result.metrics))
     if result.complete != (not holes and not result.missing):

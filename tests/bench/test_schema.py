@@ -116,6 +116,8 @@ def test_machine_and_time_do_not_move_the_run_id(build_result):
         ("key.seed", 7, "field 'run_id'.*not the hash of 'key'"),
         ("key.components.encoder.config.width", 3, "field 'run_id'"),
         ("run_id", "0123456789ab", "field 'run_id'"),
+        ("trials", [{"training": {}, "score": None, "failure": "it diverged"}], "field 'trials'.*every trial failed"),
+        ("trials", [{"training": {}, "score": None}], "field 'trials.0'.*has a score, or tells of its failure"),
         ("complete", False, "field 'complete'.*nothing is missing"),
         ("notes", "hello", "field 'notes'.*Extra"),
         ("cost.batch", 2, "cost.batch"),

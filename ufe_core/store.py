@@ -6,8 +6,11 @@ progress in `UFE_HOME/<kind>/.building/`. Deleting any of it is safe: it is made
 
 import contextlib
 import errno
+import functools
 import hashlib
 import importlib.util
+import io
+import itertools
 import json
 import math
 import os
@@ -18,6 +21,7 @@ import socket
 import sys
 import threading
 import time
+import tokenize
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from importlib.machinery import ModuleSpec, PathFinder
@@ -34,6 +38,9 @@ _FOREIGN_LOCK_STALE_S = 15 * 60.0
 _FOREIGN_FOLDER_STALE_S = 24 * 3600.0
 _UNREADABLE_LOCK_STALE_S = 10.0
 _POLL_S = 0.2
+_GOES_ON = "\0"  # after a line that ends inside a text: it is kept to its end
+_TEXT = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+_ENDS = {tokenize.NEWLINE, tokenize.COMMENT, tokenize.ENDMARKER}  # of a statement
 
 
 def default_root() -> Path:
@@ -65,7 +72,7 @@ def fingerprint(value: Any) -> str:
 def code_fingerprint(*module_names: str) -> str:
     """Return the sha256 of the source of modules, without importing them or their parents.
 
-    A package stands for every `.py` file below it. Line endings do not count; comments do.
+    A package stands for every `.py` file below it. Comments, docstrings, empty lines and line endings do not count.
 
     Raises:
         ArtifactError: a module is not installed or has no Python source.
@@ -73,10 +80,37 @@ def code_fingerprint(*module_names: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(set(module_names)):
         for label, path in _source_files(name):
-            source = path.read_bytes().replace(b"\r\n", b"\n")
+            about = path.stat()
+            source = _what_runs(path, about.st_mtime_ns, about.st_size)
             digest.update(f"{label}\0{len(source)}\0".encode())
             digest.update(source)
     return digest.hexdigest()
+
+
+@functools.cache
+def _what_runs(path: Path, modified_ns: int, size: int) -> bytes:
+    """The lines of a module without what changes nothing: comments, docstrings, empty lines."""
+    source = path.read_bytes().decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+    lines = source.split("\n")
+    cuts: list[tuple[tuple[int, int], tuple[int, int]]] = []
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (tokenize.TokenError, SyntaxError, ValueError):
+        tokens = []  # it does not run; all of it counts
+    for token in tokens:
+        if token.type in _TEXT:
+            for row in range(token.start[0] - 1, token.end[0] - 1):
+                lines[row] += _GOES_ON
+    begins = True  # whether a statement begins with this token
+    for token, following in itertools.pairwise(tokens):
+        if token.type == tokenize.COMMENT or (token.type == tokenize.STRING and begins and following.type in _ENDS):
+            cuts.append((token.start, token.end))
+        if token.type not in (tokenize.COMMENT, tokenize.NL):
+            begins = token.type in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    for (top, left), (bottom, right) in reversed(cuts):
+        lines[top - 1 : bottom] = [lines[top - 1][:left] + lines[bottom - 1][right:]]
+    kept = (line.rstrip() for line in lines)
+    return "\n".join(line.removesuffix(_GOES_ON) for line in kept if line).encode("utf-8", "surrogateescape")
 
 
 def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:

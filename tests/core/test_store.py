@@ -90,6 +90,49 @@ def test_code_fingerprint_sees_source_and_imports_nothing(tmp_path, monkeypatch)
     assert not any(name.startswith("acme_code") for name in sys.modules)
 
 
+WRITTEN = '''"""What it is for."""
+
+def area(a, b):
+    """Of a rectangle.
+
+    Args: a, b.
+    """
+    # sides
+    text = "# no comment"
+
+    return a * b, text, ("""kept""", f"""one {a}
+    two
+
+    three""")
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "counts"),
+    [
+        ("What it is for.", "What it does.", False),
+        ("    # sides\n", "", False),
+        ("    Args: a, b.\n", "    Args:\n        a, b: sides.\n", False),
+        ("\n\n    return", "\n    return", False),
+        ('three""")', 'three""")  # both', False),
+        ("two\n", "two \n", True),
+        ("two\n\n", "two\n", True),
+        ("# no comment", "# other text", True),
+        ("a * b", "a + b", True),
+        ("kept", "changed", True),
+        ("    return", "        return", True),
+        ("def area", "def \nbroken", True),
+    ],
+)
+def test_code_fingerprint_sees_what_runs_alone(tmp_path, monkeypatch, old, new, counts):
+    (tmp_path / "acme_words.py").write_text(WRITTEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = code_fingerprint("acme_words")
+    assert old in WRITTEN
+    (tmp_path / "acme_words.py").write_text(WRITTEN.replace(old, new))
+    assert (code_fingerprint("acme_words") != before) is counts
+
+
 @pytest.mark.parametrize("name", ["no_such_module", "ufe_core.no_such", "ufe_core.store.deeper"])
 def test_code_fingerprint_names_a_missing_module(name):
     with pytest.raises(ArtifactError, match=f"module '{name}': it is not installed"):

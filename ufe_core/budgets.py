@@ -39,6 +39,9 @@ class TrainingConfig(ScheduleConfig, AugmentationConfig):
     """How an encoder is trained (P§5, P§7.5-7.6): a budget sets defaults, `--set training.FIELD=` overrides."""
 
     frames: int = Field(36, ge=1, description="Frames of each training subject")
+    own_instants: bool = Field(
+        False, description="Frames of each at instants of their own; else everybody's at the same"
+    )
     size: int = Field(192, ge=32, le=400, description="Side of the input images, pixels")
     users: int = Field(8, ge=1, description="Subjects in a batch; each one's anchors are encoded once")
     frames_per_user: int = Field(2, ge=1, description="Frames of each subject in a batch")

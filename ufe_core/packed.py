@@ -39,7 +39,7 @@ from ufe_core.packed_file import (
     read_header,
 )
 from ufe_core.packed_meta import FORMAT, META, REMEDY, camera_of_json, camera_to_json, read_meta, sealed
-from ufe_core.store import Store, explained, fingerprint
+from ufe_core.store import Store, code_fingerprint, explained, fingerprint
 from ufe_core.types import CameraSpec, Detections
 from ufe_core.weights import sha256_file
 
@@ -198,7 +198,8 @@ class _Job:
 def pack_key(source: HMCSource[Any], capture: Capture, request: PackRequest) -> str:
     """Store key of a packed capture."""
     return fingerprint({
-        "format": FORMAT, "source": source.fingerprint, "capture": capture.id, "request": request.describe()
+        "format": FORMAT, "source": source.fingerprint, "capture": capture.id, "request": request.describe(),
+        "code": code_fingerprint("ufe_core.interfaces.source", "ufe_core.packed_arrays"),
     })  # fmt: skip
 
 
@@ -359,12 +360,15 @@ def _choose(request: PackRequest, capture: Capture) -> tuple[list[int], list[int
         raise DataError(
             f"Capture {capture.id!r} has no anchor {', '.join(map(repr, missing))}; it has {', '.join(anchors)}."
         )
+    return instants_of(capture, request), [anchors[name] for name in request.anchors]
+
+
+def instants_of(capture: Capture, request: PackRequest) -> list[int]:
+    """Indices of the frames that a request takes of a capture."""
     seed = zlib.crc32(f"{request.seed} {capture.id}".encode()) if request.own_instants else request.seed
     if request.clip > 1:
-        frames = capture.clips(request.frames // request.clip, request.clip, seed=seed)
-    else:
-        frames = capture.spread(request.frames, seed=seed)
-    return frames, [anchors[name] for name in request.anchors]
+        return capture.clips(request.frames // request.clip, request.clip, seed=seed)
+    return capture.spread(request.frames, seed=seed)
 
 
 def _write_data(job: _Job, capture: Capture, rows: list[int], folder: Path, key: str) -> dict[str, Any]:

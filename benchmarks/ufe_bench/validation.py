@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ufe_core.errors import DataError
-from ufe_core.store import Store, fingerprint, write_atomic
+from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
     key = fingerprint([
         recipe.key(source, known[: recipe.training.people]), list(unseen), candidate.frames, candidate.render_size,
         [one.describe() for one in chosen.values()],
+        code_fingerprint("ufe_bench.enrolment", "ufe_bench.evaluate", "ufe_bench.validation"),
     ])  # fmt: skip
     file = store.path("validations", key) / "measured.json"
     if file.is_file():

@@ -38,7 +38,10 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
                 KeypointNames(one["camera"], tuple(one["names"]), tuple(one["vertices"]), tuple(one["pupils"]))
                 for one in spec["keypoints"]
             )
-            self.networks = Networks([len(one.names) for one in self.keypoints], spec["widths"], spec.get("reach", 0))
+            self.networks = Networks(
+                [len(one.names) for one in self.keypoints], spec["widths"], spec.get("reach", 0),
+                spec.get("together", False),
+            )  # fmt: skip
             self.networks.load_state_dict({
                 name: value.float() if value.is_floating_point() else value for name, value in tensors.items()
             })  # fmt: skip

@@ -24,20 +24,25 @@ class Found(NamedTuple):
 class HeatmapNetwork(nn.Module):
     """An image float32 [B, 1, S, S], standardised, to `Found`.
 
-    Down to S / 16 and up again to S / 2 with skips; a 1 x 1 convolution makes a map a keypoint. A point is the mean
-    place under its map (soft-argmax), or under what is near the map's peak; whether it is seen is told by the features
-    there.
+    Down to S / 16 (`describe`) and up again to S / 2 with skips (`locate`); a 1 x 1 convolution makes a map a keypoint.
+    A point is the mean place under its map (soft-argmax), or under what is near the map's peak; whether it is seen is
+    told by the features there.
 
     Args:
         count: K.
         widths: channels at S / 2, S / 4, S / 8, S / 16.
         reach: cells about the peak that count; 0 for all of the map.
+        views: of how many views of the face it is told what they show, its own among them; 0 for none.
     """
 
-    def __init__(self, count: int, widths: tuple[int, int, int, int], reach: int = 0) -> None:
+    def __init__(self, count: int, widths: tuple[int, int, int, int], reach: int = 0, views: int = 0) -> None:
         super().__init__()
         self.reach = reach
         a, b, c, d = widths
+        self.told = nn.Linear(views * d, d) if views else None
+        if self.told is not None:
+            nn.init.zeros_(self.told.weight)
+            nn.init.zeros_(self.told.bias)
         self.down = nn.ModuleList([
             nn.Sequential(_conv(1, a, stride=2), _Residual(a)),
             nn.Sequential(_conv(a, b, stride=2), _Residual(b)),
@@ -49,16 +54,29 @@ class HeatmapNetwork(nn.Module):
         self.seen = nn.Parameter(torch.zeros(count, a))
         self.seen_bias = nn.Parameter(torch.zeros(count))
 
-    def forward(self, images: Tensor) -> Found:
+    def describe(self, images: Tensor) -> list[Tensor]:
+        """Features at S / 2, S / 4, S / 8 and S / 16."""
         levels = [images]
         for stage in self.down:
             levels.append(stage(levels[-1]))
+        return levels[1:]
+
+    def locate(self, levels: list[Tensor], side: int, views: Tensor | None = None) -> Found:
+        """The points in images of that side.
+
+        Args:
+            levels: what `describe` made of them.
+            side: S.
+            views: means of the coarsest features of all views, float32 [B, views * D]; zeros for what is not known.
+        """
         x = levels[-1]
-        for stage, skip in zip(self.up, reversed(levels[1:-1]), strict=True):
+        if self.told is not None and views is not None:
+            x = x + self.told(views)[:, :, None, None]
+        for stage, skip in zip(self.up, reversed(levels[:-1]), strict=True):
             x = stage(x, skip)
         heat = self.heat(x).float().flatten(2).log_softmax(-1)
         share = near_peak(heat.exp(), x.shape[-1], self.reach) if self.reach else heat.exp()
-        points = soft_argmax(share, x.shape[-1]) * (images.shape[-1] / x.shape[-1])
+        points = soft_argmax(share, x.shape[-1]) * (side / x.shape[-1])
         there = torch.einsum("bkn,bcn->bkc", share, x.float().flatten(2))
         seen = (there * self.seen).sum(-1) + self.seen_bias
         return Found(points, seen, heat.unflatten(2, x.shape[-2:]))

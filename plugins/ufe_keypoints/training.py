@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import cv2
 import numpy as np
@@ -27,15 +27,20 @@ from ufe_keypoints.network import Found, HeatmapNetwork
 _SESSION = 1  # encoders learn from session 0: what is found there is found in images that no training saw
 _SPREAD_CELLS = 1.0  # deviation of the target distributions
 _STATISTICS_FRAMES = 4
+_UNTOLD = 0.15  # chance that a view is not told of to the others, and that none is
 _SHOWN, _SHOWN_PX = 6, 192
 
 
 class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
     """How the detector is trained; `size` and `width` say how large it is."""
 
+    own_instants: bool = Field(
+        True, description="Frames of each at instants of their own; else everybody's at the same"
+    )
     size: int = Field(192, ge=32, le=400, description="Side of the images that it looks at, pixels")
     width: int = Field(32, ge=8, le=256, description="Channels of the finest maps; 2, 3 and 4 times as many below")
     reach: int = Field(3, ge=0, description="Cells about a map's peak that a point is the mean of; 0: the whole map")
+    together: bool = Field(True, description="Each view is told what the others show of the same face")
     batch: int = Field(32, ge=1, description="People in a batch, one frame of each")
     stretch: float = Field(1.15, ge=1, le=2, description="Augmentation: largest stretching along some direction")
     heat: float = Field(1.0, ge=0, description="Weight of the maps' cross-entropy with Gaussians")
@@ -50,30 +55,46 @@ class Networks(nn.Module):
         counts: keypoints of each camera; the two of a region have as many.
         widths: of `HeatmapNetwork`.
         reach: of `HeatmapNetwork`.
+        together: whether each view is told what the others show of the same face.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, counts: Sequence[int], widths: Sequence[int], reach: int = 0) -> None:
+    def __init__(self, counts: Sequence[int], widths: Sequence[int], reach: int = 0, together: bool = False) -> None:
         super().__init__()
         if len(counts) != 4 or counts[0] != counts[1] or counts[2] != counts[3]:
             raise ValueError(f"'heatmap' needs 4 tracking cameras, two a region; found keypoints {list(counts)}")
         a, b, c, d = widths
         self.regions = nn.ModuleDict(
-            {region: HeatmapNetwork(counts[2 * k], (a, b, c, d), reach) for k, region in enumerate(REGIONS)}
+            {
+                region: HeatmapNetwork(counts[2 * k], (a, b, c, d), reach, 4 * together)
+                for k, region in enumerate(REGIONS)
+            }
         )
         self.register_buffer("mean", torch.full((2,), 0.5))
         self.register_buffer("deviation", torch.full((2,), 0.25))
 
-    def forward(self, images: Tensor) -> Found:
-        """`Found` [B, 4, ...] of images float32 [B, 4, S, S] in [0, 1]; maps of right cameras stay mirrored."""
+    def forward(self, images: Tensor, told: Tensor | None = None) -> Found:
+        """`Found` [B, 4, ...] of images float32 [B, 4, S, S] in [0, 1]; maps of right cameras stay mirrored.
+
+        `told`, bool [B, 4], is which views tell the others what they show: those that show anything, unless given.
+        """
         side = images.shape[-1]
-        parts = []
-        for k, network in enumerate(self.regions.values()):
+        told = images.flatten(2).amax(-1) > 0 if told is None else told
+        levels, means = [], []
+        networks = [cast("HeatmapNetwork", network) for network in self.regions.values()]
+        for k, network in enumerate(networks):
             pair = (images[:, 2 * k : 2 * k + 2] - self.mean[k]) / self.deviation[k]
             both = torch.stack([pair[:, 0], pair[:, 1].flip(-1)], 1).flatten(0, 1)[:, None]
-            found: Found = network(both.contiguous(memory_format=torch.channels_last))
+            levels.append(network.describe(both.contiguous(memory_format=torch.channels_last)))
+            means.append(levels[-1][-1].float().mean((2, 3)).unflatten(0, (-1, 2)))
+        shown = torch.stack(means, 1) * told.unflatten(1, (2, 2))[..., None]  # [B, 2 regions, 2 sides, D]
+        parts = []
+        for k, network in enumerate(networks):
+            near, far = shown[:, k], shown[:, 1 - k]
+            views = torch.cat([near, near.flip(1), far, far.flip(1)], -1)  # a side's own views first
+            found = network.locate(levels[k], side, views.flatten(0, 1))
             parts.append(Found(*(value.unflatten(0, (len(images), 2)) for value in found)))
         points, seen, heat = (torch.cat(values, 1) for values in zip(*parts, strict=True))
         return Found(mirrored_points(points, side), seen, heat)
@@ -87,7 +108,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
     presets: ClassVar = {
         "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "size": 64, "width": 8, "batch": 4,
                   "picture_every": 4},
-        "cpu": {"frames": 32, "steps": 3000, "warmup": 100, "size": 64, "width": 24, "learning_rate": 3e-3, "seen": 2.0,
+        "cpu": {"frames": 64, "steps": 4500, "warmup": 100, "size": 64, "width": 24, "learning_rate": 3e-3, "seen": 2.0,
                 "rotation_deg": 10.0, "shift": 0.04, "gain": 0.2},
         "gpu": {"frames": 128, "steps": 12_000, "warmup": 300, "size": 192, "batch": 64, "learning_rate": 3e-3,
                 "shift": 0.04, "gain": 0.2},
@@ -97,7 +118,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
     def __init__(self, config: HeatmapTrainingConfig, keypoints: Sequence[KeypointNames]) -> None:
         super().__init__()
         self.config, self.keypoints = config, tuple(keypoints)
-        self.networks = Networks([len(one.names) for one in keypoints], self._widths, config.reach)
+        self.networks = Networks([len(one.names) for one in keypoints], self._widths, config.reach, config.together)
         self.networks.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -122,7 +143,8 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         cameras = tuple(one.camera for one in self.keypoints)
         session = min(_SESSION, source.sessions - 1)
         request = PackRequest(
-            self.config.frames, self.config.size, cameras, (), session=session, extras=("keypoints",)
+            self.config.frames, self.config.size, cameras, (), session=session, extras=("keypoints",),
+            own_instants=self.config.own_instants,
         )  # fmt: skip
         return pack(source, subjects, request, store=store, progress=progress)
 
@@ -139,7 +161,9 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         people = rng.choice(len(data), min(config.batch, len(data)), replace=False)
         rows = rng.integers(config.frames, size=len(people))
         images, points, seen = (self._placed(values) for values in _drawn(data, people, rows, config, rng))
-        found: Found = self.networks(images.float() / 255)
+        told = rng.random(images.shape[:2]) >= _UNTOLD
+        told &= rng.random((len(told), 1)) >= _UNTOLD
+        found: Found = self.networks(images.float() / 255, self._placed(told))
         side = config.size
         inside = ((points >= 0) & (points < side)).all(-1)
         weight = torch.where(seen, 1.0, config.hidden) * inside
@@ -166,12 +190,15 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         return np.concatenate(rows)
 
     def weights(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The networks, their sizes and reach, and which vertices the keypoints are."""
+        """The networks, how they were made, and which vertices the keypoints are."""
         keypoints = [
             {"camera": one.camera, "names": one.names, "vertices": one.vertices, "pupils": one.pupils}
             for one in self.keypoints
         ]
-        facts = {"size": self.config.size, "widths": self._widths, "reach": self.config.reach, "keypoints": keypoints}
+        facts = {
+            "size": self.config.size, "widths": self._widths, "reach": self.config.reach,
+            "together": self.config.together, "keypoints": keypoints,
+        }  # fmt: skip
         return self.networks.state_dict(), facts
 
     @property

@@ -16,7 +16,7 @@ from ufe_core.plugins import catalogue
 from ufe_core.recipe import Recipe, resolve_recipe
 from ufe_core.registry import load_registry
 from ufe_core.store import Store, fingerprint
-from ufe_core.training.loop import trained
+from ufe_core.training.loop import label_statistics, trained, training_captures
 from ufe_core.training.optimise import learning_rate
 from ufe_core.training.runs import pick_device, refuse_held_out
 from ufe_synthetic.source import SyntheticCapture, SyntheticSource
@@ -218,6 +218,18 @@ def test_the_schedule_warms_up_and_then_falls_as_a_cosine():
     assert learning_rate(config, 10) == pytest.approx(1e-3)
     assert learning_rate(config, 60) == pytest.approx((1e-3 + 1e-6) / 2)
     assert learning_rate(config, 110) == pytest.approx(1e-6)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_method_without_steps_learns_from_the_frames_that_others_train_on(store, own):
+    made = recipe(people=3, own_instants=own)
+    source, decoder, people = made.make_source(), made.make_decoder(), SPLIT.train[:3]
+    known = label_statistics(made, source, people, decoder, store, Told())
+    packed = training_captures(made, source, people, decoder, store, Told())
+    instants = {tuple(one.frames[row] for row in one.frame_rows) for one in packed}
+    assert len(instants) == (3 if own else 1)
+    shown = torch.cat([torch.from_numpy(one.expression[one.frame_rows]) for one in packed])
+    assert torch.equal(known.labels.expression, shown)
 
 
 def test_a_device_that_is_not_there_is_refused():

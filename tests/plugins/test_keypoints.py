@@ -67,8 +67,49 @@ def test_the_networks_see_left_and_mirrored_right_alike():
     torch.testing.assert_close(seen[:, 0], seen[:, 1], atol=1e-5, rtol=0)
 
 
+def networks_that_are_told():
+    """Whose views matter to each other, as after training."""
+    torch.manual_seed(0)
+    networks = Networks([6, 6, 5, 5][:2] * 2, [8, 8, 8, 8], together=True).eval()
+    for network in networks.regions.values():
+        torch.nn.init.normal_(network.told.weight, std=20)
+    return networks
+
+
+def test_a_mirrored_face_has_mirrored_points_where_views_are_told_of_each_other():
+    networks, images = networks_that_are_told(), torch.rand(3, 4, 32, 32)
+    mirror = images[:, [1, 0, 3, 2]].flip(-1)
+    with torch.no_grad():
+        points, seen, _ = networks(images)
+        turned, also, _ = networks(mirror)
+    turned = torch.stack([32 - turned[..., 0], turned[..., 1]], -1)[:, [1, 0, 3, 2]]
+    torch.testing.assert_close(turned, points, atol=1e-4, rtol=0)
+    torch.testing.assert_close(also[:, [1, 0, 3, 2]], seen, atol=1e-4, rtol=0)
+
+
+def test_a_view_that_shows_nothing_says_nothing_to_the_others():
+    networks, images = networks_that_are_told(), torch.rand(2, 4, 32, 32)
+    blank = images.clone()
+    blank[:, 2] = 0
+    with torch.no_grad():
+        whole, without = networks(images), networks(blank)
+        untold = networks(images, torch.tensor([[True, True, False, True]]).expand(2, 4))
+    torch.testing.assert_close(without.points[:, [0, 1, 3]], untold.points[:, [0, 1, 3]])
+    assert (whole.points - without.points)[:, [0, 1, 3]].abs().amax((-1, -2)).min() > 1e-3
+
+
+def test_views_are_by_themselves_unless_together():
+    """Each view's points are of its own image alone."""
+    networks, images = Networks([6, 6, 5, 5][:2] * 2, [8, 8, 8, 8]).eval(), torch.rand(2, 4, 32, 32)
+    other = images.clone()
+    other[:, 2] = torch.rand(2, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(networks(images).points[:, [0, 1, 3]], networks(other).points[:, [0, 1, 3]])
+
+
 def test_points_are_inside_the_image_and_maps_are_distributions():
-    found = HeatmapNetwork(7, (8, 8, 8, 8)).eval()(torch.rand(2, 1, 64, 64))
+    network = HeatmapNetwork(7, (8, 8, 8, 8)).eval()
+    found = network.locate(network.describe(torch.rand(2, 1, 64, 64)), 64)
     assert found.points.shape == (2, 7, 2) and found.points.min() > 0 and found.points.max() < 64
     torch.testing.assert_close(found.heat.exp().sum((2, 3)), torch.ones(2, 7))
 

@@ -19,7 +19,7 @@ from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.labels import labelled
 from ufe_core.linear_probe import LinearProbe
-from ufe_core.packed import PackedCapture, PackRequest, pack
+from ufe_core.packed import PackedCapture, PackRequest, instants_of, pack
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
 from ufe_core.store import Store, fingerprint, write_atomic
 from ufe_core.training.critic import CodeCritic
@@ -33,7 +33,7 @@ from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell
 from ufe_core.types import Encoding, Identity, Labels
 from ufe_core.weights import load_weights, save_weights, sha256_file
 
-_PROBED_BATCHES = 8  # of which the outputs of a frozen encoder are measured
+_PROBED_BATCHES = 32  # of which the outputs of a frozen encoder are measured
 
 
 @dataclass(frozen=True)
@@ -187,8 +187,9 @@ def label_statistics(
         for packed in training_captures(recipe, source, subjects, decoder, store, tell, packed_anchors):
             pairs.append(labels_of(packed, recipe.anchors))
     else:
+        request = _request(recipe, source, subjects, decoder, packed_anchors)
         for capture in source.captures(subjects):
-            frames = list(capture.spread(recipe.training.frames, seed=0))
+            frames = instants_of(capture, request)
             labels = capture.labels([*frames, *(capture.anchors[name] for name in recipe.anchors)])
             if labels is None:
                 raise DataError(f"Capture {capture.id!r} has no labels.")
@@ -313,18 +314,26 @@ def training_captures(
     Some anchors are always packed, by default the default ones, so that methods with and without calibration read the
     same files.
     """
-    config = recipe.training
-    known = source.captures(subjects[:1])[0].anchors
-    usual = (name for name in packed_anchors if name in known)
-    request = PackRequest(
-        config.frames, config.size, tracking_cameras(source, subjects[0]),
-        tuple(dict.fromkeys((*usual, *recipe.anchors))), texture=decoder.reads_texture,
-    )  # fmt: skip
+    request = _request(recipe, source, subjects, decoder, packed_anchors)
     count = Counter(lambda done: tell(Progress("data", done, len(subjects), {})))
     captures = pack(source, subjects, request, store=store, progress=count)
     return labelled(
         captures, source, decoder, store=store,
         progress=lambda done: tell(Progress("labels", done, len(subjects), {})),
+    )  # fmt: skip
+
+
+def _request(
+    recipe: Recipe, source: HMCSource[Any], subjects: Sequence[str], decoder: Decoder[Any],
+    packed_anchors: Sequence[str],
+) -> PackRequest:  # fmt: skip
+    config = recipe.training
+    known = source.captures(subjects[:1])[0].anchors
+    usual = (name for name in packed_anchors if name in known)
+    return PackRequest(
+        config.frames, config.size, tracking_cameras(source, subjects[0]),
+        tuple(dict.fromkeys((*usual, *recipe.anchors))), texture=decoder.reads_texture,
+        own_instants=config.own_instants,
     )  # fmt: skip
 
 

@@ -1,10 +1,9 @@
 """Does the warp of `mae_novel_view` align people and keep what they do (P§6.6, claim C28)?
 
-    python benchmarks/alignment.py [--people 24] [--frames 24] [--budget cpu] [--json]
+    python benchmarks/alignment.py [--people 24] [--frames 24] [--budget cpu] [--set KIND.FIELD=VALUE] [--json]
 
 The template and the detector are those of the pre-training, which is made first where it is not there. Measured with
-exact keypoints, which follow the warp, on people with labels, of whom no pre-training sees anything, in a session of
-which the detector has not seen any image.
+exact keypoints, which follow the warp, on the next people without labels: neither it nor the detector has seen them.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ import torch
 from torch import Tensor
 
 from ufe_core.cli.progress import TrainingDisplay
+from ufe_core.config import parse_overrides
 from ufe_core.packed import PackRequest, pack
 from ufe_core.plugins import catalogue
-from ufe_core.recipe import resolve_recipe
-from ufe_core.registry import load_registry
+from ufe_core.recipe import OWNERS, resolve_recipe, unlabelled_people
 from ufe_core.store import Store
 from ufe_core.training.pretrain import pretrained
 from ufe_pretraining.masked import NovelView
@@ -36,15 +35,20 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--budget", default="cpu")
+    parser.add_argument("--set", action="append", default=[], help="as of 'ufe pretrain run'")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    recipe = resolve_recipe(catalogue(), pretraining="mae_novel_view", budget=arguments.budget)
-    store, source = Store(), recipe.make_source()
+    recipe = resolve_recipe(
+        catalogue(), pretraining="mae_novel_view", budget=arguments.budget,
+        overrides=parse_overrides(arguments.set, owners=OWNERS),
+    )  # fmt: skip
+    store = Store()
     with TrainingDisplay() as listener:
         method = pretrained(recipe, store=store, device=torch.device("cpu"), listener=listener).method
     assert isinstance(method, NovelView) and recipe.view_detector is not None
     detector = recipe.view_detector.spec.load()(recipe.view_detector.config)
-    people = load_registry().splits["synthetic"].train[: arguments.people]
+    headset_only, people = unlabelled_people(recipe.source, method.config.people + arguments.people)
+    source, people = recipe.source.spec.load()(headset_only.config), people[method.config.people :]
     request = PackRequest(
         arguments.frames, method.size, method.view_names, (REST,), session=0, extras=("keypoints",)
     )  # fmt: skip

@@ -15,18 +15,21 @@ from ufe_core.types import AnchorSet, Calibration, Encoding, FrameBatch
 _Norm = torch.nn.modules.batchnorm._BatchNorm
 _AHEAD = (0.0, 0.0, 1.0)
 _CODE_FLOOR, _OUTPUT_FLOOR = 0.02, 1e-6
+_FAINT = 1e-3  # variance of a direction, outputs having 1 each: fainter ones are not blown up to as much
 
 
 class LinearProbe(Encoder[Any]):
     """Code and gaze are linear in the D + 6 outputs of an encoder of which nothing changes, batch statistics included.
 
-    The outputs are brought to zero mean and unit deviation first, by numbers measured once before the first step.
+    The outputs are brought to zero mean and, but for directions in which they hardly vary, unit covariance first, by
+    numbers measured once before the first step: so every direction is learned as fast.
     """
 
     learns = "weights"
     ahead: Tensor
     output_mean: Tensor
     output_std: Tensor
+    output_map: Tensor
     code_mean: Tensor
     code_std: Tensor
 
@@ -40,6 +43,7 @@ class LinearProbe(Encoder[Any]):
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("output_mean", torch.zeros(size + 6))
         self.register_buffer("output_std", torch.ones(size + 6))
+        self.register_buffer("output_map", torch.eye(size + 6))
         self.register_buffer("code_mean", torch.zeros(size))
         self.register_buffer("code_std", torch.ones(size))
         self.register_buffer("ahead", torch.tensor(_AHEAD), persistent=False)
@@ -57,7 +61,7 @@ class LinearProbe(Encoder[Any]):
 
     @torch.no_grad()
     def fit_outputs(self, frames: Iterable[tuple[FrameBatch, AnchorSet]]) -> None:
-        """Mean and deviation of what the frozen encoder says, over some training frames.
+        """Mean, deviation and correlations of what the frozen encoder says, over some training frames.
 
         An encoder that no training has shown an image has no batch statistics: they are measured first, on the same.
         """
@@ -71,6 +75,9 @@ class LinearProbe(Encoder[Any]):
         said = torch.cat([_outputs(self.frozen.eval()(*some)) for some in frames])
         self.output_mean.copy_(said.mean(0))
         self.output_std.copy_(said.std(0).clamp_min(_OUTPUT_FLOOR))
+        alike = (said - self.output_mean) / self.output_std
+        spread, directions = torch.linalg.eigh(torch.cov(alike.T.double()))
+        self.output_map.copy_(directions / (spread.clamp_min(0) + _FAINT).sqrt())
 
     def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -79,7 +86,8 @@ class LinearProbe(Encoder[Any]):
     def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
         with torch.no_grad():
             said = _outputs(self.frozen._encode(frames, calibration))
-        out = self.linear((said - self.output_mean) / self.output_std).float()
+        white = ((said - self.output_mean) / self.output_std) @ self.output_map
+        out = self.linear(white).float()
         expression, gaze = out.split([self.code_space.size, 6], 1)
         directions = functional.normalize(gaze.view(-1, 2, 3) + self.ahead, dim=-1)
         return Encoding(self.code_mean + self.code_std * expression, directions.flatten(1))

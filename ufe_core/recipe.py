@@ -31,15 +31,15 @@ OWNERS = ("source", "decoder", "encoder", "calibrator", "detector", "pretraining
 DEFAULT_ENCODER, DEFAULT_DECODER, DEFAULT_DETECTOR = "univ", "upm", "heatmap"
 
 _TRAINING_CODE = (
-    "ufe_core.inputs", "ufe_core.labels", "ufe_core.training.augment", "ufe_core.training.critic",
-    "ufe_core.training.data", "ufe_core.training.loop", "ufe_core.training.losses", "ufe_core.training.optimise",
-    "ufe_core.training.processes",
+    "ufe_core.inputs", "ufe_core.interfaces.encoder", "ufe_core.labels", "ufe_core.training.augment",
+    "ufe_core.training.critic", "ufe_core.training.data", "ufe_core.training.loop", "ufe_core.training.losses",
+    "ufe_core.training.optimise", "ufe_core.training.processes",
 )  # fmt: skip
 _PROBE_CODE = ("ufe_core.linear_probe",)
 _PRETRAINING_CODE = (
-    "ufe_core.headset_only", "ufe_core.interfaces.pretraining", "ufe_core.training.augment",
-    "ufe_core.training.data", "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
-    "ufe_core.training.unlabelled",
+    "ufe_core.headset_only", "ufe_core.interfaces.encoder", "ufe_core.interfaces.pretraining",
+    "ufe_core.training.augment", "ufe_core.training.data", "ufe_core.training.optimise", "ufe_core.training.pretrain",
+    "ufe_core.training.rows", "ufe_core.training.unlabelled",
 )  # fmt: skip
 
 
@@ -177,15 +177,17 @@ class Recipe:
 
         return LinearProbe(encoder)
 
-    def make_network(self, cameras: tuple[str, ...], code_space: CodeSpace) -> Encoder[Any]:
-        """The encoder itself, untrained; its initial weights depend on the recipe's seed alone.
+    def make_network(
+        self, cameras: tuple[str, ...], code_space: CodeSpace, *, seed: int | None = None
+    ) -> Encoder[Any]:  # fmt: skip
+        """The encoder itself, untrained; its initial weights depend on the seed alone: the training's unless given.
 
         Raises:
             ConfigError: the encoder takes no calibrator but one was chosen, or the other way round.
         """
         import torch
 
-        torch.manual_seed(self.training.seed)
+        torch.manual_seed(self.training.seed if seed is None else seed)
         factory = self.encoder.spec.load()
         context: dict[str, Any] = {"needs": self.needs(cameras), "code_space": code_space}
         if factory.calibrated:
@@ -283,13 +285,11 @@ def resolve_recipe(
 def _pretraining(
     catalogue: Catalogue, name: str | None, encoder: Chosen, budget: str, overrides: Mapping[str, Any], *, seed: int
 ) -> Chosen | None:
-    """What goes before training; None where nothing does. Its seed is the training's."""
+    """What goes before training; None where nothing does. Its seed is the training's unless one is given."""
     if name is None and overrides:
         raise ConfigError(
             f"There is no pre-training: give --pretraining, or leave pretraining.{next(iter(overrides))} out."
         )
-    if "seed" in overrides:
-        raise ConfigError("A pre-training has the seed of the training: set training.seed.")
     chosen = choose(catalogue, "pretraining", name or "none", budget, overrides)
     factory, learner = chosen.spec.load(), encoder.spec.load()
     if factory.learns == "nothing":
@@ -305,7 +305,7 @@ def _pretraining(
         raise PluginError(
             f"Pre-training '{chosen.spec.id}' learns in steps, and its options do not derive from PretrainingConfig."
         )
-    return replace(chosen, config=chosen.config.model_copy(update={"seed": seed}))
+    return chosen if "seed" in overrides else replace(chosen, config=chosen.config.model_copy(update={"seed": seed}))
 
 
 def _view_detector(pretraining: Chosen | None) -> str | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ufe_core.errors import ConfigError, DataError
 from ufe_core.interfaces.encoder import Encoder
@@ -24,6 +26,7 @@ _STRAYED = 0.02  # share of the frames whose keypoints may be wrong
 _MARGIN = 1 / 24  # of the image's side: how far around its keypoints a mouth or an eye reaches
 _TILE_PX, _GAP_PX, _HEADER_PX = 104, 8, 18
 _REMOVED = 0.25  # grey of what was removed
+_DEVIATION_FLOOR = 4 / 255  # of a pixel, where nothing ever changes
 
 
 class NovelView(Pretraining[MaskedConfig]):
@@ -41,6 +44,8 @@ class NovelView(Pretraining[MaskedConfig]):
     )  # fmt: skip
 
     moving: Tensor
+    mean: Tensor
+    deviation: Tensor
 
     def __init__(self, config: MaskedConfig, *, encoder: Encoder[Any], views: tuple[str, ...]) -> None:
         super().__init__(config, encoder=encoder, views=views)
@@ -50,13 +55,21 @@ class NovelView(Pretraining[MaskedConfig]):
                 f"Images of {self.size} pixels cannot be cut into patches of {config.patch} and halved {halvings} "
                 "times: change pretraining.patch or the number of pretraining.channels."
             )
+        if config.person_start == "image" and config.channels[-1] < len(views):
+            raise ConfigError(
+                f"pretraining.person_start=image needs a last channel of {len(views)} or more, one a view."
+            )
         self.low = self.size // 2**halvings
         code = encoder.code_space.size + 6
-        self.networks = nn.ModuleList([UNet(config.channels, inputs=2, code=code, side=self.low) for _ in views])
+        self.networks = nn.ModuleList([
+            UNet(config.channels, inputs=2, code=code, side=self.low, norm=config.norm) for _ in views
+        ])  # fmt: skip
         self.networks.to(memory_format=torch.channels_last)
         self.canonical = Canonical(len(views), _POINTS, self.size, config.sigma)
         cells = self.size // config.patch
         self.register_buffer("moving", torch.zeros(len(views), cells, cells, dtype=torch.bool))
+        self.register_buffer("mean", torch.full((len(views), self.size, self.size), 0.5))
+        self.register_buffer("deviation", torch.full((len(views), self.size, self.size), 0.25))
 
     @classmethod
     def detector(cls, config: MaskedConfig) -> str | None:
@@ -68,7 +81,15 @@ class NovelView(Pretraining[MaskedConfig]):
         return (self.config.channels[-1], self.low, self.low)
 
     def fit_statistics(self, sample: Sequence[Views]) -> None:
-        """The template, and which patches hold what moves most, whatever it does: the mouth or an eye."""
+        """The template, which patches hold what moves most, whatever it does: the mouth or an eye; and the mean and
+        the deviation of each pixel over people and what they do.
+        """
+        self._fit_alignment(sample)
+        made = torch.cat([torch.from_numpy(self.targets(views)) for views in sample]).float() / 255
+        self.mean.copy_(made.mean(0))
+        self.deviation.copy_(made.std(0).clamp_min(_DEVIATION_FLOOR))
+
+    def _fit_alignment(self, sample: Sequence[Views]) -> None:
         if any(views.found is None for views in sample):
             return
         points = sample[0].found.points.shape[-2] if sample[0].found is not None else 0
@@ -90,6 +111,22 @@ class NovelView(Pretraining[MaskedConfig]):
             across, down = ((edges + patch > low[axis]) & (edges < high[axis]) for axis in (0, 1))
             self.moving[k] = down[:, None] & across[None]
 
+    def person_start(self, views: Views) -> np.ndarray | None:
+        """The mean of a person's anchors, each view in as few pixels as its share of u^id's channels holds.
+
+        A step has few of many people, so that from noise a short pre-training learns little of anyone.
+        """
+        if self.config.person_start == "noise":
+            return None
+        channels, low, _ = self.person_shape
+        finer = math.isqrt(channels // len(self.view_names))  # pixels across a cell of u^id
+        made = torch.from_numpy(self.targets(views)).float().mean(0) / 255
+        small = functional.adaptive_avg_pool2d((made - self.mean.cpu()) / self.deviation.cpu(), low * finer)
+        folded = functional.pixel_unshuffle(small[None], finer)[0]
+        start = folded.new_zeros(self.person_shape)
+        start[: len(folded)] = folded
+        return start.numpy()
+
     def targets(self, views: Views) -> np.ndarray:
         if views.found is None:
             return views.images
@@ -105,6 +142,9 @@ class NovelView(Pretraining[MaskedConfig]):
     def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
         truth = self._truth(batch)
         removed = self._draw_mask(len(truth))
+        if self.config.hidden > 0:
+            hides = torch.rand(len(truth), 1, 1, 1, device=truth.device) < self.config.hidden
+            removed = removed | (hides & self.moving)
         found = self.reconstruct(truth, removed, encoder(batch.frames, batch.anchors), batch.person)
         wrong = (found.float() - truth) ** 2
         if self.config.masked_only:
@@ -125,29 +165,36 @@ class NovelView(Pretraining[MaskedConfig]):
             person: u^id [B, F, h, h].
         """
         pixels = self._pixels(removed)
-        seen = torch.stack([truth * (1 - pixels), pixels], 2)
+        seen = torch.stack([(truth - self.mean) / self.deviation * (1 - pixels), pixels], 2)
         code = torch.cat([said.expression, said.gaze], 1)
         made = [
             network(seen[:, k].contiguous(memory_format=torch.channels_last), code, person)
             for k, network in enumerate(self.networks)
         ]
-        return torch.stack(made, 1)
+        return self.mean + self.deviation * torch.stack(made, 1)
 
     @torch.no_grad()
     def measure(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, float]:
         """Root mean squares, in grey levels, where the mouth and the eyes are, of which nothing was left to be seen.
 
-        `right` with the frame's own code, `other` with that of another frame of the same person, `zero` without any.
-        Where no keypoints tell what moves, they are of all that was removed.
+        `right` with the frame's own code, `other` with that of another frame of the same person, `zero` without any;
+        over all views, and by view. Where no keypoints tell what moves, they are of all that was removed.
         """
         truth = self._truth(batch)
         variants = self._with_codes(encoder, batch, _next(truth, len(batch.subjects)))
         known = self.moving.expand(len(truth), -1, -1, -1) if self.moving.any() else self._hidden(len(truth))
         pixels = self._pixels(known)
-        return {
-            name: float((((found - truth) ** 2 * pixels).sum() / pixels.sum()).sqrt() * 255)
-            for name, found in variants.items()
-        }
+
+        def error(found: Tensor, views: slice) -> float:
+            wrong, there = ((found - truth) ** 2 * pixels)[:, views], pixels[:, views]
+            return float((wrong.sum() / there.sum()).sqrt() * 255)
+
+        over_all = {name: error(found, slice(None)) for name, found in variants.items()}
+        by_view = {
+            f"{view}: {name}": error(found, slice(k, k + 1))
+            for k, view in enumerate(self.view_names) for name, found in variants.items() if pixels[:, k].any()
+        }  # fmt: skip
+        return {**over_all, **by_view}
 
     @torch.no_grad()
     def picture(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> np.ndarray:
@@ -171,11 +218,10 @@ class NovelView(Pretraining[MaskedConfig]):
             for k in range(truth.shape[1]):
                 tiles += [*(_tile(images[n, k]) for images in columns.values()), gap]
             rows.append(np.hstack(tiles[:-1]))
-        heads = [
-            (f"{name}: {title}" if title == "camera" else title, (k * len(columns) + c) * _TILE_PX + k * _GAP_PX)
-            for k, name in enumerate(self.view_names) for c, title in enumerate(columns)
-        ]  # fmt: skip
-        return np.repeat(np.vstack([_header(heads, rows[0].shape[1]), *rows])[..., None], 3, -1)
+        starts = [k * (len(columns) * _TILE_PX + _GAP_PX) for k in range(len(self.view_names))]
+        titles = [(title, start + c * _TILE_PX) for start in starts for c, title in enumerate(columns)]
+        heads = [_header(words, rows[0].shape[1]) for words in (zip(self.view_names, starts, strict=True), titles)]
+        return np.repeat(np.vstack([*heads, *rows])[..., None], 3, -1)
 
     def _least_alike(self, truth: Tensor, people: int) -> Tensor:
         """For each frame of a batch that of the same person which differs most where the face moves, int64 [B]."""
@@ -242,9 +288,9 @@ def _tile(image: Tensor) -> np.ndarray:
     return np.asarray(cv2.resize(grey, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_LINEAR))
 
 
-def _header(heads: Sequence[tuple[str, int]], width: int) -> np.ndarray:
+def _header(words: Iterable[tuple[str, int]], width: int) -> np.ndarray:
     """A strip uint8 [H, width] with words at places."""
     strip = np.zeros((_HEADER_PX, width), np.uint8)
-    for text, left in heads:
+    for text, left in words:
         cv2.putText(strip, text, (left + 2, _HEADER_PX - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.33, (230,), 1, cv2.LINE_AA)
     return strip

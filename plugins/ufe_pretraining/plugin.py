@@ -18,11 +18,16 @@ class MaskedConfig(PretrainingConfig):
 
     aligned: bool = Field(True, description="Warp faces to a template, by the keypoints that --detector finds")
     mask_ratio: float = Field(0.9, gt=0, lt=1, description="Share of a view's patches that is removed")
+    hidden: float = Field(0.0, ge=0, le=1, description="Share of frames of which all that moves is removed besides")
     patch: int = Field(16, ge=2, description="Side of a patch, pixels; divides the side of an image")
     sigma: float = Field(40.0, gt=0, description="Reach of a keypoint's pull on the warp, pixels of a 192 pixel image")
     channels: tuple[int, ...] = Field(
         (32, 64, 96, 128, 192), min_length=1, max_length=7, description="Of the U-Nets' levels, each half as wide"
     )
+    person_start: Literal["noise", "image"] = Field(
+        "noise", description="What u^id begins as: noise, or a person's anchors in a few pixels"
+    )
+    norm: Literal["group", "batch"] = Field("group", description="What normalises in the U-Nets (O32: group)")
     masked_only: bool = Field(False, description="Count removed pixels only, not all")
     squared: bool = Field(False, description="Mean square instead of each image's root mean square")
 
@@ -46,13 +51,14 @@ class ImageNetConfig(ComponentConfig):
 _MOVES = {"rotation_deg": 4.0, "scale": 1.04, "shift": 0.02, "gain": 0.1}
 _SMOKE = {"people": 4, "frames": 4, "steps": 6, "users": 4, "frames_per_user": 2, "warmup": 2, "picture_every": 3}
 _CPU = {"people": 512, "frames": 24, "steps": 1500, "users": 8, "frames_per_user": 4, "warmup": 50,
-        "learning_rate": 1e-3, "person_pace": 10.0, **_MOVES}  # fmt: skip
+        "learning_rate": 1e-3, **_MOVES}  # fmt: skip
 _GPU = {"people": 4000, "frames": 64, "steps": 10_000, "users": 16, "frames_per_user": 8, "warmup": 500,
-        "person_pace": 10.0, "shift": 0.02, "gain": 0.1}  # fmt: skip
+        "shift": 0.02, "gain": 0.1}  # fmt: skip
+_SHORT = {"norm": "batch", "hidden": 0.5, "person_start": "image"}  # what few steps need
 _MASKED: dict[str, dict[str, Any]] = {
-    "smoke": {**_SMOKE, "patch": 8, "channels": (8, 8, 8, 8, 8)},
-    "cpu": {**_CPU, "patch": 8, "channels": (8, 16, 32, 64)},
-    "gpu": _GPU,
+    "smoke": {**_SMOKE, **_SHORT, "patch": 8, "channels": (8, 8, 8, 8, 8)},
+    "cpu": {**_CPU, **_SHORT, "patch": 8, "channels": (8, 16, 32, 64)},
+    "gpu": {**_GPU, "person_start": "image"},
 }
 _CONTRASTIVE: dict[str, dict[str, Any]] = {
     "smoke": _SMOKE,

@@ -15,24 +15,29 @@ _GROUP = 8  # channels that are normalised together
 class UNet(nn.Module):
     """Two 3 x 3 convolutions a level, each level half as wide as the one above; skips at every level (O32, O33).
 
+    The last of these convolutions is not normalised, so that an image can be brighter or darker as a whole.
+
     Args:
         channels: of the levels; the map below the last one, f_i, has as many as that.
         inputs: channels of an image: its grey levels, and where it is masked.
         code: numbers that describe the expression.
         side: of the map below the last level.
+        norm: what normalises: `group`, each image by itself, or `batch`.
     """
 
-    def __init__(self, channels: Sequence[int], *, inputs: int, code: int, side: int) -> None:
+    def __init__(
+        self, channels: Sequence[int], *, inputs: int, code: int, side: int, norm: str = "group"
+    ) -> None:  # fmt: skip
         super().__init__()
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         before = inputs
         for width in channels:
-            self.down.append(_level(before, width))
+            self.down.append(_level(before, width, norm))
             before = width
         self.code = nn.Linear(code, before * side * side)
         self.mix = nn.Conv2d(3 * before, before, 1)
         for width in reversed(channels):
-            self.up.append(_level(before + width, width))
+            self.up.append(_level(before + width, width, norm, last=len(self.up) == len(channels) - 1))
             before = width
         self.out = nn.Conv2d(before, 1, 1)
 
@@ -56,11 +61,19 @@ class UNet(nn.Module):
         return out
 
 
-def _level(inputs: int, outputs: int) -> nn.Sequential:
+def _level(inputs: int, outputs: int, norm: str, *, last: bool = False) -> nn.Sequential:
     layers: list[nn.Module] = []
     for channels in (inputs, outputs):
         layers += [
             nn.Conv2d(channels, outputs, 3, padding=1, bias=False),
-            nn.GroupNorm(math.gcd(outputs, max(1, outputs // _GROUP)), outputs), nn.ReLU(inplace=True),
+            _normaliser(norm, outputs), nn.ReLU(inplace=True),
         ]  # fmt: skip
+    if last:
+        layers[-2] = nn.Identity()
     return nn.Sequential(*layers)
+
+
+def _normaliser(norm: str, channels: int) -> nn.Module:
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // _GROUP)), channels)

@@ -438,6 +438,13 @@ class IgnoresPeople(GoodPretraining):
         return (3,)
 
 
+class StartsPeopleOtherwise(IgnoresPeople):
+    views: ClassVar = "tracking"
+
+    def person_start(self, views):
+        return np.zeros((2, 3), np.float32)
+
+
 class DrawsElsewhere(GoodPretraining):
     def losses(self, encoder, batch):
         return {"total": super().losses(encoder, batch)["total"] + np.random.default_rng().uniform()}
@@ -614,6 +621,7 @@ BROKEN = {
     ("pretraining", "says_what_it_is"): (LearnsOddly, "`learns` is 'quickly'"),
     ("pretraining", "teaches"): (TeachesNothing, "no gradient reaches the encoder"),
     ("pretraining", "learns_of_people"): (IgnoresPeople, "read it with `batch.person`"),
+    ("pretraining", "starts_people"): (StartsPeopleOtherwise, "must be [3] finite numbers"),
     ("pretraining", "is_deterministic"): (DrawsElsewhere, "draw with torch's generator alone"),
     ("pretraining", "makes_targets"): (MakesFloats, "expected uint8"),
     ("pretraining", "is_restored"): (ForgetsStatistics, "keep everything in parameters and buffers"),

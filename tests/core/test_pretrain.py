@@ -11,33 +11,37 @@ import torch
 from fake_source import FakeSource
 
 from ufe_core.budgets import PretrainingConfig
-from ufe_core.errors import ArtifactError, ConfigError, DataError
+from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError
 from ufe_core.headset_only import HeadsetOnly
-from ufe_core.packed import PackRequest, pack
+from ufe_core.interfaces.pretraining import Views
+from ufe_core.packed import PackRequest, open_packed, pack
 from ufe_core.plugins import catalogue
-from ufe_core.recipe import resolve_recipe
+from ufe_core.recipe import resolve_recipe, unlabelled_people
 from ufe_core.registry import load_registry
 from ufe_core.store import Store
-from ufe_core.training import unlabelled
+from ufe_core.training import preview, unlabelled
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.training.kept_views import open_views
 from ufe_core.training.loop import trained
-from ufe_core.training.pretrain import batch_of, initialised, pretrained
+from ufe_core.training.pretrain import UnlabelledPeople, initialised, pretrained
+from ufe_core.training.preview import batch_of
 from ufe_core.training.rows import RowTable
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
+from ufe_pretraining.masked import NovelView
 from ufe_synthetic.source import SyntheticCapture
 
 from .told import Told
 
 SPLIT = load_registry().splits["synthetic"]
 CPU = torch.device("cpu")
+OTHERS = ("S1003", "S1004")  # after the three of QUICK
 QUICK = {"people": 3, "frames": 3, "steps": 6, "users": 2, "picture_every": 3, "aligned": False}
 
 CHILD = """
 import os, signal, sys
 import torch
 from ufe_core.plugins import catalogue
-from ufe_core.recipe import resolve_recipe
+from ufe_core.recipe import resolve_recipe, unlabelled_people
 from ufe_core.store import Store
 from ufe_core.training.pretrain import pretrained
 
@@ -84,7 +88,7 @@ def straight(store):
 
 def test_it_tells_how_far_it_is(straight):
     done, told = straight
-    assert [p.stage for p in told] == ["headset captures"] * 3 + ["pretrain"] * 6
+    assert [p.stage for p in told] == ["headset captures"] * 3 + ["people"] * 3 + ["pretrain"] * 6
     assert set(told.of("pretrain")[-1].losses) == {"total", "reconstruction"}
     assert sorted(path.name for path in (done.path.parent / "pictures").iterdir()) == ["step_000003.png",
                                                                                       "step_000006.png"]  # fmt: skip
@@ -225,7 +229,7 @@ def test_nothing_but_headset_images_of_people_without_labels_is_read(tmp_path, m
     )  # fmt: skip
     done, _ = run(Store(tmp_path), recipe(name, steps=1))
     assert seen == {"S1000", "S1001", "S1002"} and not seen & {*SPLIT.train, *SPLIT.test}
-    assert (done.people() is None) == (name == "simclr")
+    assert (done.average_person is None) == (name == "simclr")
 
 
 TRAINING = {"people": 2, "frames": 3, "frames_per_user": 2, "users": 2, "steps": 3, "render_frames": 1}
@@ -269,7 +273,7 @@ def test_linear_probing_leaves_the_encoder_as_it_was(straight, store):
     probe = trained(made, SPLIT.train, store=store, device=CPU).encoder
     for name, value in probe.frozen.state_dict().items():
         assert torch.equal(value, straight[0].encoder.state_dict()[name]), name
-    assert probe.linear.weight.abs().max() > 1e-3 and probe.output_std.std() > 0 and probe.calibrated
+    assert probe.linear.weight.abs().max() > 1e-3 and probe.output_map.std() > 0 and probe.calibrated
     assert {name for name, p in probe.named_parameters() if p.requires_grad} == {"linear.weight", "linear.bias"}
 
 
@@ -284,21 +288,87 @@ def test_a_probe_of_an_untrained_encoder_has_batch_statistics(store):
 
 
 def test_what_is_looked_at_was_never_trained_on(straight, store):
-    """Other frames of the same people, or other people; both can be measured."""
+    """Other frames of the same people, or other people, in the session learned from or another: all are measured."""
     done = straight[0]
-    for unseen in (False, True):
-        batch = batch_of(recipe(), done, 2, unseen=unseen, store=store, device=CPU)
+    names = ("right", "other", "zero")
+    for unseen, session in ((False, 0), (True, 0), (False, 1)):
+        batch = batch_of(recipe(), done, 2, unseen=unseen, store=store, device=CPU, session=session)
         numbers = done.method.measure(done.encoder, batch)
-        assert set(numbers) == {"right", "other", "zero"} and all(np.isfinite(list(numbers.values())))
+        assert list(numbers) == [*names, *(f"{view}: {name}" for view in done.method.view_names for name in names)]
+        assert all(np.isfinite(list(numbers.values())))
+        of_views = [numbers[f"{view}: right"] ** 2 for view in done.method.view_names]
+        assert numbers["right"] ** 2 == pytest.approx(np.mean(of_views)), "as many pixels of each"
         image = done.method.picture(done.encoder, batch)
         assert image.dtype == np.uint8 and image.ndim == 3
+
+
+def test_frames_that_it_learned_from_are_not_shown(straight, store, monkeypatch):
+    monkeypatch.setattr(preview, "_FRAMES", QUICK["frames"])
+    batch_of(recipe(), straight[0], 2, unseen=False, store=store, device=CPU)  # other frames of the same people
+    monkeypatch.setattr(preview, "_SEED", 0)  # the very frames
+    with pytest.raises(DataError, match="learned from nearly all frames of 'S1000': --session 1 shows others"):
+        batch_of(recipe(), straight[0], 2, unseen=False, store=store, device=CPU)
+    batch_of(recipe(), straight[0], 2, unseen=False, store=store, device=CPU, session=1)
+
+
+def test_what_is_not_there_cannot_be_looked_at(straight, store):
+    with pytest.raises(ConfigError, match="It learned from 3 people, fewer than --count 4"):
+        batch_of(recipe(), straight[0], 4, unseen=False, store=store, device=CPU)
+    with pytest.raises(DataError, match="'ufe/synthetic' has sessions 0 to 1, not 2"):
+        batch_of(recipe(), straight[0], 2, unseen=False, store=store, device=CPU, session=2)
+
+
+def test_a_copy_of_the_weights_is_taken_as_it_is(straight, store, tmp_path):
+    """Nothing is trained; without what was learned of each person it can be shown on people whom it never saw."""
+    file = tmp_path / "copy.safetensors"
+    file.write_bytes(straight[0].path.read_bytes())
+    named = recipe(weights=str(file), people=2, sigma=10.0)
+    done, told = run(Store(tmp_path), named)
+    assert done.path == file and done.sha256 == straight[0].sha256 and told == []
+    assert done.method.config == straight[0].method.config, "its own options, whatever is asked for"
+    with pytest.raises(ConfigError, match="leave --fresh out"):
+        run(Store(tmp_path), named, fresh=True)
+    with pytest.raises(ArtifactError, match=r"people.npy holds no rows of people .*--people unseen"):
+        batch_of(named, done, 2, unseen=False, store=store, device=CPU)
+
+
+def test_whom_it_never_saw_it_takes_for_their_anchors_or_for_the_mean_of_all(straight, store):
+    done, _ = straight
+    average = done.people().values(range(3)).mean(0)
+    assert np.allclose(done.average_person.numpy(), average, atol=1e-6)
+    batch = batch_of(recipe(), done, 2, unseen=True, store=store, device=CPU)
+    source, _ = unlabelled_people(recipe().source, 5)
+    held = UnlabelledPeople(recipe(), source, store, CPU)
+    packed = [open_packed(path) for path in held.pack(OTHERS, held.request(OTHERS[0], 2))]
+    starts = [
+        done.method.person_start(Views(one.images[sorted(one.anchor_rows.values())][:, 4:])) for one in packed
+    ]  # fmt: skip
+    assert np.allclose(batch.people.numpy(), np.stack(starts), atol=1e-5)
+    noise = recipe(person_start="noise")
+    plain, told = run(store, noise)
+    assert told.of("people") == []
+    unknown = batch_of(noise, plain, 2, unseen=True, store=store, device=CPU).people
+    assert torch.equal(unknown[0], plain.average_person) and torch.equal(unknown[0], unknown[1])
+
+
+def test_a_start_of_another_shape_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(NovelView, "person_start", lambda self, views: np.zeros(3, np.float32))
+    with pytest.raises(ContractError, match=r"NovelView.person_start gave \(3,\); its person_shape is \(8, 2, 2\)"):
+        run(Store(tmp_path))
+
+
+def test_a_training_of_another_seed_may_follow_the_same_pretraining():
+    plain, other = recipe(), recipe(training={"seed": 1})
+    shared = recipe(training={"seed": 1}, seed=0)
+    assert plain.pretraining_key() == shared.pretraining_key() != other.pretraining_key()
+    source = plain.make_source()
+    people = SPLIT.train[:2]
+    assert len({one.key(source, people) for one in (plain, other, shared)}) == 3
 
 
 def test_damaged_weights_and_wrong_options_are_one_line(straight, store, tmp_path):
     with pytest.raises(ConfigError, match="cannot be pre-trained: it does not learn from images alone"):
         resolve_recipe(catalogue(), encoder="mean", pretraining="simclr")
-    with pytest.raises(ConfigError, match="has the seed of the training: set training.seed"):
-        recipe(seed=3)
     with pytest.raises(ConfigError, match="There is no pre-training: give --pretraining"):
         resolve_recipe(catalogue(), overrides={"pretraining": {"steps": 3}})
     with pytest.raises(ConfigError, match="cannot be cut into patches of 7"):

@@ -34,10 +34,11 @@ def test_it_says_where_the_weights_are_and_how_fast_it_was(ufe, tmp_path):
 def test_the_preview_is_a_picture_and_numbers(ufe, tmp_path, people):
     out = tmp_path / "picture.png"
     code, text, _ = ufe("pretrain", "preview", *QUICK, "--people", people, "--count", 2, "--out", out)
-    assert code == 0 and text.startswith(f"mae_novel_view: 2 {people} people\n")
-    assert [line.split()[0] for line in text.splitlines()[1:]] == ["right", "other", "zero", "picture"]
+    assert code == 0 and text.startswith(f"mae_novel_view: 2 {people} people, session 0\n")
+    first = [line.split()[0] for line in text.splitlines()[1:]]
+    assert first[:3] == ["right", "other", "zero"] and first[-1] == "picture" and "left_mouth_front:" in first[3:-1]
     height, width, _ = cv2.imread(str(out)).shape
-    assert width == 4 * 6 * 104 + 3 * 8 and height == 18 + 2 * 104
+    assert width == 4 * 6 * 104 + 3 * 8 and height == 2 * 18 + 2 * 104
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,24 @@ def test_rows_that_nobody_used_stay_what_they_were(tmp_path):
     assert np.array_equal(before[[0, 2, 3, 5]], after[[0, 2, 3, 5]]) and not np.allclose(before[[1, 4]], after[[1, 4]])
 
 
+def test_rows_begin_where_they_are_told_also_after_a_kill(tmp_path):
+    rows = table(tmp_path)
+    others = rows.values([2])
+    rows.start(1, np.full((2, 2), 7.0))
+    rows.start(4, np.full((2, 2), 8.0))
+    use(rows, [4])
+    rows.commit()
+    again = table(tmp_path)  # as after a kill, with the checkpoint that belongs to it
+    again.restore({})
+    assert (again.values([1]) == 7).all() and np.array_equal(again.values([2]), others)
+    moved, plain = again.values([4])[0], table(tmp_path / "plain")
+    np.testing.assert_allclose(moved, 8 - 0.1, atol=1e-6)  # the first step of Adam is as long as its rate
+    use(again, [1])
+    np.testing.assert_allclose(again.values([1])[0], 7 - 0.1, atol=1e-6)
+    again.reset()
+    assert np.array_equal(again.values([1]), plain.values([1]))
+
+
 def test_first_values_depend_on_the_seed_and_the_row(tmp_path):
     first = table(tmp_path / "a").values(range(6))
     assert np.array_equal(first, table(tmp_path / "b").values(range(6)))

@@ -154,6 +154,54 @@ def test_the_loss_is_equation_22():
     torch.testing.assert_close(only, torch.stack(squares).mean(), rtol=1e-4, atol=1e-5)
 
 
+def test_networks_that_say_nothing_show_the_mean_of_all_people():
+    encoder, method = made("mae_novel_view", aligned=False)
+    drawn = np.random.default_rng(0).integers(60, 200, (10, 4, 64, 64), dtype=np.uint8)
+    method.fit_statistics([Views(drawn[:4]), Views(drawn[4:])])
+    torch.testing.assert_close(method.deviation * 255, torch.from_numpy(drawn.astype(np.float32).std(0, ddof=1)))
+    for network in method.networks:
+        torch.nn.init.zeros_(network.out.weight)
+        torch.nn.init.zeros_(network.out.bias)
+    batch = batch_for(encoder, method)
+    truth = method._truth(batch)
+    found = method.reconstruct(truth, method._draw_mask(4), encoder(batch.frames, batch.anchors), batch.person)
+    mean = torch.from_numpy(drawn.astype(np.float32).mean(0)) / 255
+    torch.testing.assert_close(found, mean.expand_as(found))
+
+
+def test_a_person_begins_as_their_anchors_in_few_pixels():
+    """Cell (y, x) of u^id holds what the views, standardised, show there, the finer pixels of a cell as channels."""
+    _, method = made("mae_novel_view", aligned=False, person_start="image", channels=(8, 16, 16))
+    drawn = np.random.default_rng(0).integers(0, 256, (6, 4, 64, 64), dtype=np.uint8)
+    method.fit_statistics([Views(drawn)])
+    start = method.person_start(Views(drawn[:2]))
+    assert start.shape == method.person_shape == (16, 8, 8) and start.dtype == np.float32
+    said = (drawn[:2].astype(np.float64).mean(0) - drawn.mean(0)) / drawn.std(0, ddof=1)
+    for view, y, x, down, across in ((0, 0, 0, 0, 0), (3, 7, 2, 1, 0), (2, 4, 6, 0, 1)):
+        top, left = 8 * y + 4 * down, 8 * x + 4 * across
+        shown = said[view, top : top + 4, left : left + 4].mean()
+        assert start[4 * view + 2 * down + across, y, x] == pytest.approx(shown, abs=1e-4)
+    _, narrow = made("mae_novel_view", aligned=False, person_start="image", channels=(8, 8, 6))
+    assert not narrow.person_start(Views(drawn))[4:].any(), "a channel a view, and two that hold nothing"
+    with pytest.raises(ConfigError, match="a last channel of 4 or more"):
+        made("mae_novel_view", aligned=False, person_start="image", channels=(8, 8, 2))
+    _, noise = made("mae_novel_view", aligned=False, person_start="noise")
+    assert noise.person_start(Views(drawn)) is None
+
+
+@pytest.mark.parametrize(("share", "frames"), [(0.0, 0), (0.5, 1), (1.0, 4)])
+def test_of_some_frames_all_that_moves_is_hidden(share, frames, monkeypatch):
+    encoder, method = made("mae_novel_view", aligned=False, hidden=share)
+    method.moving[:, 2:6, 1:5] = True
+    seen = []
+    reconstruct = method.reconstruct
+    monkeypatch.setattr(method, "reconstruct", lambda *given: (seen.append(given[1]), reconstruct(*given))[1])
+    torch.manual_seed(1)
+    method.losses(encoder, batch_for(encoder, method))
+    hidden = (seen[0] | ~method.moving).all((-1, -2, -3))
+    assert hidden.sum() == frames
+
+
 def test_gradients_reach_the_encoder_and_the_person_through_what_is_reconstructed():
     encoder, method = made("mae_novel_view", aligned=False)
     batch = batch_for(encoder.train(), method.train())
@@ -189,6 +237,18 @@ def test_a_unet_has_the_shape_of_the_paper():
     network.mix.register_forward_hook(lambda *args: seen.append(tuple(args[1][0].shape)))
     out = network(torch.zeros(1, 2, 192, 192), torch.zeros(1, 262), torch.zeros(1, 192, 6, 6))
     assert out.shape == (1, 192, 192) and seen == [(1, 3 * 192, 6, 6)]
+
+
+def test_a_unet_can_draw_an_image_brighter_as_a_whole():
+    """What its last convolution says three times as strongly is three times as bright: nothing normalises it."""
+    torch.manual_seed(0)
+    network = UNet((8, 8), inputs=2, code=5, side=4).eval()
+    given = torch.rand(2, 2, 16, 16), torch.rand(2, 5), torch.rand(2, 8, 4, 4)
+    with torch.no_grad():
+        before = network(*given) - network.out.bias
+        network.up[-1][3].weight *= 3
+        torch.testing.assert_close(network(*given) - network.out.bias, 3 * before)
+    assert before.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("positives", ["cameras", "versions", "both"])

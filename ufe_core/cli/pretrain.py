@@ -106,11 +106,15 @@ def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any)
 @_what
 @click.option("--people", default="seen", show_default=True, type=click.Choice(["seen", "unseen"]),
               help="Frames that it never saw, of people that it learned from, or of others.")  # fmt: skip
+@click.option("--session", default=0, show_default=True, type=click.IntRange(0),
+              help="Of their captures: it learned from 0; others were lit and worn anew.")  # fmt: skip
 @click.option("--count", default=6, show_default=True, type=click.IntRange(1, 64), help="How many people.")
 @click.option("--out", default=Path("pretraining.png"), show_default=True, type=click.Path(path_type=Path),
               help="PNG to write.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def preview(device: str, people: str, count: int, out: Path, as_json: bool, **asked: Any) -> None:
+def preview(
+    device: str, people: str, session: int, count: int, out: Path, as_json: bool, **asked: Any
+) -> None:  # fmt: skip
     """Look at what a pre-training learned: a picture of its reconstructions, and how well it solves its task.
 
     A row for each person: of each view what the camera saw, the same warped to the template, what is left of it (all
@@ -122,15 +126,16 @@ def preview(device: str, people: str, count: int, out: Path, as_json: bool, **as
     Examples:
       ufe pretrain preview
       ufe pretrain preview --people unseen --count 4
+      ufe pretrain preview --session 1                     the same people, lit and worn otherwise
       ufe pretrain preview --pretraining mae_original_view --out original.png
     """
     from ufe_core.store import Store
-    from ufe_core.training.pretrain import batch_of
+    from ufe_core.training.preview import batch_of
     from ufe_core.training.runs import pick_device
 
     place, recipe, store = pick_device(device), _recipe(**asked), Store()
     made = _pretrained(recipe, store, place)
-    batch = batch_of(recipe, made, count, unseen=people == "unseen", store=store, device=place)
+    batch = batch_of(recipe, made, count, unseen=people == "unseen", store=store, device=place, session=session)
     numbers = made.method.measure(made.encoder, batch)
     image = made.method.picture(made.encoder, batch)
     if image is not None:
@@ -141,13 +146,15 @@ def preview(device: str, people: str, count: int, out: Path, as_json: bool, **as
         write_atomic(out, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
     if as_json:
         picture = str(out.absolute()) if image is not None else None
-        click.echo(json.dumps({"people": people, "picture": picture, "measured": numbers}, indent=2))
+        told = {"people": people, "session": session, "picture": picture, "measured": numbers}
+        click.echo(json.dumps(told, indent=2))
         return
-    click.echo(f"{asked['pretraining']}: {count} {people} people")
+    click.echo(f"{asked['pretraining']}: {count} {people} people, session {session}")
+    width = max(map(len, (*numbers, "picture")))
     for name, value in numbers.items():
-        click.echo(f"{name:8} {value:.3f}")
+        click.echo(f"{name:{width}} {value:.3f}")
     if image is not None:
-        click.echo(f"picture  {out}")
+        click.echo(f"{'picture':{width}} {out}")
 
 
 def _recipe(assignments: Sequence[str], anchors: str | None, **names: Any) -> Recipe:
@@ -174,10 +181,10 @@ def _pretrained(recipe: Recipe, store: Any, device: Any, *, fresh: bool = False)
 
     first: Any = recipe.pretraining
     config = first.config
-    click.echo(
-        f"{first.spec.name}: {recipe.encoder.spec.name} on {config.people} people x {config.frames} frames of "
-        f"{recipe.training.size} px, {config.steps:,} steps of {config.users * config.frames_per_user}; {device}",
-        err=True,
+    sizes = (
+        f"{recipe.encoder.spec.name} on {config.people} people x {config.frames} frames of {recipe.training.size} px, "
+        f"{config.steps:,} steps of {config.users * config.frames_per_user}"
     )
+    click.echo(f"{first.spec.name}: {recipe.given_weights or sizes}; {device}", err=True)
     with TrainingDisplay() as listener:
         return pretrained(recipe, store=store, device=device, fresh=fresh, listener=listener)

@@ -110,6 +110,17 @@ def learns_of_people(candidate: Candidate) -> None:
             "reaches a person's row: read it with `batch.person`")  # fmt: skip
 
 
+@rule("pretraining", "people start as what it learns of them is shaped")
+def starts_people(candidate: Candidate) -> None:
+    _steps(candidate)
+    method = made(candidate, learner(candidate))
+    if method.person_shape is None or candidate.factory.views is None:
+        return
+    start = method.person_start(_views(candidate, 3))
+    require(start is None or (start.shape == method.person_shape and bool(np.isfinite(start).all())),
+            f"`person_start` must be {list(method.person_shape)} finite numbers, as `person_shape` says")  # fmt: skip
+
+
 @rule("pretraining", "what it draws is decided by torch's seed")
 def is_deterministic(candidate: Candidate) -> None:
     _steps(candidate)

@@ -113,6 +113,13 @@ class Pretraining(nn.Module, Generic[ConfigT]):
         """Shape of what it learns of each person by gradient, such as u^id; None where it learns nothing of them."""
         return None
 
+    def person_start(self, views: Views) -> np.ndarray | None:
+        """What it takes a person for before the first step, float32 of `person_shape`, from views of their anchors.
+
+        They come as `fit_statistics` has them, which goes before. None where people start at random.
+        """
+        return None
+
     def fit_statistics(self, sample: Sequence[Views]) -> None:
         """Set buffers before the first step from some people's views: the anchors of each, the one at rest first.
 

@@ -12,15 +12,16 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ufe_core.budgets import PretrainingConfig
-from ufe_core.errors import ArtifactError, DataError
+from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch, Views
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.packed import PackedCapture, PackRequest, open_packed, pack
-from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras, unlabelled_people
+from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
 from ufe_core.store import Store, canonical_json, fingerprint, write_atomic
 from ufe_core.training.kept_views import kept_views
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
@@ -36,23 +37,30 @@ _SAMPLE = 64  # people whose views and images set statistics
 _DETECTED_AT_A_TIME = 64
 _NEUTRAL, _PEOPLE = "neutral", "people.npy"
 _SHOWN = 6
-_PREVIEWED = 8  # frames of each person
-_ENCODER, _METHOD = "encoder.", "pretraining."
+_ENCODER, _METHOD, _AVERAGE_PERSON = "encoder.", "pretraining.", "average_person"
 
 
 @dataclass(frozen=True)
 class PretrainedEncoder:
-    """An encoder as its pre-training left it, the method with its networks, and where both came from."""
+    """An encoder as its pre-training left it, the method with its networks, and where both came from.
+
+    `average_person` is the mean of what was learned of each person; None where the method learns nothing of them.
+    """
 
     encoder: Encoder[Any]
     method: Pretraining[Any]
     path: Path
     sha256: str
     record: dict[str, Any]
+    average_person: Tensor | None = None
 
-    def people(self) -> LearnedRows | None:
-        """What was learned of each person; None where the method learns nothing of them."""
-        return LearnedRows(self.path.with_name(_PEOPLE)) if self.method.person_shape is not None else None
+    def people(self) -> LearnedRows:
+        """What was learned of each person, in the order in which they were learned from.
+
+        Raises:
+            ArtifactError: it does not lie beside the weights.
+        """
+        return LearnedRows(self.path.with_name(_PEOPLE))
 
 
 def make_method(recipe: Recipe, encoder: Encoder[Any], views: tuple[str, ...]) -> Pretraining[Any]:
@@ -66,7 +74,8 @@ def pretrained(
     recipe: Recipe, *, store: Store, device: torch.device, fresh: bool = False, listener: Listener | None = None,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> PretrainedEncoder:  # fmt: skip
-    """The encoder of a recipe after its pre-training: from the store if it was there before, else trained (on) now.
+    """The encoder of a recipe after its pre-training: from the file that the recipe names, from the store if it was
+    there before, else trained (on) now.
 
     Nothing but headset images is read, of people that no split holds out. They are packed once, and streamed: memory
     does not grow with the number of people. Killed at any moment, the same call goes on from the last checkpoint and
@@ -85,6 +94,10 @@ def pretrained(
         ArtifactError: the weights in the store are damaged, or it cannot be written.
         ConfigError: the encoder cannot learn by this method.
     """
+    if recipe.given_weights is not None:
+        if fresh:
+            raise ConfigError(f"Nothing is trained where {recipe.given_weights} is taken: leave --fresh out.")
+        return load_pretrained(recipe, recipe.given_weights, device)
     tell: Listener = (lambda progress: None) if listener is None else listener
     source, people = recipe.unlabelled()
     refuse_held_out(recipe.source.spec.id, people)
@@ -100,19 +113,33 @@ def pretrained(
 
 
 def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> PretrainedEncoder:
-    """What `pretrained` wrote.
+    """What `pretrained` wrote, here or as a copy elsewhere.
 
     Raises:
         ArtifactError: the file is damaged, or was made by another method or for another encoder.
     """
     tensors, spec = load_weights(file)
+    recipe = _as_made(recipe, file, spec)
     source, people = recipe.unlabelled()
     encoder, method = _networks(recipe, source, people)
-    _refuse_others(recipe, file, spec)
     _load(file, encoder, tensors, _ENCODER)
     _load(file, method, tensors, _METHOD)
     record = {"seconds": seconds_beside(file), **spec.get("training", {})}
-    return PretrainedEncoder(encoder.to(device).eval(), method.to(device).eval(), file, sha256_file(file), record)
+    return PretrainedEncoder(
+        encoder.to(device).eval(), method.to(device).eval(), file, sha256_file(file), record,
+        tensors.get(_AVERAGE_PERSON),
+    )  # fmt: skip
+
+
+def _as_made(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> Recipe:
+    """The recipe with the options that a file's pre-training had."""
+    _refuse_others(recipe, file, spec)
+    assert recipe.pretraining is not None, "there is no pre-training"
+    try:
+        config = type(recipe.pretraining.config).model_validate(spec["config"])
+    except (KeyError, ValidationError) as error:
+        raise ArtifactError(f"{file} does not tell the options of its pre-training. Pre-train anew.") from error
+    return replace(recipe, pretraining=replace(recipe.pretraining, config=config))
 
 
 def _refuse_others(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> None:
@@ -146,8 +173,10 @@ def _facts(recipe: Recipe) -> dict[str, Any]:
 def _networks(
     recipe: Recipe, source: HMCSource[Any], people: Sequence[str]
 ) -> tuple[Encoder[Any], Pretraining[Any]]:  # fmt: skip
-    """Encoder and method with their first weights, which the recipe's seed decides."""
-    encoder = recipe.make_network(tracking_cameras(source, people[0]), recipe.make_decoder().code_space)
+    """Encoder and method with their first weights, which the pre-training's seed decides."""
+    assert recipe.pretraining is not None, "there is no pre-training"
+    cameras, codes = tracking_cameras(source, people[0]), recipe.make_decoder().code_space
+    encoder = recipe.make_network(cameras, codes, seed=getattr(recipe.pretraining.config, "seed", None))
     encoder.to(memory_format=torch.channels_last)
     return encoder, make_method(recipe, encoder, view_cameras(recipe, source, people[0]))
 
@@ -178,18 +207,19 @@ class UnlabelledPeople:
         self.recipe, self.source, self.store, self.device = recipe, source, store, device
         self._detector: Any = None
 
-    def pack(
-        self, people: Sequence[str], *, frames: int, session: int = 0, count: Counter | None = None
-    ) -> list[Path]:  # fmt: skip
-        """Where people's packed captures lie, packed now where they are not there yet."""
+    def request(self, subject: str, frames: int, *, session: int = 0, seed: int = 0) -> PackRequest:
+        """What is packed of everybody, as of a subject; each person's frames at instants of their own."""
         recipe = self.recipe
-        tracking = tracking_cameras(self.source, people[0])
-        cameras = tuple(dict.fromkeys((*tracking, *view_cameras(recipe, self.source, people[0]))))
-        known = self.source.captures(people[:1])[0].anchors
+        tracking = tracking_cameras(self.source, subject)
+        cameras = tuple(dict.fromkeys((*tracking, *view_cameras(recipe, self.source, subject))))
+        known = self.source.captures([subject])[0].anchors
         anchors = tuple(dict.fromkeys((*(name for name in DEFAULT_ANCHORS if name in known), *recipe.anchors)))
-        request = PackRequest(
-            frames, recipe.training.size, cameras, anchors, session=session, own_instants=True
+        return PackRequest(
+            frames, recipe.training.size, cameras, anchors, seed=seed, session=session, own_instants=True
         )  # fmt: skip
+
+    def pack(self, people: Sequence[str], request: PackRequest, count: Counter | None = None) -> list[Path]:
+        """Where people's packed captures lie, packed now where they are not there yet."""
         paths: list[Path] = []
         for start in range(0, len(people), _PACKED_AT_A_TIME):
             some = people[start : start + _PACKED_AT_A_TIME]
@@ -228,6 +258,25 @@ class UnlabelledPeople:
             if count is not None:
                 count()
         return made
+
+    def at_rest_first(self, capture: PackedCapture, method: Pretraining[Any]) -> Views:
+        """What the method's views saw of a person's anchors, the one at rest first; without anchors, of all frames."""
+        shown = capture.anchor_rows
+        rows = [shown[name] for name in sorted(shown, key=lambda name: name != _NEUTRAL)]
+        return self.views(capture, method.view_names, rows=rows or None)
+
+    def start_of(self, path: Path, method: Pretraining[Any]) -> np.ndarray | None:
+        """What the method takes a person for before it learned of them; None where it says nothing.
+
+        Raises:
+            ContractError: it is of another shape than what it learns of people.
+        """
+        start = method.person_start(self.at_rest_first(open_packed(path), method))
+        if start is not None and start.shape != method.person_shape:
+            raise ContractError(
+                f"{type(method).__name__}.person_start gave {start.shape}; its person_shape is {method.person_shape}."
+            )
+        return start
 
     def _made(self, path: Path, method: Pretraining[Any]) -> np.ndarray:
         capture = open_packed(path)
@@ -285,9 +334,10 @@ class _Run:
         total, config = len(self.people), self.config
         people = UnlabelledPeople(self.recipe, self.source, self.store, self.device)
         counted = Counter(lambda done: self.tell(Progress("headset captures", done, total, {})))
-        paths = people.pack(self.people, frames=config.frames, count=counted)
+        paths = people.pack(self.people, people.request(self.people[0], config.frames), counted)
         if not self.optimisation.restore():
             self._fit_statistics(people, paths)
+            self._start_people(people, paths)
         counted = Counter(lambda done: self.tell(Progress("views", done, total, {})))
         made = people.targets(paths, self.method, counted)
         files = CaptureFiles([CapturePaths(path, target) for path, target in zip(paths, made, strict=True)])
@@ -320,13 +370,20 @@ class _Run:
         sample = [open_packed(path) for path in paths[:_SAMPLE]]
         seen = len(self.encoder.needs.cameras)
         self.encoder.fit_images(torch.from_numpy(np.array(one.images[:][:, :seen])) for one in sample)
-        names = self.method.view_names
-        if names:
-            rows = [one.anchor_rows for one in sample]
-            self.method.fit_statistics([
-                people.views(one, names, rows=[shown[k] for k in sorted(shown, key=lambda k: k != _NEUTRAL)] or None)
-                for one, shown in zip(sample, rows, strict=True)
-            ])  # fmt: skip
+        if self.method.view_names:
+            self.method.fit_statistics([people.at_rest_first(one, self.method) for one in sample])
+
+    def _start_people(self, people: UnlabelledPeople, paths: Sequence[Path]) -> None:
+        """Let what is learned of each person begin where the method says."""
+        if self.rows is None or not self.method.view_names:
+            return
+        for row, path in enumerate(paths):
+            start = people.start_of(path, self.method)
+            if start is None:
+                return
+            self.rows.start(row, start)
+            self.tell(Progress("people", row + 1, len(paths), {}))
+        self.rows.commit()
 
     def _with_people(self, batch: UnlabelledBatch) -> UnlabelledBatch:
         if self.rows is None:
@@ -365,12 +422,13 @@ class _Run:
         tensors = {f"{_ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
         tensors |= {f"{_METHOD}{name}": value for name, value in self.method.state_dict().items()}
         with self.store.building("weights", self.key) as folder:
+            if self.rows is not None:
+                self.rows.finish(folder / _PEOPLE)
+                tensors[_AVERAGE_PERSON] = torch.from_numpy(LearnedRows(folder / _PEOPLE).mean())
             spec = {"config": self.config.model_dump(mode="json"), **_facts(recipe), "training": record}
             save_weights(folder / "weights.safetensors", tensors, spec)
             write_atomic(folder / "log.csv", self.optimisation.log_csv())
             write_atomic(folder / TIMING, json.dumps({"seconds": round(self.optimisation.seconds, 1)}).encode())
-            if self.rows is not None:
-                self.rows.finish(folder / _PEOPLE)
             if (self.folder / "pictures").is_dir():
                 shutil.copytree(self.folder / "pictures", folder / "pictures")
 
@@ -429,38 +487,3 @@ def _refuse_other_cameras(detector: Any, recipe: Recipe, names: tuple[str, ...])
             f"Detector '{recipe.view_detector.spec.id}' looks through {', '.join(detector.cameras)}; the views are "
             f"{', '.join(names)}."
         )
-
-
-def batch_of(
-    recipe: Recipe, made: PretrainedEncoder, count: int, *, unseen: bool, store: Store, device: torch.device
-) -> UnlabelledBatch:
-    """Frames that a pre-training never saw, not augmented: of `count` people it learned from, or of others.
-
-    They are of another session where the source has one. Those whom it never saw have the mean of what it learned of
-    all.
-    """
-    source, people = recipe.unlabelled()
-    config = cast("PretrainingConfig", made.method.config)
-    if unseen:
-        source, more = unlabelled_people(recipe.source, config.people + count)
-        people = more[len(people) :]
-        if len(people) < count:
-            raise DataError(f"'{recipe.source.spec.id}' has nobody else: --people seen shows those it learned from.")
-    some, views = people[:count], made.method.view_names
-    held = UnlabelledPeople(recipe, source, store, device)
-    paths = held.pack(some, frames=_PREVIEWED, session=min(1, source.sessions - 1))
-    targets = held.targets(paths, made.method)
-    files = CaptureFiles([CapturePaths(path, target) for path, target in zip(paths, targets, strict=True)])
-    each = max(2, config.frames_per_user)
-    data = UnlabelledData(
-        files, made.encoder.needs.cameras, made.encoder.needs.anchors,
-        config.model_copy(update={"users": len(some), "frames": _PREVIEWED, "frames_per_user": each}),
-        versions=made.method.versions, views=views,
-    )  # fmt: skip
-    drawn = np.random.default_rng(0)
-    batch = data.of(np.arange(len(some)), drawn, moves=made.method.versions > 1, shows=True).to(device)
-    rows = made.people()
-    if rows is None:
-        return batch
-    values = np.repeat(rows.mean()[None], len(some), 0) if unseen else rows.values(range(len(some)))
-    return replace(batch, people=torch.from_numpy(values).to(device))

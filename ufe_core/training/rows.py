@@ -20,6 +20,7 @@ from ufe_core.store import explained
 
 _BETAS, _EPS = (0.9, 0.98), 1e-8
 _VALUE, _MEAN, _SQUARE = range(3)
+_GIVEN = -1  # in place of its count: a row's first values are on disk
 _AT_A_TIME = 256  # rows that are read together
 
 
@@ -30,7 +31,7 @@ class RowTable:
         folder: where its files are, made if missing.
         rows: how many.
         shape: of a row.
-        seed: fixes first values, normal with deviation `spread`.
+        seed: fixes first values, normal with deviation `spread`, of rows that `start` gives none.
         spread: see `seed`.
         pace: their learning rate, in those of everything else.
     """
@@ -75,6 +76,12 @@ class RowTable:
             state[_VALUE] -= self._pace * rate * mean / (np.sqrt(square) + _EPS)
             self._changed[int(row)] = (state, count)
         self._used = None
+
+    def start(self, row: int, values: np.ndarray) -> None:
+        """Let a row begin with these values, after `reset` and before a `commit`: they are not in the checkpoint."""
+        self._values[row] = 0
+        self._values[row, _VALUE] = values
+        self._counts[row] = _GIVEN
 
     def pending(self) -> dict[str, Tensor]:
         """What a checkpoint must hold: the rows changed since the last one."""
@@ -122,7 +129,7 @@ class RowTable:
         if row in self._changed:
             return self._changed[row]
         if self._counts[row]:
-            return np.array(self._values[row]), int(self._counts[row])
+            return np.array(self._values[row]), max(0, int(self._counts[row]))
         state = np.zeros((3, *self.shape), np.float32)
         state[_VALUE] = np.random.default_rng([self._seed, 11, row]).normal(0, self._spread, self.shape)
         return state, 0
@@ -145,7 +152,9 @@ class LearnedRows:
         try:
             self._values = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise ArtifactError(f"{path} holds no rows of people ({error}). Pre-train again with --fresh.") from error
+            raise ArtifactError(
+                f"{path} holds no rows of people ({error}). Pre-train again with --fresh, or look at --people unseen."
+            ) from error
 
     def values(self, rows: Sequence[int]) -> np.ndarray:
         """Values float32 [U, ...] of some people."""

@@ -93,7 +93,8 @@ class UnlabelledData:
         return self.of(rng.choice(len(self.files), self.users, replace=False), rng)
 
     def of(
-        self, people: np.ndarray, rng: np.random.Generator, *, moves: bool = True, shows: bool = False
+        self, people: np.ndarray, rng: np.random.Generator, *, moves: bool = True, shows: bool = False,
+        among: Sequence[np.ndarray] | None = None,
     ) -> UnlabelledBatch:  # fmt: skip
         """Frames of certain people, drawn.
 
@@ -102,9 +103,11 @@ class UnlabelledData:
             rng: what draws.
             moves: whether images are augmented.
             shows: whether the views come along as the cameras saw them.
+            among: which frames of each, the first being 0; all where nothing is said.
         """
         opened = [self.files[int(k)] for k in people]
-        rows = [rng.choice(len(capture.frame_rows), self.frames_per_user, replace=False) for capture, _ in opened]
+        choices = among or [np.arange(len(capture.frame_rows)) for capture, _ in opened]
+        rows = [rng.choice(some, self.frames_per_user, replace=False) for some in choices]
         seen = len(self.cameras)
         whole = [capture.images[capture.frame_rows[some]] for (capture, _), some in zip(opened, rows, strict=True)]
         frames = np.stack([images[:, :seen] for images in whole])

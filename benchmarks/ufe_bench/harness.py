@@ -74,9 +74,9 @@ from ufe_core.training.progress import Counter, Listener, Progress
 _NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
 _FIRST = "setting up"
 _STAGES = {"data": "rendering", "domes": "rendering", "labels": "labelling", "train": "training",
-           "pretrain": "pre-training"}  # fmt: skip
+           "pretrain": "pre-training", "people": "getting to know people"}  # fmt: skip
 #: Training options that decide the frames a floor is measured on, or what `mean` is the mean of.
-_DATA_OPTIONS = ("people", "frames", "size")
+_DATA_OPTIONS = ("people", "frames", "own_instants", "size")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,10 @@ from typing import Any
 from ufe_bench.enrolment import Enrolment
 from ufe_bench.schema import Trial
 from ufe_bench.suite import Suite
+from ufe_core.config import parse_overrides
 from ufe_core.recipe import DEFAULT_ANCHORS, DEFAULT_DECODER, DEFAULT_ENCODER
 
+_NOTHING = object()
 _DEFAULTS = {"decoder": DEFAULT_DECODER, "source": "synthetic", "budget": "cpu"}
 
 
@@ -67,11 +70,15 @@ class Request:
                 self.row or self.encoder,
                 *self._defaults(),
             ]
-            said = self.suite.row(self.row).set if self.row else {}
+            own = self.suite.row(self.row).set if self.row else {}
+            shared = self.suite.set
             given = {
-                kind: {name: value for name, value in fields.items() if name not in said.get(kind, {})}
+                kind: {
+                    name: value for name, value in fields.items()
+                    if name not in own.get(kind, {}) and shared.get(kind, {}).get(name, _NOTHING) != value
+                }
                 for kind, fields in (self.overrides or {}).items()
-            }
+            }  # fmt: skip
             return shlex.join([*words, *_settings(given)])
         words = ["ufe", "bench", *self._components(), *_settings(self.options)]
         words += ["--suite", self.suite.reference] if self.suite.name != "main" else []
@@ -96,6 +103,12 @@ class Request:
 
 
 def _settings(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Options as words of a command."""
+    """Options as words of a command, which reads each value as what it is."""
     pairs = [(f"{kind}.{name}", value) for kind, fields in options.items() for name, value in fields.items()]
-    return [word for name, value in sorted(pairs) for word in ("--set", f"{name}={value}")]
+    return [word for name, value in sorted(pairs) for word in ("--set", f"{name}={_written(value)}")]
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str) and parse_overrides([f"a.b={value}"], owners=("a",)) == {"a": {"b": value}}:
+        return value
+    return json.dumps(value)

@@ -106,10 +106,11 @@ def _paired(one: Mapping[str, float], other: Mapping[str, float]) -> PairedDiffe
 
 
 def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> Request:
-    """What a row asks of the harness; a row's own options go before the user's."""
-    merged = {kind: dict(fields) for kind, fields in overrides.items()}
-    for kind, fields in row.set.items():
-        merged.setdefault(kind, {}).update(fields)
+    """What a row asks of the harness; its own options go before the user's, and these before those of all rows."""
+    merged: dict[str, dict[str, Any]] = {}
+    for options in (suite.set, overrides, row.set):
+        for kind, fields in options.items():
+            merged.setdefault(kind, {}).update(fields)
     anchors = row.anchors
     if anchors is None:
         anchors = asked.pop("anchors", DEFAULT_ANCHORS)
@@ -201,7 +202,10 @@ def run_study(
             inputs = harness.catalogue.get("encoder", row.encoder).load().inputs
             request = request_of(suite, row, that_fit(harness.catalogue, row, suite, overrides), **asked)
             if suite.tuning is not None:
-                chosen_options, trials = tuned(harness, request, suite.tuning, say)
+                searched = suite.row(row.tuned_as or row.name)
+                fitting = that_fit(harness.catalogue, searched, suite, overrides)
+                of_search = request_of(suite, searched, fitting, **asked)
+                chosen_options, trials = tuned(harness, of_search, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)
             outcome = harness.run(request, floors=floors and not beside, reuse=True)
         except (Exception, SystemExit) as error:  # whatever a plugin does; the other rows go on

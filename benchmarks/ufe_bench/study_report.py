@@ -297,7 +297,11 @@ def _slices(study: Study) -> list[str]:
 
 def _searches(study: Study) -> list[str]:
     """The scores of each row's search for its training options; nothing where none was made."""
-    found = {cell.row.title: cell.result.trials for cell in study.cells if cell.result is not None}
+    found = {
+        cell.row.title: cell.result.trials for cell in study.cells
+        if cell.result is not None and cell.row.tuned_as is None
+    }  # fmt: skip
+    shared = [f"{row.title} as {study.suite.row(row.tuned_as).title}" for row in study.suite.rows if row.tuned_as]
     searched = {title: {_options(trial): trial.score for trial in trials} for title, trials in found.items() if trials}
     if not searched:
         return []
@@ -314,6 +318,7 @@ def _searches(study: Study) -> list[str]:
         "Geometric mean of the errors on training people kept apart, after a shorter training; the least was taken, in "
         f"**bold**.{ends}\n",
         markdown_table(["Row", *tried], rows, left=1),
+        *([f"Trained with what another row's search chose: {'; '.join(shared)}.\n"] if shared else []),
     ]
 
 

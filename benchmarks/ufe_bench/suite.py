@@ -34,6 +34,7 @@ class SuiteRow(ComponentConfig):
     series: str | None = Field(None, description="Which line of a plot along something the row is a point of")
     at: float | None = Field(None, description="Where on that line; how many anchors, where nothing is said")
     paper: str | None = Field(None, description="Row of the paper's table that stands beside it")
+    tuned_as: str | None = Field(None, description="Row whose search chooses its training options too")
 
 
 class Tuning(ComponentConfig):
@@ -66,6 +67,9 @@ class Suite(ComponentConfig):
     floors: tuple[str, ...] = ()
     rows: tuple[SuiteRow, ...] = Field((), description="The methods of a study; none in a suite for any method")
     paper: str | None = Field(None, description="Table of the paper whose numbers stand beside the rows'")
+    set: dict[str, dict[str, Any]] = Field(
+        {}, description="Options of every row, where neither it nor the user has any"
+    )
     tuning: Tuning | None = Field(None, description="How every row's training options are chosen")
     steps: dict[BudgetName, int] = Field(
         {}, description="Training steps of every row at a budget, where the user says nothing and its own are too many"
@@ -84,6 +88,11 @@ class Suite(ComponentConfig):
             raise ValueError(f"row {twice[0]!r} appears twice")
         if self.base is not None and self.base not in names:
             raise ValueError(f"base {self.base!r} is no row")
+        for row in self.rows:
+            if row.tuned_as is None:
+                continue
+            if self.tuning is None or row.tuned_as not in names or self.row(row.tuned_as).tuned_as is not None:
+                raise ValueError(f"row {row.name!r} is tuned as {row.tuned_as!r}, which is no row that is searched")
         return self
 
     def row(self, name: str) -> SuiteRow:

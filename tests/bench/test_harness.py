@@ -176,14 +176,16 @@ def test_floors_are_measured_on_what_the_method_is_measured_on(run):
 
 
 def test_a_studys_floors_have_no_rows_options(build_result, monkeypatch, tmp_path):
-    """The first row of Figure 19 learns from 8 people; the mean that all rows stand beside is of everybody."""
+    """The first row of Figure 19 learns from 8 people; the mean that all rows stand beside is of everybody, and of
+    frames such as all rows learn from.
+    """
     asked = []
     monkeypatch.setattr(Harness, "_resolve", lambda self, request: request)
     monkeypatch.setattr(Harness, "_measure", lambda self, request, *_, **__: asked.append(request) or build_result())
     fig19 = load_suite("fig19")
     harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
     harness.floors(request_of(fig19, fig19.row("univ_8"), {"training": {"frames": 5}}))
-    assert [request.overrides for request in asked] == [{"training": {"frames": 5}}] * 2
+    assert [request.overrides for request in asked] == [{"training": {"frames": 5, "own_instants": True}}] * 2
 
 
 def test_people_that_methods_are_trained_on_are_not_measured(run, suite):

@@ -7,11 +7,13 @@ import pytest
 
 from ufe_bench.harness import Outcome
 from ufe_bench.paper import load_paper
+from ufe_bench.request import Request
 from ufe_bench.schema import Trial
 from ufe_bench.study import Cell, Study, chosen_rows, request_of, run_study, that_fit, with_steps
 from ufe_bench.study_report import as_json, draw, markdown, write_report
 from ufe_bench.suite import SuiteRow, load_suite
 from ufe_core.cli.main import main
+from ufe_core.config import parse_overrides
 from ufe_core.errors import ConfigError, DataError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
@@ -44,6 +46,34 @@ def test_a_rows_options_go_before_the_users():
     assert request.budget == "smoke" and request.anchors == DEFAULT_ANCHORS
     three = next(row for row in load_suite("fig8").rows if row.name == "anchors_3")
     assert request_of(suite, three, {}).anchors == DEFAULT_ANCHORS[:3]
+
+
+def test_what_all_rows_share_stands_behind_the_users_options_and_a_rows_own():
+    rows = [{"name": "a", "title": "A"}, {"name": "b", "title": "B", "set": {"training": {"frames": 9}}}]
+    shared = {"training": {"frames": 3, "own_instants": True}, "encoder": {"fuse_width": 8}}
+    suite = type(load_suite("table2")).model_validate(
+        load_suite("table2").model_dump() | {"rows": rows, "base": "a", "set": shared}
+    )
+    one, other = suite.rows
+    plain = request_of(suite, one, {})
+    assert plain.overrides == shared and "--set" not in plain.command()
+    asked = {"training": {"own_instants": False, "seed": 1}}
+    given = request_of(suite, other, asked)
+    assert given.overrides == {
+        "training": {"frames": 9, "own_instants": False, "seed": 1}, "encoder": {"fuse_width": 8}
+    }  # fmt: skip
+    words = shlex.split(given.command())
+    assert [words[k + 1] for k, word in enumerate(words) if word == "--set"] == [
+        "training.own_instants=false", "training.seed=1"
+    ]  # fmt: skip
+
+
+def test_options_in_a_command_are_read_as_what_they_are():
+    values = {"a": True, "b": None, "c": [1, 2.5], "d": 1e-6, "e": "plain", "f": "3", "g": {"k": "v"}, "h": "true"}
+    request = Request(suite=load_suite("main"), overrides={"encoder": values})
+    words = shlex.split(request.command())
+    said = [words[k + 1] for k, word in enumerate(words) if word == "--set"]
+    assert parse_overrides(said, owners=("encoder",)) == {"encoder": values}
 
 
 def test_rows_take_the_suites_steps_where_the_user_says_none():
@@ -280,4 +310,9 @@ def test_a_suite_with_contradicting_rows_is_refused():
         type(load_suite("table3")).model_validate(base)
     with pytest.raises(ValueError, match="base 'b' is no row"):
         type(load_suite("table3")).model_validate(base | {"rows": rows[:1], "base": "b"})
+    for other in ("b", "a"):
+        tuned = [rows[0], {"name": "c", "title": "C", "tuned_as": other}]
+        tuned[0] = {**tuned[0], "tuned_as": "c"} if other == "a" else tuned[0]
+        with pytest.raises(ValueError, match="which is no row that is searched"):
+            type(load_suite("table3")).model_validate(base | {"rows": tuned, "base": "a"})
     assert SuiteRow(name="a", title="A").encoder == "univ"

@@ -37,7 +37,7 @@ def asked(monkeypatch):
     def validate(candidate, anchors, listener=None):
         seen.append((candidate, anchors))
         rate = candidate.overrides["training"]["learning_rate"]
-        worth = {0.001: 2.0, 0.002: 1.0, 0.004: 4.0}[rate]
+        worth = {0.001: 2.0, 0.002: 1.0}.get(rate, 4.0)
         values = {name: {"A": worth * k, "B": 3 * worth * k} for k, name in enumerate(candidate.metrics, 1)}
         return Validation(values, f"w{rate}")
 
@@ -87,6 +87,22 @@ def test_what_is_searched_cannot_be_set_too(harness, asked):
 def test_a_row_that_takes_no_steps_is_not_searched(harness, asked):
     assert tuned(harness, Request(suite=load_suite("table1"), encoder="mean"), PLAN) == ({}, ())
     assert asked == []
+
+
+def test_another_seed_is_trained_with_what_the_first_ones_search_chose(harness, asked, monkeypatch):
+    requests = []
+
+    def run(request, **how):
+        requests.append(request)
+        raise UfeError("enough")
+
+    monkeypatch.setattr(harness, "run", run)
+    suite = load_suite("table4")
+    run_study(harness, suite, rows=("none_again", "none"))
+    assert {candidate.overrides["training"].get("seed", 0) for candidate, _ in asked} == {0}
+    assert [request.options["training"]["learning_rate"] for request in requests] == [0.002, 0.002]
+    assert [request.options["training"].get("seed", 0) for request in requests] == [1, 0]
+    assert requests[0].trials == requests[1].trials and len(requests[0].trials) == len(suite.tuning.trials)
 
 
 def test_what_was_chosen_is_trained_with_and_sets_no_row_apart():

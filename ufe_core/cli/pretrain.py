@@ -108,7 +108,7 @@ def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any)
               help="Frames that it never saw, of people that it learned from, or of others.")  # fmt: skip
 @click.option("--session", default=0, show_default=True, type=click.IntRange(0),
               help="Of their captures: it learned from 0; others were lit and worn anew.")  # fmt: skip
-@click.option("--count", default=6, show_default=True, type=click.IntRange(1, 64), help="How many people.")
+@click.option("--count", default=6, show_default=True, type=click.IntRange(1, 64), help="Most people.")
 @click.option("--out", default=Path("pretraining.png"), show_default=True, type=click.Path(path_type=Path),
               help="PNG to write.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
@@ -149,7 +149,7 @@ def preview(
         told = {"people": people, "session": session, "picture": picture, "measured": numbers}
         click.echo(json.dumps(told, indent=2))
         return
-    click.echo(f"{asked['pretraining']}: {count} {people} people, session {session}")
+    click.echo(f"{asked['pretraining']}: {len(batch.subjects)} {people} people, session {session}")
     width = max(map(len, (*numbers, "picture")))
     for name, value in numbers.items():
         click.echo(f"{name:{width}} {value:.3f}")

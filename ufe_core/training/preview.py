@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ufe_core.budgets import PretrainingConfig
-from ufe_core.errors import ConfigError, DataError
+from ufe_core.errors import DataError
 from ufe_core.interfaces.pretraining import UnlabelledBatch
 from ufe_core.packed import instants_of, open_packed
 from ufe_core.recipe import Recipe, unlabelled_people
@@ -26,7 +26,7 @@ def batch_of(
     recipe: Recipe, made: PretrainedEncoder, count: int, *, unseen: bool, store: Store, device: torch.device,
     session: int = 0,
 ) -> UnlabelledBatch:  # fmt: skip
-    """Frames that a pre-training never saw, not augmented: of `count` people it learned from, or of others.
+    """Frames that a pre-training never saw, not augmented: of people it learned from, or of others.
 
     Those whom it never saw are taken for what people are before the first step, or for the mean of what it learned of
     all.
@@ -34,14 +34,13 @@ def batch_of(
     Args:
         recipe: of the pre-training.
         made: what it gave.
-        count: people.
+        count: people; fewer where it learned from fewer.
         unseen: whether they are others than those whom it learned from.
         store: where captures are kept.
         device: where the batch is wanted.
         session: of their captures; it learned from 0.
 
     Raises:
-        ConfigError: it learned from fewer people.
         DataError: the source has nobody else, no such session, or no frame that was not learned from.
         ArtifactError: what was learned of each person does not lie beside the weights.
     """
@@ -50,10 +49,8 @@ def batch_of(
     if session >= source.sessions:
         raise DataError(f"'{recipe.source.spec.id}' has sessions 0 to {source.sessions - 1}, not {session}.")
     some = people[config.people :] if unseen else people[:count]
-    if len(some) < count:
-        if unseen:
-            raise DataError(f"'{recipe.source.spec.id}' has nobody else: --people seen shows those it learned from.")
-        raise ConfigError(f"It learned from {len(some)} people, fewer than --count {count}.")
+    if unseen and len(some) < count:
+        raise DataError(f"'{recipe.source.spec.id}' has nobody else: --people seen shows those it learned from.")
     held = UnlabelledPeople(recipe, source, store, device)
     paths = held.pack(some, held.request(some[0], _FRAMES, session=session, seed=_SEED))
     known: Tensor | None = None

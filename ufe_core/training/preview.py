@@ -61,7 +61,7 @@ def batch_of(
         known = torch.from_numpy(made.people().values(range(len(some))))
     targets = held.targets(paths, made.method)
     files = CaptureFiles([CapturePaths(path, target) for path, target in zip(paths, targets, strict=True)])
-    each = max(2, config.frames_per_user)
+    each = max(2, min(config.frames_per_user, _FRAMES // 2))
     learned = held.request(some[0], config.frames)
     among = []
     for capture, path in zip(source.captures(some), paths, strict=True):

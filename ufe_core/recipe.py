@@ -38,8 +38,8 @@ _TRAINING_CODE = (
 _PROBE_CODE = ("ufe_core.linear_probe",)
 _PRETRAINING_CODE = (
     "ufe_core.headset_only", "ufe_core.interfaces.encoder", "ufe_core.interfaces.pretraining",
-    "ufe_core.training.augment", "ufe_core.training.data", "ufe_core.training.optimise", "ufe_core.training.pretrain",
-    "ufe_core.training.rows", "ufe_core.training.unlabelled",
+    "ufe_core.training.augment", "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
+    "ufe_core.training.unlabelled",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from ufe_core.config import ComponentConfig
 from ufe_core.interfaces.source import Capture, FrameLabels, HMCSource, Segment
 from ufe_core.packed import PackedCapture, PackRequest, open_packed, pack, verify_packed
 from ufe_core.store import Store
-from ufe_core.training.data import prefetched
+from ufe_core.training.prefetch import prefetched
 
 TARGET = 0.8
 

@@ -5,7 +5,8 @@ import torch
 from ufe_core.budgets import TrainingConfig
 from ufe_core.errors import DataError
 from ufe_core.packed import PackedCapture
-from ufe_core.training.data import TrainingData, prefetched
+from ufe_core.training.data import TrainingData
+from ufe_core.training.prefetch import prefetched
 
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 ANCHORS = ("neutral", "jaw_open")

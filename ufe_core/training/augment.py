@@ -110,3 +110,9 @@ class CutMix:
         x, y = points[..., None, 0], points[..., None, 1]
         top, left, bottom, right = np.moveaxis(self.boxes[:, :, :, None], -1, 0)
         return np.asarray(((x >= left) & (x < right) & (y >= top) & (y < bottom)).any(-1))
+
+
+def present_anchors(chance: float, users: int, anchors: int, rng: np.random.Generator) -> np.ndarray:
+    """Which anchors are there, bool [U, M]: each may be left out, and all of a person's at once."""
+    each = rng.uniform(size=(users, anchors)) >= chance
+    return each & (rng.uniform(size=(users, 1)) >= chance)

@@ -15,9 +15,9 @@ from ufe_core.budgets import PretrainingConfig
 from ufe_core.interfaces.pretraining import UnlabelledBatch
 from ufe_core.packed import PackedCapture, open_packed
 from ufe_core.packed_file import MappedTensor
-from ufe_core.training.augment import Augmentation
-from ufe_core.training.data import loading_threads, prefetched, present_anchors
+from ufe_core.training.augment import Augmentation, present_anchors
 from ufe_core.training.kept_views import open_views
+from ufe_core.training.prefetch import loading_threads, prefetched
 from ufe_core.types import AnchorSet, FrameBatch
 
 _OPEN = 128  # captures that stay open, whatever their number

@@ -52,6 +52,7 @@ import sys
 from pathlib import Path
 import torch
 from ufe_bench import harness
+from ufe_core import splits
 from ufe_bench.request import Request
 from ufe_bench.suite import load_suite
 from ufe_core.plugins import catalogue
@@ -62,7 +63,7 @@ registry = load_registry()
 split = registry.splits["synthetic"]
 split = split.model_copy(update={"test": split.test[:3], "counts": {}})
 few = registry.model_copy(update={"splits": {"synthetic": split}})
-harness.load_registry = lambda: few
+splits.load_registry = lambda: few
 suite = load_suite("main").model_copy(update={"frames": 6, "render_size": 48})
 bench = harness.Harness(catalogue(), Store(), Path(sys.argv[1]), device=torch.device("cpu"))
 print(bench.run(Request(suite=suite, encoder="nearest-anchor", budget="smoke")).path)

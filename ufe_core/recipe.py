@@ -324,14 +324,14 @@ def _anchors_for(encoder: str, reads: Sequence[str] | None, anchors: Sequence[st
 
 
 def training_subjects(source: Chosen) -> tuple[str, ...]:
-    """The training part of the source's split; every subject of a source that has none."""
-    from ufe_core.registry import load_registry
+    """The training part of the source's split; every subject of a source that has none.
 
-    for split in load_registry().splits.values():
-        if split.source == source.spec.id and split.train:
-            return split.train
-    subjects: tuple[str, ...] = source.spec.load()(source.config).subjects()
-    return subjects
+    Raises:
+        DataError: all its people are held out.
+    """
+    from ufe_core.splits import training_people
+
+    return training_people(source.spec.id, source.spec.load()(source.config))
 
 
 def unlabelled_people(chosen: Chosen, count: int) -> tuple[HMCSource[Any], tuple[str, ...]]:
@@ -344,19 +344,18 @@ def unlabelled_people(chosen: Chosen, count: int) -> tuple[HMCSource[Any], tuple
     """
     from ufe_core.errors import DataError
     from ufe_core.headset_only import HeadsetOnly
-    from ufe_core.registry import load_registry
+    from ufe_core.splits import held_out_people, splits_of
 
-    splits = [split for split in load_registry().splits.values() if split.source == chosen.spec.id]
     factory = chosen.spec.load()
-    for split in splits:
+    source: HMCSource[Any] = factory(chosen.config)
+    for split in splits_of(chosen.spec.id, source).values():
         if split.unlabelled is not None:
             people, options = split.unlabelled.people(count)
             config = build_config(
                 chosen.spec.config, {**chosen.config.model_dump(), **options}, owner=chosen.spec.id
             )  # fmt: skip
             return HeadsetOnly(factory(config)), people
-    source: HMCSource[Any] = factory(chosen.config)
-    held_out = {subject for split in splits for subject in split.test}
+    held_out = held_out_people(chosen.spec.id, source)
     rest = tuple(subject for subject in source.subjects() if subject not in held_out)[:count]
     if not rest:
         raise DataError(f"Source '{chosen.spec.id}' has nobody to pre-train on: all its people are held out.")

@@ -83,7 +83,7 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import OWNERS, resolve_recipe
-    from ufe_core.registry import load_registry
+    from ufe_core.splits import splits_of
     from ufe_core.store import Store, write_atomic
     from ufe_core.training.runs import pick_device
 
@@ -94,10 +94,10 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     recipe = resolve_recipe(catalogue(), anchors=chosen, overrides=overrides, **names)
     if not recipe.anchors:
         raise ConfigError("Nothing here uses anchors: choose another --encoder or --calibrator.")
-    split = next((name for name, one in load_registry().splits.items() if one.source == spec.id), None)
-    if split is None:
-        raise ConfigError(f"'{spec.id}' has no split in the registry: there are no training people to search on.")
-    people = len(load_registry().split(split, "train"))
+    split, divided = next(iter(splits_of(spec.id, opened).items()), (None, None))
+    if split is None or divided is None:
+        raise ConfigError(f"'{spec.id}' does not say whom it holds out: there are no training people to search on.")
+    people = len(divided.part("train"))
     if validation >= people:
         raise ConfigError(f"--validation {validation} leaves none of the {people} training people to train on.")
     candidate = Candidate(

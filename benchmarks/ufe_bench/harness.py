@@ -66,6 +66,8 @@ from ufe_core.recipe import (
     tracking_cameras,
 )
 from ufe_core.registry import ReleasedWeights, load_registry, packaged_file, released_encoder
+from ufe_core.registry import Split as PeopleSplit
+from ufe_core.splits import find_split
 from ufe_core.store import Store, fingerprint
 from ufe_core.training.loop import TrainedEncoder, load_trained, trained
 from ufe_core.training.progress import Counter, Listener, Progress
@@ -94,6 +96,7 @@ class _Setup:
 
     recipe: Recipe
     source: HMCSource[Any]
+    split: PeopleSplit
     decoder: Decoder[Any]
     people: tuple[str, ...]
     cameras: tuple[str, ...]
@@ -112,12 +115,13 @@ class _Setup:
 class Description:
     """What a result of a request says of itself, as far as it is known before.
 
-    `learns` is whether weights are trained; `hypothetical` whether it is given what no headset could measure;
-    `released` the released weights that it would be measured with; `apart` the training options that set it apart
-    from its budget.
+    `people` are those of its split; `learns` is whether weights are trained; `hypothetical` whether it is given what no
+    headset could measure; `released` the released weights that it would be measured with; `apart` the training options
+    that set it apart from its budget.
     """
 
     split: Split
+    people: PeopleSplit
     protocol: int
     seed: int
     components: Components
@@ -266,8 +270,8 @@ class Harness:
         encoder = setup.recipe.encoder.spec.load()
         released = released_weights(setup.recipe, request)
         return Description(
-            self._split(request, setup), request.suite.protocol, setup.recipe.training.seed, self._components(setup),
-            self._data(request, setup), setup.metric_infos(), encoder.learns == "weights",
+            self._split(request, setup), setup.split, request.suite.protocol, setup.recipe.training.seed,
+            self._components(setup), self._data(request, setup), setup.metric_infos(), encoder.learns == "weights",
             "exact_mesh" in encoder.inputs, released,
             {} if released is not None else options_apart(setup.recipe, request.tuned),
         )  # fmt: skip
@@ -310,30 +314,28 @@ class Harness:
         return result
 
     def _resolve(self, request: Request) -> _Setup:
-        suite, registry = request.suite, load_registry()
+        suite = request.suite
         recipe = resolve_recipe(
             self.catalogue, source=request.source, decoder=request.decoder, encoder=request.encoder,
             calibrator=request.calibrator, detector=request.detector, pretraining=request.pretraining,
             anchors=request.anchors, budget=request.budget, overrides=request.options,
         )  # fmt: skip
-        people = registry.split(suite.split, suite.part)
-        home = registry.splits[suite.split].source
-        if set(people) & set(registry.split(suite.split, "train")):
+        home, source = recipe.source.spec.id, recipe.make_source()
+        split = find_split(suite.split, home, source)
+        people = split.part(suite.part)
+        if set(people) & set(split.train):
             raise RegistryError(
                 f"Suite {suite.id!r} measures '{suite.split}.{suite.part}', people that methods are trained on: give "
                 "it another part, such as 'test'."
             )
-        if home != recipe.source.spec.id:
-            raise DataError(f"Suite {suite.id!r} is measured on '{home}', not on '{recipe.source.spec.id}'.")
-        source = recipe.make_source()
         known = source.captures([people[0]])[0].anchors
         for anchor in recipe.anchors:
             if anchor not in known:
-                hint = did_you_mean(anchor, [*known, *registry.anchor_sets])
+                hint = did_you_mean(anchor, [*known, *load_registry().anchor_sets])
                 raise DataError(f"There is no anchor {anchor!r}.{hint} '{home}' has {', '.join(known)}.")
         metrics = tuple(choose(self.catalogue, "metric", name, request.budget, {}) for name in suite.metrics)
         decoder = recipe.make_decoder().to(self.device)
-        return _Setup(recipe, source, decoder, people, tracking_cameras(source, people[0]), metrics)
+        return _Setup(recipe, source, split, decoder, people, tracking_cameras(source, people[0]), metrics)
 
     def _measure(self, request: Request, setup: _Setup, *, reuse: bool = False) -> Result:
         released = released_weights(setup.recipe, request)
@@ -388,7 +390,7 @@ class Harness:
                     f"Released weights '{released.id}' cannot be used. {error} Install ufe again, or give --train."
                 ) from error
             return loaded, Weights(sha256=loaded.sha256, origin="released", command=released.command)
-        subjects = load_registry().split(request.suite.split, "train")
+        subjects = setup.split.part("train")
         made = trained(recipe, subjects, store=self.store, device=self.device, fresh=request.fresh, listener=self.tell)
         if made.sha256 is None:
             return made, Weights(sha256=None, origin="none", command=None)

@@ -37,7 +37,7 @@ class Record(BaseModel):
 class Split(Record):
     """The people a run is measured on."""
 
-    id: Name
+    id: str = Field(pattern=r"^[A-Za-z0-9][\w./-]*$", description="Its name and part, as 'synthetic.test'")
     sha256: str = Field(description="Hash of the subject list")
     subjects: Positive = Field(description="How many people the split has; fewer results make a run incomplete")
 

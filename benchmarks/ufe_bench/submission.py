@@ -15,7 +15,7 @@ from ufe_bench.suite import Suite, load_suite
 from ufe_core.budgets import TrainingConfig, budget_defaults
 from ufe_core.errors import ArtifactError, UfeError
 from ufe_core.recipe import subjects_digest
-from ufe_core.registry import Split, load_registry
+from ufe_core.registry import Split
 from ufe_core.store import canonical_json
 
 #: Of the floor `neutral` (the resting face for every frame): what is below has seen the answers.
@@ -74,10 +74,9 @@ def _without_measuring(result: Result, harness: Harness, floor: Result | None) -
     except UfeError as error:
         yield Objection("command", f"What its command asks for cannot be told here: {error}")
         return
-    split = load_registry().splits[suite.split]
-    yield from _people(result, suite, split)
+    yield from _people(result, suite, expected.people)
     yield from _key(result, expected)
-    yield from _training(result, expected, split, suite)
+    yield from _training(result, expected, expected.people, suite)
     yield from _numbers(result, expected, floor)
 
 

@@ -55,7 +55,7 @@ class Suite(ComponentConfig):
     version: int = Field(ge=1)
     protocol: int = Field(ge=1, description="Version of the measuring itself")
     summary: str
-    split: str = Field(description="Split set of the registry")
+    split: str = Field(description="Split of the registry, or the id of a source that has a split of its own")
     part: str = Field("test", description="Part of the split set")
     frames: int = Field(ge=1, description="Frames of each person, spread over the segments")
     clips: int = Field(0, ge=0, description="Runs of speech frames of each person, for temporal metrics")

@@ -61,14 +61,14 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
     from ufe_core.packed import PackRequest, pack
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import choose, resolve_recipe
-    from ufe_core.registry import load_registry
+    from ufe_core.splits import find_split
     from ufe_core.training.loop import trained
 
     store, device = Store(candidate.home), torch.device(candidate.device)
     recipe = resolve_recipe(catalogue(), anchors=anchors, overrides=candidate.overrides, **candidate.names)
-    people = load_registry().split(candidate.split, "train")
-    known, unseen = people[: -candidate.validation], people[-candidate.validation :]
     source, decoder = recipe.make_source(), recipe.make_decoder().to(device)
+    people = find_split(candidate.split, recipe.source.spec.id, source).part("train")
+    known, unseen = people[: -candidate.validation], people[-candidate.validation :]
     chosen = {name: choose(catalogue(), "metric", name, recipe.budget, {}) for name in candidate.metrics}
     key = fingerprint([
         recipe.key(source, known[: recipe.training.people]), list(unseen), candidate.frames, candidate.render_size,

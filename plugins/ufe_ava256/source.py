@@ -60,6 +60,19 @@ class Ava256Source(HMCSource[Ava256Config]):
     def subjects(self) -> tuple[str, ...]:
         return tuple(self._folders)
 
+    def split(self) -> dict[str, list[str]]:
+        """Those of `part` who train, and those whom UFE holds out."""
+        divided = {
+            "train": [subject for subject in self._folders if subject in self._parts["train"]],
+            "test": [subject for subject in self._folders if subject not in self._parts["train"]],
+        }
+        if not divided["train"] and not (self.config.root / CAPTURE_LIST).is_file():
+            logging.getLogger("ufe").warning(
+                "Everybody in '%s' is held out: 32 of all people are, and without %s these are taken for all.",
+                self.config.root, CAPTURE_LIST,
+            )  # fmt: skip
+        return divided
+
     def captures(self, subjects: Sequence[str], *, session: int = 0) -> list[Capture]:
         folders = [self._folder(subject, session) for subject in subjects]
         new = [folder for folder in folders if folder.path not in self._headsets]
@@ -141,20 +154,26 @@ class Ava256Source(HMCSource[Ava256Config]):
         for path in paths:
             subject = str(subject_of(path.name))
             found.setdefault(subject, []).append(CaptureFolder(path, subject, count))
-        part = self._part(tuple(found))
+        self._there = tuple(found)
+        part = self._part()
         return {subject: found[subject] for subject in sorted(found) if subject in part}
 
-    def _part(self, there: tuple[str, ...]) -> tuple[str, ...]:
-        """Subjects of the part that the options name; the list of captures, where there is one, says who is whole."""
-        if self.config.part == "all":
-            return there
+    @cached_property
+    def _parts(self) -> dict[str, tuple[str, ...]]:
+        """Everybody's part; the list of captures, where there is one, says who is whole."""
         listed = self.config.root / CAPTURE_LIST
         column = CAPTURE_LIST_HEADER.index("sid")
         everybody = [row[column] for row in read_table(listed, CAPTURE_LIST_HEADER)] if listed.is_file() else []
-        part = split_of([*everybody, *there])[self.config.part]
-        if not set(part) & set(there):
+        return split_of([*everybody, *self._there])
+
+    def _part(self) -> tuple[str, ...]:
+        """Subjects of the part that the options name."""
+        if self.config.part == "all":
+            return self._there
+        part, count = self._parts[self.config.part], len(self._there)
+        if not set(part) & set(self._there):
             raise DataError(
-                f"Part {self.config.part!r} has none of the {len(there)} subjects in '{self.config.root}': of all whom "
+                f"Part {self.config.part!r} has none of the {count} subjects in '{self.config.root}': of all whom "
                 f"{CAPTURE_LIST} lists or who are there, 20 are new identities and 12 for driving. Set source.part=all."
             )
         return part

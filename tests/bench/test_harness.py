@@ -4,6 +4,7 @@ import json
 import mmap
 import shlex
 import shutil
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from ufe_bench.rerun import rerun
 from ufe_bench.schema import load_result
 from ufe_bench.study import request_of
 from ufe_bench.suite import Suite, load_suite
+from ufe_core import splits as splits_module
 from ufe_core.errors import (
     ArtifactError,
     ConfigError,
@@ -28,7 +30,7 @@ from ufe_core.errors import (
     RegistryError,
     UnknownComponentError,
 )
-from ufe_core.plugins import catalogue
+from ufe_core.plugins import Catalogue, catalogue
 from ufe_core.registry import Registry, load_registry
 from ufe_core.store import Store
 from ufe_core.training.progress import Progress
@@ -65,7 +67,7 @@ def few_people(monkeypatch):
         update={"test": registry.splits["synthetic"].test[:PEOPLE], "counts": {}}
     )
     few = registry.model_copy(update={"splits": {"synthetic": split}})
-    monkeypatch.setattr(harness_module, "load_registry", lambda: few)
+    monkeypatch.setattr(splits_module, "load_registry", lambda: few)
     return few
 
 
@@ -97,6 +99,18 @@ def test_the_same_command_gives_the_same_numbers(run, tmp_path):
     first, second = run(results=tmp_path / "a").result, run(results=tmp_path / "b").result
     assert first.run_id == second.run_id
     assert first.subjects == second.subjects and first.summary == second.summary
+
+
+def test_any_source_is_measured_on_the_people_that_it_holds_out_itself(suite, store, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    plugins = [*entry_points(group="ufe.plugins"), EntryPoint("acme-lab", "lab_headset", "ufe.plugins")]
+    harness = Harness(Catalogue(plugins), store, tmp_path, device=torch.device("cpu"))
+    own = suite.model_copy(update={"name": "lab", "split": "acme/lab"})
+    result = harness.run(Request(suite=own, source="acme/lab", budget="smoke"), floors=False).result
+    assert [subject.id for subject in result.subjects] == ["S005", "S006"]
+    assert result.key.split.id == "acme/lab.test" and result.training.subjects <= 5
+    with pytest.raises(DataError, match=r"'synthetic' is of 'ufe/synthetic', not of 'acme/lab'.*'acme/lab'"):
+        harness.run(Request(suite=suite, source="acme/lab", budget="smoke"))
 
 
 @pytest.mark.slow
@@ -262,7 +276,7 @@ def test_damaged_released_weights_are_named_and_refused(run, few_people, monkeyp
     }  # fmt: skip
     released = Registry.model_validate({"schema": 1, "weights": [table]}).weights
     few = few_people.model_copy(update={"weights": released})
-    monkeypatch.setattr(harness_module, "load_registry", lambda: few)
+    monkeypatch.setattr(splits_module, "load_registry", lambda: few)
     monkeypatch.setattr(harness_module, "released_encoder", lambda *_: released[0])
     monkeypatch.setattr(harness_module, "packaged_file", lambda reference: damaged)
     with pytest.raises(ArtifactError, match=r"ufe/univ\.test.*weights\.safetensors.*--train"):

@@ -523,10 +523,18 @@ class GoodSource(HMCSource):
             raise DataError("There is nobody of that name.")
         return [self.capture(subject) for subject in subjects]
 
+    def split(self):
+        return {"train": ["A"], "test": ["B"]}
+
 
 class KnowsEverybody(GoodSource):
     def captures(self, subjects, *, session=0):
         return [self.capture(subject) for subject in subjects]
+
+
+class MeasuresWhomItTrains(GoodSource):
+    def split(self):
+        return {"train": ["A", "B"], "test": ["B"]}
 
 
 class _LosesAnAnchor(GoodCapture):
@@ -627,6 +635,7 @@ BROKEN = {
     ("pretraining", "is_restored"): (ForgetsStatistics, "keep everything in parameters and buffers"),
     ("pretraining", "refuses_in_one_line"): (GivesATraceback, "KeyError: 'weights'"),
     ("source", "has_people"): (KnowsEverybody, "somebody it does not have"),
+    ("source", "divides_people"): (MeasuresWhomItTrains, "names twice: B"),
     ("source", "captures_say_what_they_are"): (LosesAnAnchor, "anchor neutral lies outside the capture"),
     ("source", "frames_are_images"): (DependsOnOrder, "in another order are other images"),
     ("source", "refuses_what_is_not_there"): (GivesAnything, "a frame that is not there: raise DataError"),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from rich.progress import Progress
 
@@ -40,15 +40,14 @@ def open_source(name: str, assignments: "Sequence[str]") -> "tuple[ComponentSpec
     return spec, catalogue().create("source", spec.id, overrides)
 
 
-def splits_of(spec: "ComponentSpec", subjects: "Iterable[str]") -> dict[str, list[str]]:
-    """Members of each part of this source's splits in the registry, as far as the source has them."""
-    from ufe_core.registry import load_registry
+def parts_of(spec: "ComponentSpec", opened: "HMCSource[Any]") -> dict[str, list[str]]:
+    """Members of each part of a source's splits, as far as the source has them."""
+    from ufe_core.splits import splits_of
 
-    there = set(subjects)
+    there = set(opened.subjects())
     return {
         part: [subject for subject in split.part(part) if subject in there]
-        for split in load_registry().splits.values()
-        if split.source == spec.id
+        for split in splits_of(spec.id, opened).values()
         for part in ("train", "test", "subjects")
         if getattr(split, part)
     }
@@ -68,8 +67,7 @@ def choose_subjects(
     if named:
         return _known_subjects(spec, opened, named)
     known = opened.subjects()
-    splits = splits_of(spec, known)
-    held_out = set(splits.get("test", ()))
+    held_out = set(parts_of(spec, opened).get("test", ()))
     pool = [subject for subject in known if subject not in held_out]
     if count > len(pool):
         raise ConfigError(f"--count {count} is more than the {len(pool)} subjects of '{spec.id}' not held out.")
@@ -92,12 +90,12 @@ def choose_part(
     """
     from ufe_core.config import did_you_mean
     from ufe_core.errors import ConfigError
-    from ufe_core.registry import load_registry
+    from ufe_core.splits import splits_of
 
     if named:
         return _known_subjects(spec, opened, named)
     known = opened.subjects()
-    splits = {name: one for name, one in load_registry().splits.items() if one.source == spec.id}
+    splits = splits_of(spec.id, opened)
     if split is not None and split not in splits:
         there = ", ".join(splits) or "none"
         raise ConfigError(f"No split {split!r} of '{spec.id}'.{did_you_mean(split, list(splits))} Splits: {there}.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ufe_core.cli.choice import choose_part, choose_subjects, open_source, progress_bar, splits_of, which_source
+from ufe_core.cli.choice import choose_part, choose_subjects, open_source, parts_of, progress_bar, which_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -195,7 +195,7 @@ def _frames_of(
 
     spec, source = open_source(name, assignments)
     planes, titles = [], []
-    held_out = splits_of(spec, source.subjects()).get("test", [])  # those whom the detector was trained on flatter it
+    held_out = parts_of(spec, source).get("test", [])  # those whom the detector was trained on flatter it
     people = held_out[:_SHOWN] if held_out and not subjects else choose_subjects(spec, source, subjects, _SHOWN, None)
     for subject in people:
         (capture,) = source.captures([subject])

@@ -12,8 +12,8 @@ from ufe_core.cli.choice import (
     choose_cameras,
     choose_subjects,
     open_source,
+    parts_of,
     progress_bar,
-    splits_of,
     which_source,
 )
 from ufe_core.cli.export import export
@@ -123,7 +123,7 @@ def preview(
 
     _check_target(out)
     spec, opened = open_source(name, assignments)
-    chosen = choose_subjects(spec, opened, subjects, count, seed)
+    chosen, divided = choose_subjects(spec, opened, subjects, count, seed), parts_of(spec, opened)
     first = captures_of(opened, chosen[:1], session)[0]
     titles = choose_anchors(first, anchors)
     wanted = choose_cameras(first, cameras)
@@ -144,7 +144,8 @@ def preview(
                 planes.append(_pictures(capture, index, wanted, size, keypoints, segmentation))
                 bar.advance(task)
             below = (*("" for _ in titles), *(_place_of(capture, index) for index in spread))
-            rows.append(SheetRow(subject, _notes(spec, capture), _stack(planes), below))
+            parts = [part for part, members in divided.items() if subject in members]
+            rows.append(SheetRow(subject, _notes(parts, capture), _stack(planes), below))
     shown = f"{len(titles)} anchors" + (f" and {frames} frames" if frames else "")
     caption = f"{spec.id}: {len(rows)} subjects x {len(wanted)} cameras x {shown}, "
     caption += (f"session {session}, " if session else "") + f"{size} px"
@@ -202,7 +203,7 @@ def _facts(spec: "ComponentSpec", opened: "HMCSource[Any]") -> dict[str, Any]:
         "options": opened.config.model_dump(mode="json"),
         "subjects": {"count": len(subjects), "first": subjects[0], "last": subjects[-1]},
         "sessions": opened.sessions,
-        "splits": {part: len(members) for part, members in splits_of(spec, subjects).items()},
+        "splits": {part: len(members) for part, members in parts_of(spec, opened).items()},
         "cameras": [_camera_facts(camera) for camera in capture.cameras],
         "frames_per_capture": capture.frame_count,
         "segment_kinds": kinds,
@@ -313,9 +314,8 @@ def _traits_shown(traits: "Mapping[str, Any]") -> str:
     return ", ".join(plain + more) + ("; --json tells all" if more else "") or "none"
 
 
-def _notes(spec: "ComponentSpec", capture: "Capture") -> tuple[str, ...]:
-    """A few words under a subject's id: its split and how the headset sat."""
-    part = [name for name, members in splits_of(spec, [capture.subject]).items() if members]
+def _notes(parts: "Sequence[str]", capture: "Capture") -> tuple[str, ...]:
+    """A few words under a subject's id: its parts of the split, and how the headset sat."""
     lines = []
     for name, value in capture.conditions.items():
         words = name.replace("_", " ")
@@ -327,7 +327,7 @@ def _notes(spec: "ComponentSpec", capture: "Capture") -> tuple[str, ...]:
             lines.append(value.replace("_", " "))
         else:
             lines.append(f"{words} {value:.2f}" if isinstance(value, float) else f"{words} {value}")
-    return (*part, *lines)
+    return (*parts, *lines)
 
 
 def _stack(planes: list[Any]) -> Any:

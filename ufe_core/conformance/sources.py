@@ -10,9 +10,10 @@ import numpy as np
 
 from ufe_core.conformance.examine import Candidate
 from ufe_core.conformance.rule import Broken, require, rule
-from ufe_core.errors import DataError
+from ufe_core.errors import DataError, PluginError
 from ufe_core.interfaces.source import Capture, HMCSource
 from ufe_core.packed import PackRequest, pack
+from ufe_core.splits import DividesPeople, splits_of
 from ufe_core.store import Store
 
 _SIDE = 32
@@ -48,6 +49,18 @@ def has_people(candidate: Candidate) -> None:
     except Exception as error:
         raise Broken(f"somebody it does not have: {type(error).__name__}; raise DataError with a line") from error
     raise Broken("it gives a capture of somebody it does not have: raise DataError")
+
+
+@rule("source", "`split`, where there is one, divides its people: nobody is in both parts")
+def divides_people(candidate: Candidate) -> None:
+    source = made(candidate)
+    if not isinstance(source, DividesPeople):
+        return
+    try:
+        splits_of(candidate.spec.id, source)
+    except PluginError as error:
+        raise Broken(str(error)) from error
+    require(source.split() == made(candidate).split(), "`split` changes from one instance to the next")
 
 
 @rule("source", "a capture says whose it is, its cameras (tracking ones first), segments and anchors")

@@ -466,9 +466,10 @@ class Harness:
         self, setup: _Setup, source: HMCSource[Any], wanted: PackRequest, encoder: type[Encoder[Any]],
         stage: str = "test people",
     ) -> list[PackedCapture]:  # fmt: skip
-        # The default anchors are always packed, so that a method and its floors read the same files.
-        anchors = tuple(dict.fromkeys((*wanted.anchors, *DEFAULT_ANCHORS)))
-        request = replace(wanted, anchors=anchors)
+        # The default anchors that there are are always packed, so that a method and its floors read the same files.
+        there = source.captures(setup.people[:1])[0].anchors
+        usual = [name for name in DEFAULT_ANCHORS if name in there]
+        request = replace(wanted, anchors=tuple(dict.fromkeys((*wanted.anchors, *usual))))
         known, total = (request, source.fingerprint, setup.decoder.code_space.name), len(setup.people)
         if known not in self._packed:
             count = Counter(lambda done: self.tell(Progress(stage, done, total, {})))

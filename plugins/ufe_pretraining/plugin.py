@@ -49,6 +49,7 @@ class ImageNetConfig(ComponentConfig):
 
 
 _MOVES = {"rotation_deg": 4.0, "scale": 1.04, "shift": 0.02, "gain": 0.1}
+_STRONG_MOVES = {"rotation_deg": 15.0, "scale": 1.2, "shift": 0.08, "gain": 0.3}  # versions of an image must differ
 _SMOKE = {"people": 4, "frames": 4, "steps": 6, "users": 4, "frames_per_user": 2, "warmup": 2, "picture_every": 3}
 _CPU = {"people": 512, "frames": 24, "steps": 1500, "users": 8, "frames_per_user": 4, "warmup": 50,
         "learning_rate": 1e-3, **_MOVES}  # fmt: skip
@@ -62,9 +63,9 @@ _MASKED: dict[str, dict[str, Any]] = {
 }
 _CONTRASTIVE: dict[str, dict[str, Any]] = {
     "smoke": _SMOKE,
-    "cpu": {**_CPU, "users": 16},
-    "gpu": {**_GPU, "users": 64},
-    "paper": {"users": 128},
+    "cpu": {**_CPU, **_STRONG_MOVES, "users": 32, "steps": 1000},
+    "gpu": {**_GPU, **_STRONG_MOVES, "users": 64},
+    "paper": {**_STRONG_MOVES, "users": 128},
 }
 
 

@@ -461,7 +461,7 @@ def initialised(
         encoder.load_state_dict(made.encoder.state_dict())
         facts = {**made.record, "sha256": made.sha256}
     encoder.load_state_dict(kept, strict=False)
-    return facts
+    return {name: value for name, value in facts.items() if name != "seconds"}  # weights must not depend on the clock
 
 
 def refuse_unfit(recipe: Recipe, source: HMCSource[Any], subject: str) -> None:

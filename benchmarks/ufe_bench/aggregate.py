@@ -5,7 +5,7 @@ interval is a bootstrap over persons, so that a person with many frames neither 
 interval look narrower than it is.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -117,6 +117,38 @@ def paired_difference(a: Mapping[str, float], b: Mapping[str, float]) -> PairedD
     return PairedDifference(float(values.mean()), bootstrap_interval(values), len(values))
 
 
+def pooled_difference(a: Sequence[Mapping[str, float]], b: Sequence[Mapping[str, float]]) -> PairedDifference:
+    """The difference `a - b` of two methods that were each trained with one or more seeds.
+
+    Persons are drawn for both alike, and for each method its seeds: the interval is of other people and of other seeds
+    of the methods that have several. With one seed each it is `paired_difference`.
+
+    Args:
+        a: subject to value, of each seed.
+        b: likewise.
+
+    Raises:
+        DataError: they do not all cover the same subjects.
+    """
+    if len(a) == len(b) == 1:
+        return paired_difference(a[0], b[0])
+    for other in (*a[1:], *b):
+        paired_difference(a[0], other)  # refuses other subjects
+    one, two = (np.stack([_sorted_values(seed)[1] for seed in seeds]) for seeds in (a, b))  # [S, N]
+    people = _resampled_indices(one.shape[1])
+    drawn = _mean_of_drawn(one, people, 1) - _mean_of_drawn(two, people, 2)
+    return PairedDifference(float(one.mean() - two.mean()), _interval(drawn), one.shape[1])
+
+
+def _mean_of_drawn(values: FloatArray, people: npt.NDArray[np.intp], stream: int) -> FloatArray:
+    """Means of `values` [S, N] over drawn people [R, N], and over S seeds drawn for each of the R; [R]."""
+    seeds = values[:, people].mean(2)  # [S, R]
+    raw = np.random.PCG64([SEED, stream]).random_raw(RESAMPLES * len(values))
+    chosen = (raw % np.uint64(len(values))).astype(np.intp).reshape(len(values), RESAMPLES)
+    mean: FloatArray = np.take_along_axis(seeds, chosen, 0).mean(0)
+    return mean
+
+
 @dataclass(frozen=True)
 class RankAgreement:
     """Kendall's tau-b between two orders of the same rows, with its 95 % bootstrap interval over subjects."""
@@ -150,9 +182,7 @@ def rank_agreement(ours: Mapping[str, Mapping[str, float]], theirs: Mapping[str,
     values = np.stack([_sorted_values(ours[row])[1] for row in rows])  # [R, N]
     means = values[:, _resampled_indices(values.shape[1])].mean(axis=2)  # [R, RESAMPLES]
     drawn = kendall_tau(means, wanted[:, None])
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    return RankAgreement(float(kendall_tau(values.mean(1), wanted)), (float(low), float(high)), len(rows))
+    return RankAgreement(float(kendall_tau(values.mean(1), wanted)), _interval(drawn), len(rows))
 
 
 def kendall_tau(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -173,9 +203,13 @@ def ratio(value: Summary, floor: Summary) -> float | None:
 
 def bootstrap_interval(values: FloatArray) -> tuple[float, float]:
     """95 % percentile interval of the mean of `values` [N] under resampling, the same on every machine."""
+    return _interval(values[_resampled_indices(len(values))].mean(axis=1))
+
+
+def _interval(drawn: FloatArray) -> tuple[float, float]:
+    """The 95 % percentile interval of what was drawn [RESAMPLES]."""
     tail = 50.0 * (1.0 - CONFIDENCE)
-    means = values[_resampled_indices(len(values))].mean(axis=1)  # [RESAMPLES]
-    low, high = np.percentile(means, [tail, 100.0 - tail])
+    low, high = np.percentile(drawn, [tail, 100.0 - tail])
     return float(low), float(high)
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
-from ufe_bench.aggregate import PairedDifference, RankAgreement, paired_difference, rank_agreement
+from ufe_bench.aggregate import PairedDifference, RankAgreement, pooled_difference, rank_agreement
 from ufe_bench.harness import Harness, is_the_methods
 from ufe_bench.paper import PaperTable, load_paper
 from ufe_bench.request import Request
 from ufe_bench.schema import MetricInfo, Result
-from ufe_bench.suite import Suite, SuiteRow
+from ufe_bench.suite import Claim, Suite, SuiteRow
 from ufe_bench.tuning import refuse_searched, tuned
 from ufe_core.config import did_you_mean
 from ufe_core.errors import ConfigError, MethodError, cause_of
@@ -51,9 +51,41 @@ class Study:
         """Of the first row that has a result."""
         return next((dict(cell.result.metrics) for cell in self.cells if cell.result is not None), {})
 
+    @property
+    def methods(self) -> list[Cell]:
+        """The cells that have a result and are no other seed of another one that has."""
+        done = [cell for cell in self.cells if cell.result is not None]
+        return [cell for cell in done if cell.row.repeats not in {one.row.name for one in done}]
+
+    def seeds(self, name: str) -> list[Result]:
+        """The results of a row, and of those that repeat it with another seed."""
+        return [c.result for c in self.cells if c.result is not None and name in (c.row.name, c.row.repeats)]
+
     def values(self, metric: str) -> dict[str, dict[str, float]]:
-        """Row to subject to value."""
-        return {c.row.name: c.result.values(metric) for c in self.cells if c.result is not None}
+        """Method to subject to value; the mean over seeds of those whom all of them measured."""
+        found = {}
+        for cell in self.methods:
+            seeds = [result.values(metric) for result in self.seeds(cell.row.name)]
+            common = set.intersection(*(set(seed) for seed in seeds))
+            found[cell.row.name] = {name: fmean(s[name] for s in seeds) for name in sorted(common)}
+        return found
+
+    def difference(self, one: str, other: str, metric: str) -> PairedDifference | None:
+        """The one method less the other, over people whom all their seeds measured; None where these are too few."""
+        seeds = [[result.values(metric) for result in self.seeds(name)] for name in (one, other)]
+        if not all(seeds):
+            return None
+        both = set.intersection(*(set(values) for part in seeds for values in part))
+        if len(both) < 2:
+            return None
+        kept = [[{name: values[name] for name in both} for values in part] for part in seeds]
+        return pooled_difference(*kept)
+
+    def base_of(self, cell: Cell) -> str | None:
+        """The row that a method is compared with; None for that row itself, and for another seed of a method."""
+        base = cell.row.base or self.suite.base
+        names = [one.row.name for one in self.methods]
+        return base if base in names and cell.row.name in names and cell.row.name != base else None
 
     def paper(self) -> tuple[PaperTable | None, dict[str, Mapping[str, float | None]]]:
         """The paper's table, and its numbers by row and metric."""
@@ -75,34 +107,38 @@ class Study:
         )
 
     def against_base(self, cell: Cell, metric: str) -> PairedDifference | None:
-        """The row less the base row, over subjects of both; None for the base itself or where either has no result."""
-        values = self.values(metric)
-        base = self.suite.base
-        if base is None or cell.row.name == base or base not in values or cell.row.name not in values:
-            return None
-        return _paired(values[cell.row.name], values[base])
+        """The method less its base; None where `base_of` is."""
+        base = self.base_of(cell)
+        return None if base is None else self.difference(cell.row.name, base, metric)
 
     def ranking(self, metric: str) -> list[tuple[Cell, PairedDifference | None]]:
-        """Rows best first, each with itself less the next over subjects; the last has none after it.
+        """Methods best first, each with itself less the next over subjects; the last has none after it.
 
-        Hypothetical rows take no rank.
+        Hypothetical rows take no rank, nor does what is compared apart from the suite's base.
         """
         values, info = self.values(metric), self.metrics[metric]
         rows = [(fmean(values[c.row.name].values()), c) for c in self._ranked() if values.get(c.row.name)]
         order = [cell for _, cell in sorted(rows, key=lambda row: row[0], reverse=info.higher_is_better)]
-        steps = [_paired(values[one.row.name], values[other.row.name]) for one, other in pairwise(order)]
+        steps = [self.difference(one.row.name, other.row.name, metric) for one, other in pairwise(order)]
         return list(zip(order, [*steps, None], strict=True)) if order else []
 
+    def claimed(self, claim: Claim) -> list[tuple[str, str, str]]:
+        """Where a claim is put to the test, and on which two rows: at each point, where rows are points of lines."""
+        names = {cell.row.name for cell in self.methods}
+        if self.suite.along is None:
+            return [("", claim.better, claim.worse)] if {claim.better, claim.worse} <= names else []
+        lines = {
+            line: {cell.row.at: cell.row.name for cell in self.methods if cell.row.series == line}
+            for line in (claim.better, claim.worse)
+        }
+        both = sorted(at for at in lines[claim.better].keys() & lines[claim.worse].keys() if at is not None)
+        return [(f"{at:g}", lines[claim.better][at], lines[claim.worse][at]) for at in both]
+
     def _ranked(self) -> list[Cell]:
-        return [cell for cell in self.cells if cell.result is not None and not cell.result.hypothetical]
-
-
-def _paired(one: Mapping[str, float], other: Mapping[str, float]) -> PairedDifference | None:
-    """The one less the other over the subjects of both; None where they share fewer than two."""
-    both = one.keys() & other.keys()
-    if len(both) < 2:
-        return None
-    return paired_difference({name: one[name] for name in both}, {name: other[name] for name in both})
+        """Methods but for hypothetical ones, and for those that have a base of their own, as another network does."""
+        ranked = [cell for cell in self.methods if cell.result is not None and not cell.result.hypothetical]
+        apart = {cell.row.base for cell in ranked} | {cell.row.name for cell in ranked if cell.row.base is not None}
+        return [cell for cell in ranked if cell.row.name not in apart - {self.suite.base}]
 
 
 def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> Request:

@@ -44,26 +44,29 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
     heads = ["Row", *(_heading(info) for info in metrics.values()), "Latency (ms)", "Parameters", "Trained (s)", "Run"]
     rows: list[list[str]] = []
     looks = len({cell.inputs for cell in study.cells}) > 1
-    if looks:
-        heads.insert(1, "Looks at")
+    first = any(cell.row.pretraining for cell in study.cells)
+    before = (["Looks at"] if looks else []) + (["Before labels"] if first else [])
+    heads[1:1] = before
     for cell in study.cells:
-        seen = [_words(cell.inputs)] if looks else []
+        seen = ([_words(cell.inputs)] if looks else []) + ([_learned_before(cell.result)] if first else [])
         rows.append([cell.row.title, *seen, *_cells(study, cell)])
         if cell.row.name in numbers:
             printed = [formats.number(numbers[cell.row.name].get(name), info.unit) for name, info in metrics.items()]
             latency = numbers[cell.row.name].get("latency_ms")
-            rows.append(["- the paper", *([""] if looks else []), *printed, formats.milliseconds(latency), "", "", ""])
+            rows.append(["- the paper", *([""] * len(before)), *printed, formats.milliseconds(latency), "", "", ""])
     for floor in study.floors:
-        seen = ["nothing"] if looks else []
+        seen = (["nothing"] if looks else []) + ([""] if first else [])
         rows.append([f"{formats.method_name(floor)} (floor)", *seen, *_measured(floor, metrics)])
     parts = [f"# {suite.id}: {suite.summary}\n", f"{_conditions(study)}\n"]
     if picture is not None:
         parts.append(f"![Every row of the study{beside}]({picture})\n")
-    parts.append(markdown_table(heads, rows, left=2 if looks else 1))
+    parts.append(markdown_table(heads, rows, left=1 + len(before)))
     other = " The paper's numbers were measured on other data." if numbers else ""
     parts.append(f"Means over people, 95 % intervals over people.{other}\n")
+    parts += _seeds(study)
     if suite.base is not None:
         parts.append(_differences(study))
+    parts += _claims(study)
     if suite.along is None:
         parts.append(_rankings(study))
     parts += _slices(study)
@@ -103,9 +106,16 @@ def as_json(study: Study) -> dict[str, Any]:
         for name in study.metrics
     }
     agreement = {name: vars(found) for name in study.metrics if (found := study.agreement(name)) is not None}
+    claims = [
+        {"says": claim.says, "at": at, "better": better, "worse": worse, "differences": {
+            name: vars(found) for name in study.metrics
+            if (found := study.difference(better, worse, name)) is not None
+        }}
+        for claim in study.suite.claims for at, better, worse in study.claimed(claim)
+    ]  # fmt: skip
     return {
         "suite": study.suite.id, "base": study.suite.base, "paper": table.id if table is not None else None,
-        "rows": rows, "rankings": rankings, "rank_agreement": agreement,
+        "rows": rows, "rankings": rankings, "claims": claims, "rank_agreement": agreement,
         "floors": [floor.run_id for floor in study.floors],
     }  # fmt: skip
 
@@ -227,26 +237,96 @@ def _conditions(study: Study) -> str:
     )
 
 
-def _differences(study: Study) -> str:
-    metrics = study.metrics
-    base = next(row.title for row in study.suite.rows if row.name == study.suite.base)
+def _seeds(study: Study) -> list[str]:
+    """What other seeds of a method give, where some were trained."""
     rows = []
-    for cell in study.cells:
-        differences = [study.against_base(cell, name) for name in metrics]
-        if all(difference is None for difference in differences):
+    for cell in study.methods:
+        seeds = study.seeds(cell.row.name)
+        if len(seeds) < 2:
             continue
-        rows.append([cell.row.title, *(
-            formats.UNKNOWN if d is None else f"{_signed(d, info)} {_share(study, name, d)}"
+        found = [[fmean(seed.values(name).values()) for seed in seeds] for name in study.metrics]
+        rows.append([cell.row.title, str(len(seeds)), *(
+            f"{formats.number(fmean(means), info.unit)} [{formats.number(min(means), info.unit)} to "
+            f"{formats.number(max(means), info.unit)}]"
+            for means, info in zip(found, study.metrics.values(), strict=True)
+        )])  # fmt: skip
+    if not rows:
+        return []
+    heads = ["Method", "Seeds", *(_heading(info) for info in study.metrics.values())]
+    return [
+        "## Seeds\n",
+        "Mean over seeds, with the least and the most that one of them gives. In what follows a method is all its "
+        "seeds, and intervals are over people and seeds; one seed says nothing of what another would give.\n",
+        markdown_table(heads, rows, left=1),
+    ]
+
+
+def _differences(study: Study) -> str:
+    metrics, titles = study.metrics, {row.name: row.title for row in study.suite.rows}
+    bases = [study.base_of(cell) for cell in study.cells]
+    several = len({base for base in bases if base is not None}) > 1
+    rows = []
+    for cell, base in zip(study.cells, bases, strict=True):
+        if base is None:
+            continue
+        differences = [study.against_base(cell, name) for name in metrics]
+        rows.append([cell.row.title, *([titles[base]] if several else []), *(
+            formats.UNKNOWN if d is None else f"{_signed(d, info)} {_share(study, base, name, d)}"
             for d, (name, info) in zip(differences, metrics.items(), strict=True)
         )])  # fmt: skip
     if not rows:
         return ""
-    heads = ["Row", *(_heading(info) for info in metrics.values())]
+    heads = ["Row", *(["Less"] if several else []), *(_heading(info) for info in metrics.values())]
+    to = "the row named beside it" if several else f"'{titles[next(base for base in bases if base is not None)]}'"
     note = (
-        f"Difference to '{base}', paired over people, with 95 % interval, and in per cent of it; **bold** where it "
+        f"Difference to {to}, paired over people, with 95 % interval, and in per cent of it; **bold** where it "
         "leaves out zero.\n\n"
     )
-    return note + markdown_table(heads, rows, left=1)
+    return note + markdown_table(heads, rows, left=2 if several else 1)
+
+
+def _claims(study: Study) -> list[str]:
+    """Each thing that the paper says of two methods, by metric: the difference, and whether it holds here."""
+    heads = [_heading(info) for info in study.metrics.values()]
+    tested = [
+        (claim.says, [[at, *_tested(study, better, worse)] for at, better, worse in study.claimed(claim)])
+        for claim in study.suite.claims
+    ]
+    tested = [(says, rows) for says, rows in tested if rows]
+    if not tested:
+        return []
+    note = "The one less the other, paired over people; a claim holds or fails where the interval leaves out zero.\n"
+    parts = ["## What the paper says, put to the test\n", note]
+    if study.suite.along is None:
+        rows = [[says, *cells] for says, ((_, *cells),) in tested]
+        return [*parts, markdown_table(["Less error with", *heads], rows, left=1)]
+    for says, rows in tested:
+        parts += [f"{says}:\n", markdown_table([study.suite.along, *heads], rows, left=1)]
+    return parts
+
+
+def _tested(study: Study, better: str, worse: str) -> list[str]:
+    found = [(study.difference(better, worse, name), name, info) for name, info in study.metrics.items()]
+    return [
+        formats.UNKNOWN if d is None else f"{_signed(d, info)} {_share(study, worse, name, d)}, {_verdict(d, info)}"
+        for d, name, info in found
+    ]
+
+
+def _verdict(difference: PairedDifference, info: MetricInfo) -> str:
+    if not difference.is_clear:
+        return "cannot be told"
+    return "holds" if difference.favours_first(higher_is_better=info.higher_is_better) else "fails"
+
+
+def _learned_before(result: Result | None) -> str:
+    """On how much a method learned before it saw labels."""
+    first = result.training.pretraining if result is not None and result.training is not None else None
+    if not first:
+        return ""
+    if "frames_seen" not in first:
+        return "weights of others"
+    return f"{first['people']:,} people, {first['frames_seen']:,} frames in {first['config']['steps']:,} steps"
 
 
 def _rankings(study: Study) -> str:
@@ -332,9 +412,9 @@ def _options(trial: Trial) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in trial.training.items())
 
 
-def _share(study: Study, metric: str, difference: PairedDifference) -> str:
-    """A difference to the base row in per cent of that row's mean."""
-    whole = fmean(study.values(metric)[study.suite.base or ""].values())
+def _share(study: Study, base: str, metric: str, difference: PairedDifference) -> str:
+    """A difference to a row in per cent of that row's mean."""
+    whole = fmean(study.values(metric)[base].values())
     return f"({100 * difference.mean / whole:+.0f} %)" if whole else ""
 
 

@@ -35,6 +35,16 @@ class SuiteRow(ComponentConfig):
     at: float | None = Field(None, description="Where on that line; how many anchors, where nothing is said")
     paper: str | None = Field(None, description="Row of the paper's table that stands beside it")
     tuned_as: str | None = Field(None, description="Row whose search chooses its training options too")
+    repeats: str | None = Field(None, description="Row of which it is another seed: both are one method in comparisons")
+    base: str | None = Field(None, description="Row that it is compared with, where that is not the suite's")
+
+
+class Claim(ComponentConfig):
+    """What the paper says of two methods, to be tested."""
+
+    better: str = Field(description="Row, or where rows are points of lines, line that is said to have the less error")
+    worse: str = Field(description="The other")
+    says: str = Field(description="In a few words, and where in the paper")
 
 
 class Tuning(ComponentConfig):
@@ -76,6 +86,7 @@ class Suite(ComponentConfig):
     )
     train: bool = Field(True, description="Whether rows are trained alike; else released weights serve")
     base: str | None = Field(None, description="Row that the others are compared with")
+    claims: tuple[Claim, ...] = Field((), description="What the paper says of rows, to be tested")
     along: str | None = Field(None, description="What the rows differ in where that is a number, such as 'anchors'")
     logarithmic: bool = Field(False, description="Whether that number is drawn on a logarithmic axis")
     _file: str | None = PrivateAttr(None)
@@ -88,7 +99,17 @@ class Suite(ComponentConfig):
             raise ValueError(f"row {twice[0]!r} appears twice")
         if self.base is not None and self.base not in names:
             raise ValueError(f"base {self.base!r} is no row")
+        lines = {row.series for row in self.rows} if self.along is not None else set(names)
+        for claim in self.claims:
+            for name in (claim.better, claim.worse):
+                if name not in lines:
+                    raise ValueError(f"a claim is of {name!r}, which is no {'line' if self.along else 'row'}")
         for row in self.rows:
+            for what, other in (("repeats", row.repeats), ("base", row.base)):
+                if other is not None and (other not in names or self.row(other).repeats is not None):
+                    raise ValueError(
+                        f"{what} of row {row.name!r} is {other!r}, which is no row with a result of its own"
+                    )
             if row.tuned_as is None:
                 continue
             if self.tuning is None or row.tuned_as not in names or self.row(row.tuned_as).tuned_as is not None:

@@ -27,7 +27,7 @@ def test_every_row_is_a_recipe_and_stands_beside_a_row_of_the_paper(name):
     table = load_paper().tables.get(suite.paper or "")
     recipes = {}
     for row in suite.rows:
-        request = request_of(suite, row, {})
+        request = request_of(suite, row, with_steps(suite, {}, "cpu"))
         recipes[row.name] = resolve_recipe(
             catalogue(), encoder=request.encoder, calibrator=request.calibrator, pretraining=request.pretraining,
             anchors=request.anchors, overrides=request.overrides,
@@ -170,6 +170,89 @@ def test_a_person_whom_one_row_could_not_measure_is_left_out_of_comparisons(tabl
     assert study.agreement("mesh_l2").rows == table3.agreement("mesh_l2").rows
     assert study.against_base(study.cells[-1], "mesh_l2").subjects == 7
     assert "Agreement of the rows' order" in markdown(study)
+
+
+def of_seeds(build_result, means, *, claims=(), people=8):
+    """A study of table4 whose rows have these means, those that repeat another one among them."""
+    suite = load_suite("table4").model_copy(update={"claims": claims})
+    rng = np.random.default_rng(1)
+    own = 0.05 * rng.normal(size=people)
+
+    def result(name):
+        return build_result(mesh=(means[name] + own + 0.001 * rng.normal(size=people)).tolist(), suite=suite.id)
+
+    return Study(suite, tuple(Cell(suite.row(name), result(name)) for name in means), ())
+
+
+def test_seeds_of_a_method_are_one_method_in_comparisons(build_result):
+    study = of_seeds(build_result, {"none": 1.0, "mae_novel_view": 0.9, "none_again": 1.2, "none_third": 1.1})
+    assert [cell.row.name for cell in study.methods] == ["none", "mae_novel_view"]
+    difference = study.against_base(study.cells[1], "mesh_l2")
+    assert difference.mean == pytest.approx(-0.2, abs=0.01) and difference.subjects == 8
+    assert [study.against_base(cell, "mesh_l2") for cell in (study.cells[0], *study.cells[2:])] == [None] * 3
+    assert [cell.row.name for cell, _ in study.ranking("mesh_l2")] == ["mae_novel_view", "none"]
+    page = markdown(study)
+    line = next(line for line in page[page.index("## Seeds") :].splitlines() if line.startswith("| No pre-training"))
+    assert "| 3 |" in line.replace("  ", "") and "1.0" in line and "1.2" in line
+
+
+def test_one_seed_of_several_that_contradicts_makes_a_difference_unclear(build_result):
+    """Over people alone it would be clear either way."""
+    one = of_seeds(build_result, {"none": 1.0, "mae_novel_view": 0.9})
+    assert one.against_base(one.cells[1], "mesh_l2").is_clear
+    several = of_seeds(
+        build_result,
+        {"none": 1.0, "mae_novel_view": 0.9, "none_again": 0.8, "none_third": 1.05, "mae_novel_view_again": 1.0},
+    )
+    found = several.against_base(several.cells[1], "mesh_l2")
+    assert not found.is_clear and found.ci95[1] - found.ci95[0] > 0.1
+
+
+def test_rows_with_a_base_of_their_own_are_compared_with_that_and_take_no_rank(build_result):
+    study = of_seeds(
+        build_result,
+        {"none": 1.0, "simclr": 1.1, "none_wide": 0.5, "imagenet": 0.6, "random_linear": 3.0,
+         "mae_novel_view_linear": 2.0},
+    )  # fmt: skip
+    found = {cell.row.name: study.against_base(cell, "mesh_l2") for cell in study.cells}
+    assert found["imagenet"].mean == pytest.approx(0.1, abs=0.01)
+    assert found["mae_novel_view_linear"].mean == pytest.approx(-1.0, abs=0.01)
+    assert [cell.row.name for cell, _ in study.ranking("mesh_l2")] == ["none", "simclr"]
+    page = markdown(study)
+    assert "Difference to the row named beside it" in page
+    assert any(
+        line.startswith("| ImageNet weights") and "| No pre-training, that" in line for line in page.splitlines()
+    )
+
+
+def test_what_the_paper_says_is_put_to_the_test(build_result):
+    claims = load_suite("table4").claims
+    study = of_seeds(
+        build_result, {"none": 1.0, "simclr": 1.0, "mae_original_view": 1.2, "mae_novel_view": 0.8}, claims=claims
+    )
+    page = markdown(study)
+    said = page[page.index("## What the paper says") :].splitlines()
+    verdicts = {line.split("|")[1].strip(): line.rstrip(" |").rpartition(", ")[2] for line in said if "%)," in line}
+    assert [verdict for says, verdict in verdicts.items() if says.startswith("Masked novel views than no")] == ["holds"]
+    assert [verdict for says, verdict in verdicts.items() if says.startswith("Masked original")] == ["fails"]
+    assert not any("linear" in says for says in verdicts), "what has no result is not tested"
+    told = {(one["better"], one["worse"]): one["differences"]["mesh_l2"] for one in as_json(study)["claims"]}
+    assert told["mae_novel_view", "none"]["mean"] == pytest.approx(-0.2, abs=0.01)
+
+
+def test_a_claim_of_lines_is_tested_at_each_point(build_result):
+    suite = load_suite("fig19")
+    cells = [
+        Cell(row, build_result(mesh=[1.0 + (0.1 if row.at < 30 else -0.1) * row.name.startswith("univ_ssl")] * 3))
+        for row in suite.rows if row.series.startswith("Universal") and row.at in (8, 234)
+    ]  # fmt: skip
+    study = Study(suite, tuple(cells), ())
+    assert study.claimed(suite.claims[0]) == [("8", "univ_ssl_8", "univ_8"), ("234", "univ_ssl_234", "univ_234")]
+    page = markdown(study)
+    assert suite.claims[0].says in page and suite.claims[1].says not in page
+    lines = page[page.index("## What the paper says") :].splitlines()
+    assert "fails" in next(line for line in lines if line.startswith("| 8"))
+    assert "holds" in next(line for line in lines if line.startswith("| 234"))
 
 
 def test_what_rows_look_at_is_a_column_where_they_differ(table3):
@@ -315,4 +398,10 @@ def test_a_suite_with_contradicting_rows_is_refused():
         tuned[0] = {**tuned[0], "tuned_as": "c"} if other == "a" else tuned[0]
         with pytest.raises(ValueError, match="which is no row that is searched"):
             type(load_suite("table3")).model_validate(base | {"rows": tuned, "base": "a"})
+    for field in ("repeats", "base"):
+        with pytest.raises(ValueError, match=f"{field} of row 'a' is 'b', which is no row"):
+            type(load_suite("table3")).model_validate(base | {"rows": [{**rows[0], field: "b"}], "base": "a"})
+    claims = [{"better": "a", "worse": "b", "says": "so"}]
+    with pytest.raises(ValueError, match="a claim is of 'b', which is no row"):
+        type(load_suite("table3")).model_validate(base | {"rows": rows[:1], "base": "a", "claims": claims})
     assert SuiteRow(name="a", title="A").encoder == "univ"

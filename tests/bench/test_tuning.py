@@ -97,7 +97,7 @@ def test_another_seed_is_trained_with_what_the_first_ones_search_chose(harness, 
         raise UfeError("enough")
 
     monkeypatch.setattr(harness, "run", run)
-    suite = load_suite("table4")
+    suite = load_suite("table4").model_copy(update={"tuning": PLAN})
     run_study(harness, suite, rows=("none_again", "none"))
     assert {candidate.overrides["training"].get("seed", 0) for candidate, _ in asked} == {0}
     assert [request.options["training"]["learning_rate"] for request in requests] == [0.002, 0.002]

@@ -115,13 +115,14 @@ class _Setup:
 class Description:
     """What a result of a request says of itself, as far as it is known before.
 
-    `people` are those of its split; `learns` is whether weights are trained; `hypothetical` whether it is given what no
-    headset could measure; `released` the released weights that it would be measured with; `apart` the training options
-    that set it apart from its budget.
+    `people` are those of its split, `unlabelled` those whom a pre-training in steps learns from; `learns` is whether
+    weights are trained; `hypothetical` whether it is given what no headset could measure; `released` the released
+    weights that it would be measured with; `apart` the training options that set it apart from its budget.
     """
 
     split: Split
     people: PeopleSplit
+    unlabelled: tuple[str, ...] | None
     protocol: int
     seed: int
     components: Components
@@ -270,11 +271,19 @@ class Harness:
         encoder = setup.recipe.encoder.spec.load()
         released = released_weights(setup.recipe, request)
         return Description(
-            self._split(request, setup), setup.split, request.suite.protocol, setup.recipe.training.seed,
-            self._components(setup), self._data(request, setup), setup.metric_infos(), encoder.learns == "weights",
-            "exact_mesh" in encoder.inputs, released,
-            {} if released is not None else options_apart(setup.recipe, request.tuned),
-        )  # fmt: skip
+            split=self._split(request, setup),
+            people=setup.split,
+            unlabelled=setup.recipe.unlabelled()[1] if setup.recipe.learns_first else None,
+            protocol=request.suite.protocol,
+            seed=setup.recipe.training.seed,
+            components=self._components(setup),
+            data=self._data(request, setup),
+            metrics=setup.metric_infos(),
+            learns=encoder.learns == "weights",
+            hypothetical="exact_mesh" in encoder.inputs,
+            released=released,
+            apart={} if released is not None else options_apart(setup.recipe, request.tuned),
+        )
 
     def record(self, suite: Suite, method: str, command: str, error: BaseException) -> None:
         """Keep among the results why a method has none, and what was being done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,8 +139,8 @@ def _training(result: Result, expected: Description, split: Split, suite: Suite)
     if training.subjects_sha256 != subjects_digest(allowed):
         yield Objection("training", f"Its weights were trained on other people than the first {training.subjects} of "
                         f"split '{suite.split}.train'.")  # fmt: skip
-    if result.key.components.pretraining is not None:
-        yield from _pretraining(training.pretraining or {}, split)
+    if expected.unlabelled is not None:
+        yield from _pretraining(training.pretraining or {}, expected.unlabelled)
     yield from _search(result, suite)
     if canonical_json(budget.overrides) != canonical_json(expected.apart):
         yield Objection("budget", f"It tells of the training options {_words(budget.overrides)}, and its command asks "
@@ -172,14 +172,12 @@ def _words(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in sorted(options.items())) or "none"
 
 
-def _pretraining(record: dict[str, Any], split: Split) -> Iterator[Objection]:
-    """What was learnt without labels was learnt from nobody who is tested."""
+def _pretraining(record: dict[str, Any], allowed: Sequence[str]) -> Iterator[Objection]:
+    """What was learnt without labels was learnt from those whom its command asks for, who are never tested."""
     people, digest = record.get("people"), record.get("people_sha256")
     if not isinstance(people, int) or not isinstance(digest, str):
         yield Objection("training", "It does not say on whom it was pre-trained.")
-        return
-    apart = split.unlabelled.people(people)[0] if split.unlabelled is not None else ()
-    if people and digest != subjects_digest(apart):
+    elif people != len(allowed) or digest != subjects_digest(allowed):
         yield Objection("training", "It was pre-trained on other people than those set aside for it.")
 
 

@@ -14,6 +14,8 @@ from ufe_bench.submission import objections
 from ufe_bench.suite import load_suite
 from ufe_core.errors import DataError, MethodError
 from ufe_core.plugins import catalogue
+from ufe_core.recipe import subjects_digest
+from ufe_core.registry import load_registry
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / load_suite("main").id
 (PUBLISHED,) = (load_result(path) for path in RESULTS.glob("ufe__univ__late_fusion/*.json"))
@@ -30,18 +32,26 @@ class Here:
     missing: tuple = ()
     key: RunKey = PUBLISHED.key
     parameters: int = PUBLISHED.cost.parameters
+    unlabelled: tuple | None = None
     catalogue = catalogue()
 
     def described(self, request):
         """What the published one says of itself, as the real harness says of what is asked for."""
         (like,) = (one for one in (PUBLISHED, TRAINED, FLOOR) if one.command == request.command())
-        learns = like is not FLOOR
         return Description(
-            like.key.split, like.key.protocol, like.key.seed, like.key.components,
-            like.key.data.model_copy(update=self.data), like.metrics, learns, False,
-            SimpleNamespace(sha256=PUBLISHED.key.weights.sha256) if like is PUBLISHED else None,
-            dict(like.key.budget.overrides),
-        )  # fmt: skip
+            split=like.key.split,
+            people=load_registry().splits["synthetic"],
+            unlabelled=self.unlabelled,
+            protocol=like.key.protocol,
+            seed=like.key.seed,
+            components=like.key.components,
+            data=like.key.data.model_copy(update=self.data),
+            metrics=like.metrics,
+            learns=like is not FLOOR,
+            hypothetical=False,
+            released=SimpleNamespace(sha256=PUBLISHED.key.weights.sha256) if like is PUBLISHED else None,
+            apart=dict(like.key.budget.overrides),
+        )
 
     def again(self, request, people=None, *, weights_file=None):
         chosen = [subject for subject in self.subjects if people is None or subject.id in people]
@@ -183,6 +193,25 @@ def test_what_is_wrong_is_told(case):
     rule, words, change = CASES[case]
     found = told(change(TRAINED))
     assert any(one == rule and words in line for one, line in found), found
+
+
+SET_APART = ("S1000", "S1001")
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        ({"people": 2, "people_sha256": subjects_digest(SET_APART)}, None),
+        ({"people": 2, "people_sha256": subjects_digest(("S1000", "S001"))}, "pre-trained on other people"),
+        ({"people": 0, "people_sha256": subjects_digest(())}, "pre-trained on other people"),
+        ({"weights": "mine"}, "does not say on whom it was pre-trained"),
+    ],
+)
+def test_pre_training_on_others_than_those_set_aside_is_told(record, line):
+    result = changed(TRAINED, training=TRAINED.training.model_copy(update={"pretraining": record}))
+    said = [text for _, text in told(result, Here(unlabelled=SET_APART))]
+    assert (said == []) if line is None else (len(said) == 1 and line in said[0])
+    assert told(result) == [], "one that takes no steps, such as weights of others, learns from nobody here"
 
 
 @pytest.mark.parametrize("other", [{"version": 2}, {"version": None}])

@@ -36,7 +36,7 @@ TOLERANCE = 2e-3
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
-              "search', or none. [default: the six of the paper]")  # fmt: skip
+              "search', or none. [default: six; 'ufe anchors list' names them]")  # fmt: skip
 @click.option(
     "--enrolment",
     default="own",

@@ -29,7 +29,9 @@ def export() -> None:
 @click.option("--source", default="synthetic", show_default=True, help="Where its captures come from.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
               help="Whose weights; see 'ufe train --help'.")  # fmt: skip
-@click.option("--anchors", help="Calibration expressions, as for 'ufe train'. [default: the six of the paper]")
+@click.option(
+    "--anchors", help="Calibration expressions, as for 'ufe train'. [default: six; 'ufe anchors list' names them]"
+)
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Option of a training of your own, as it was given to 'ufe train'.")  # fmt: skip
 @click.option(
@@ -94,22 +96,15 @@ def _ready(recipe: Recipe, *, usual: bool, listener: Any) -> TrainedEncoder:
     import torch
 
     from ufe_core.recipe import training_subjects
-    from ufe_core.registry import packaged_file, released_encoder
+    from ufe_core.released import load_released
     from ufe_core.store import Store
-    from ufe_core.training.loop import load_trained, trained
+    from ufe_core.training.loop import trained
 
     device = torch.device("cpu")
-    subjects = training_subjects(recipe.source)
-    calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
-    first = recipe.pretraining.spec.id if recipe.pretraining else None
-    released = released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget, first)
-    if usual and released is not None:
-        from ufe_core.recipe import tracking_cameras
-
-        cameras = tracking_cameras(recipe.make_source(), subjects[0])
-        code_space = recipe.make_decoder().code_space
-        return load_trained(recipe, packaged_file(released.file), cameras, code_space, device, sha256=released.sha256)
-    return trained(recipe, subjects, store=Store(), device=device, listener=listener)
+    released = load_released(recipe, device) if usual else None
+    if released is not None:
+        return released
+    return trained(recipe, training_subjects(recipe.source), store=Store(), device=device, listener=listener)
 
 
 def _enrolled(encoder: Any, source: Any, subject: str) -> tuple[Any, Any]:

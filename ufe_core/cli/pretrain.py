@@ -30,7 +30,8 @@ def _what(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--source", default="synthetic", show_default=True, help="Where the captures come from."),
         click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS),
                      help="Sizes and steps."),
-        click.option("--anchors", help="Calibration expressions, as for 'ufe train'. [default: the six of the paper]"),
+        click.option("--anchors", help="Calibration expressions, as for 'ufe train'. "
+                                       "[default: six; 'ufe anchors list' names them]"),
         click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
                      help="Override an option, e.g. --set pretraining.people=1000."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),

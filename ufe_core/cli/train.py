@@ -44,7 +44,7 @@ class _TrainCommand(click.Command):
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS), help="Sizes and steps; below.")
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
-              "search', or none. [default: the six of the paper]")  # fmt: skip
+              "search', or none. [default: six; 'ufe anchors list' names them]")  # fmt: skip
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Override an option, e.g. --set encoder.backbone=resnet18 or --set training.steps=500.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")

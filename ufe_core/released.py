@@ -1,0 +1,76 @@
+"""Encoders with the weights that this release brings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ufe_core.errors import ConfigError
+from ufe_core.plugins import catalogue
+from ufe_core.recipe import (
+    DEFAULT_DECODER,
+    DEFAULT_ENCODER,
+    Recipe,
+    resolve_recipe,
+    tracking_cameras,
+    training_subjects,
+)
+from ufe_core.registry import load_registry, packaged_file, released_encoder
+
+if TYPE_CHECKING:
+    import torch
+
+    from ufe_core.interfaces.encoder import Encoder
+    from ufe_core.training.loop import TrainedEncoder
+
+
+def load_encoder(
+    name: str = DEFAULT_ENCODER, *, calibrator: str | None = None, decoder: str = DEFAULT_DECODER, budget: str = "cpu",
+    device: str = "auto",
+) -> Encoder[Any]:  # fmt: skip
+    """A released encoder, ready to enrol and encode.
+
+    Args:
+        name: of the encoder.
+        calibrator: how it uses anchors; its usual one if left out.
+        decoder: whose codes it speaks.
+        budget: for which its weights were made.
+        device: auto, cpu, cuda or cuda:N.
+
+    Raises:
+        ConfigError: there are no released weights for that.
+        UnknownComponentError: there is no such component.
+
+    Example:
+        encoder = load_encoder("univ")
+        calibration = encoder.enroll(anchors)
+        encoding = encoder.encode(frames, calibration)
+    """
+    from ufe_core.training.runs import pick_device
+
+    recipe = resolve_recipe(catalogue(), encoder=name, calibrator=calibrator, decoder=decoder, budget=budget)
+    found = load_released(recipe, pick_device(device))
+    if found is None:
+        offered = ", ".join(weights.id for weights in load_registry().weights if weights.kind == "encoder")
+        raise ConfigError(
+            f"There are no released weights of '{recipe.encoder.spec.id}' as it is asked for; there are {offered}. "
+            "'ufe train' makes others."
+        )
+    return found.encoder
+
+
+def load_released(recipe: Recipe, device: torch.device) -> TrainedEncoder | None:
+    """What a recipe's components were released with; None where they were not. Options are the caller's to look at.
+
+    Raises:
+        ArtifactError: the file is missing or damaged.
+    """
+    from ufe_core.training.loop import load_trained
+
+    calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
+    first = recipe.pretraining.spec.id if recipe.pretraining else None
+    released = released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget, first)
+    if released is None:
+        return None
+    cameras = tracking_cameras(recipe.make_source(), training_subjects(recipe.source)[0])
+    code_space = recipe.make_decoder().code_space
+    return load_trained(recipe, packaged_file(released.file), cameras, code_space, device, sha256=released.sha256)

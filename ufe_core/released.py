@@ -1,4 +1,4 @@
-"""Encoders with the weights that this release brings."""
+"""Encoders to use: with the weights that this release brings, or with those of a file."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from ufe_core.recipe import (
 from ufe_core.registry import load_registry, packaged_file, released_encoder
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from ufe_core.interfaces.encoder import Encoder
@@ -25,19 +27,21 @@ if TYPE_CHECKING:
 
 def load_encoder(
     name: str = DEFAULT_ENCODER, *, calibrator: str | None = None, decoder: str = DEFAULT_DECODER, budget: str = "cpu",
-    device: str = "auto",
+    weights: Path | None = None, device: str = "auto",
 ) -> Encoder[Any]:  # fmt: skip
-    """A released encoder, ready to enrol and encode.
+    """A trained encoder, ready to enrol and encode.
 
     Args:
         name: of the encoder.
         calibrator: how it uses anchors; its usual one if left out.
         decoder: whose codes it speaks.
         budget: for which its weights were made.
+        weights: a file of `ufe train --out` of the same components; what is released if left out.
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
         ConfigError: there are no released weights for that.
+        ArtifactError: the file is damaged, or of other components or options.
         UnknownComponentError: there is no such component.
 
     Example:
@@ -48,7 +52,8 @@ def load_encoder(
     from ufe_core.training.runs import pick_device
 
     recipe = resolve_recipe(catalogue(), encoder=name, calibrator=calibrator, decoder=decoder, budget=budget)
-    found = load_released(recipe, pick_device(device))
+    place = pick_device(device)
+    found = load_released(recipe, place) if weights is None else load_file(recipe, weights, place)
     if found is None:
         offered = ", ".join(weights.id for weights in load_registry().weights if weights.kind == "encoder")
         raise ConfigError(
@@ -64,13 +69,21 @@ def load_released(recipe: Recipe, device: torch.device) -> TrainedEncoder | None
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    from ufe_core.training.loop import load_trained
-
     calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
     first = recipe.pretraining.spec.id if recipe.pretraining else None
     released = released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget, first)
     if released is None:
         return None
+    return load_file(recipe, packaged_file(released.file), device, sha256=released.sha256)
+
+
+def load_file(recipe: Recipe, file: Path, device: torch.device, *, sha256: str | None = None) -> TrainedEncoder:
+    """What a recipe made, from a file of it.
+
+    Raises:
+        ArtifactError: the file is missing, damaged, or of other components or options.
+    """
+    from ufe_core.training.loop import load_trained
+
     cameras = tracking_cameras(recipe.make_source(), training_subjects(recipe.source)[0])
-    code_space = recipe.make_decoder().code_space
-    return load_trained(recipe, packaged_file(released.file), cameras, code_space, device, sha256=released.sha256)
+    return load_trained(recipe, file, cameras, recipe.make_decoder().code_space, device, sha256=sha256)

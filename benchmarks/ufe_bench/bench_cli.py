@@ -63,7 +63,8 @@ TOLERANCE = 2e-3
 @click.option(
     "--weights",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="With --rerun: the file of weights it was measured with, where they are not released.",
+    help="Measure this file of 'ufe train --out', made elsewhere with the same options; with --rerun, the one that "
+    "the result was measured with.",
 )
 @click.option(
     "--tolerance",
@@ -95,6 +96,7 @@ def bench(
       ufe bench --encoder mean                              a floor
       ufe bench --pretraining mae_novel_view --train        pre-trained on people without labels
       ufe bench --train --set training.steps=500            a shorter training, kept apart on the leaderboard
+      ufe bench --calibrator none --weights FILE            what 'ufe train --calibrator none --out FILE' made elsewhere
       ufe bench --suite table3                              every calibrator, trained alike
       ufe bench --suite table3 --row pooling                one of them
       ufe bench --suite robustness                          the released encoder with wrong anchors
@@ -116,10 +118,10 @@ def bench(
     if again is not None:
         _rerun(context, again, weights, device, tolerance, as_json)
         return
-    of_rerun = {"tolerance": "how near a result must come out again", "weights": "what it was measured with"}
-    for name, meaning in of_rerun.items():
-        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
-            raise ConfigError(f"--{name} is {meaning}: it goes with --rerun.")
+    if context.get_parameter_source("tolerance") is click.core.ParameterSource.COMMANDLINE:
+        raise ConfigError("--tolerance is how near a result must come out again: it goes with --rerun.")
+    if weights is not None and (asked["train"] or asked["fresh"]):
+        raise ConfigError("Nothing is trained where --weights gives a file: leave --train and --fresh out.")
     store = Store()
     results = out or store.root / "results"
     overrides = parse_overrides(assignments, owners=OWNERS)
@@ -150,7 +152,10 @@ def bench(
                     harness, study, results, lambda done, total: listener(Progress("figures", done, total, {}))
                 )
         else:
-            request = Request(suite=loaded, anchors=anchors_of(anchors), overrides=overrides or None, **asked)
+            asked["train"] |= weights is not None  # the command that would make them
+            request = Request(
+                suite=loaded, anchors=anchors_of(anchors), overrides=overrides or None, weights=weights, **asked
+            )  # fmt: skip
             try:
                 outcome = harness.run(request, floors=floors)
             except MethodError:
@@ -224,7 +229,7 @@ def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str,
         raise ConfigError(f"Suite '{suite.id}' has no rows; --row is for studies such as table3.")
     if figures and not suite.rows:
         raise ConfigError(f"Suite '{suite.id}' has no rows; --figures is for studies such as table1.")
-    said = ("encoder", "calibrator", "detector", "pretraining", "anchors", "enrolment", "train")
+    said = ("encoder", "calibrator", "detector", "pretraining", "anchors", "enrolment", "train", "weights")
     for name in said if suite.rows else ():
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise ConfigError(f"The rows of study '{suite.id}' say what is trained: leave --{name} out.")

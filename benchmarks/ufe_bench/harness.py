@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -248,12 +249,9 @@ class Harness:
             return self._again(request, people, weights_file)
 
     def _again(self, request: Request, people: Sequence[str] | None, weights_file: Path | None) -> Again:
+        request = replace(request, weights=weights_file)
         setup = self._resolve(request)
-        if weights_file is not None:
-            encoder = load_trained(setup.recipe, weights_file, setup.cameras, setup.decoder.code_space, self.device)
-            weights = Weights(sha256=encoder.sha256, origin="trained", command=request.training_command())
-        else:
-            encoder, weights = self._encoder(request, setup, released_weights(setup.recipe, request))
+        encoder, weights = self._encoder(request, setup, released_weights(setup.recipe, request))
         ready = self._ready(request, setup, encoder.encoder)
         total = len(setup.people if people is None else people)
         evaluation = evaluate(
@@ -316,7 +314,7 @@ class Harness:
         floor = replace(
             request, encoder=name, calibrator=None, detector=None, pretraining=None, anchors=DEFAULT_ANCHORS,
             enrolment="own",
-            row=None, train=False, fresh=False, tuned={}, trials=(), overrides=kept or None,
+            row=None, train=False, fresh=False, weights=None, tuned={}, trials=(), overrides=kept or None,
         )  # fmt: skip
         result = self._measure(floor, self._resolve(floor), reuse=True)
         write_result(result, self.results)
@@ -386,6 +384,10 @@ class Harness:
         self, request: Request, setup: _Setup, released: ReleasedWeights | None
     ) -> tuple[TrainedEncoder, Weights]:
         recipe = setup.recipe
+        if request.weights is not None:
+            made = load_trained(recipe, request.weights, setup.cameras, setup.decoder.code_space, self.device)
+            _refuse_another_training(request.weights, made, recipe, setup.split.part("train"))
+            return made, Weights(sha256=made.sha256, origin="trained", command=request.training_command())
         if released is not None:
             if request.encoder not in request.suite.floors:
                 self.note(f"Using released weights {released.id}; --train makes your own.")
@@ -521,6 +523,23 @@ def is_the_methods(error: BaseException) -> bool:
     return isinstance(error, NotLoadedError) or not isinstance(error, _NOT_THE_METHODS)
 
 
+def _refuse_another_training(file: Path, made: TrainedEncoder, recipe: Recipe, people: Sequence[str]) -> None:
+    """Refuse weights that the options which a result would tell of do not make.
+
+    Raises:
+        ConfigError: they were trained with other options, on other people or not at all.
+    """
+    if not made.record:
+        raise ConfigError(f"'{file}' does not say how it was trained; only files of 'ufe train --out' do.")
+    asked, told = recipe.training.model_dump(mode="json"), made.record["config"]
+    other = {name: value for name, value in told.items() if asked.get(name, value) != value}
+    if other:
+        words = " ".join(f"--set training.{name}={json.dumps(value)}" for name, value in sorted(other.items()))
+        raise ConfigError(f"'{file}' was trained with other options than are asked for: give {words}")
+    if made.record["subjects_sha256"] != subjects_digest(people[: made.record["subjects"]]):
+        raise ConfigError(f"'{file}' was trained on other people than the split's.")
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -528,7 +547,7 @@ def _now() -> str:
 def released_weights(recipe: Recipe, request: Request) -> ReleasedWeights | None:
     """The released weights of a request: there are some, it changes no option, and asks for no training."""
     changed = request.overrides or request.anchors != DEFAULT_ANCHORS
-    if changed or request.train or request.fresh:
+    if changed or request.train or request.fresh or request.weights is not None:
         return None
     calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
     pretraining = recipe.pretraining.spec.id if recipe.pretraining else None

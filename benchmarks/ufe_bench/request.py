@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ufe_bench.enrolment import Enrolment
@@ -20,7 +21,7 @@ _DEFAULTS = {"decoder": DEFAULT_DECODER, "source": "synthetic", "budget": "cpu"}
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asked for. `train` leaves released weights aside; `fresh` trains again.
+    """What a user asked for. `train` leaves released weights aside; `fresh` trains again; `weights` is a file to take.
 
     `row` is the row of a study that this is. `tuned` are training options that a search chose, and `trials` is its
     trace.
@@ -40,6 +41,7 @@ class Request:
     row: str | None = None
     train: bool = False
     fresh: bool = False
+    weights: Path | None = None
     tuned: Mapping[str, Any] = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
 

@@ -121,6 +121,11 @@ def test_a_result_comes_out_again_from_the_file_of_its_weights(run, suite, store
     shutil.copy(next(path for path in store.root.rglob("*.safetensors") if sha256_file(path) == digest), file)
     monkeypatch.setattr(rerun_module, "load_suite", lambda name: suite)
     monkeypatch.setattr(harness_module, "trained", None)
+    elsewhere = run(calibrator="none", train=True, weights=file, results=tmp_path / "elsewhere").result
+    assert (elsewhere.run_id, elsewhere.subjects) == (result.run_id, result.subjects)
+    assert elsewhere.command == "ufe bench --encoder univ --calibrator none --budget smoke --train"
+    with pytest.raises(ConfigError, match=r"with other options than are asked for: give --set training.steps=12"):
+        run(calibrator="none", weights=file, overrides={"training": {"steps": 9}})
     harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
     found = rerun(result, harness, weights=file)
     assert found.agrees and found.compared >= PEOPLE * 5 and found.changed == ()

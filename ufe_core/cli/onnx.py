@@ -37,12 +37,14 @@ def export() -> None:
 @click.option(
     "--subject", help="Who is enrolled, for a calibration to try the model with. [default: a training subject]"
 )
+@click.option("--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="A file of 'ufe train --out' with the same options, made elsewhere.")  # fmt: skip
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="Instants that come at a time.")
 @click.option("--out", default=Path("encoder"), show_default=True, type=click.Path(file_okay=False, path_type=Path),
               help="Folder of the model and of the calibration.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts; progress goes to standard error.")
-def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None, batch: int, out: Path,
-         as_json: bool, **names: Any) -> None:  # fmt: skip
+def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None, weights: Path | None, batch: int,
+         out: Path, as_json: bool, **names: Any) -> None:  # fmt: skip
     """Write encoder and calibrator as an ONNX model, and check it in ONNX Runtime against torch.
 
     The model takes the images of an instant and, as further inputs, the tensors of the wearer's calibration, which is
@@ -53,6 +55,7 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     \b
     Example:
       ufe export onnx --out live      live/encoder.onnx, live/calibration.safetensors
+      ufe export onnx --calibrator none --weights mine.safetensors --out live
     """
     from ufe_core.anchor_sets import anchors_of
     from ufe_core.cli.choice import choose_subjects
@@ -66,7 +69,8 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     overrides = parse_overrides(assignments, owners=OWNERS)
     recipe = resolve_recipe(catalogue(), anchors=anchors_of(anchors), overrides=overrides, **names)
     with TrainingDisplay() as listener:
-        ready = _ready(recipe, usual=not overrides and anchors_of(anchors) == anchors_of(None), listener=listener)
+        usual = not overrides and anchors_of(anchors) == anchors_of(None)
+        ready = _ready(recipe, weights, usual=usual, listener=listener)
     source = recipe.make_source()
     (who,) = choose_subjects(recipe.source.spec, source, [subject] if subject else [], 1, None)
     calibration, frames = _enrolled(ready.encoder, source, who)
@@ -91,16 +95,18 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     click.echo(f"calibration  {out / 'calibration.safetensors'}, of {who}")
 
 
-def _ready(recipe: Recipe, *, usual: bool, listener: Any) -> TrainedEncoder:
-    """Released weights where nothing but the usual is asked for and there are some, else trained ones."""
+def _ready(recipe: Recipe, weights: Path | None, *, usual: bool, listener: Any) -> TrainedEncoder:
+    """Those of a file; released ones where nothing but the usual is asked for and there are some; else trained ones."""
     import torch
 
     from ufe_core.recipe import training_subjects
-    from ufe_core.released import load_released
+    from ufe_core.released import load_file, load_released
     from ufe_core.store import Store
     from ufe_core.training.loop import trained
 
     device = torch.device("cpu")
+    if weights is not None:
+        return load_file(recipe, weights, device)
     released = load_released(recipe, device) if usual else None
     if released is not None:
         return released

@@ -24,7 +24,7 @@ from ufe_core.training.components import resolve_component_recipe, trained_compo
 from ufe_core.training.kept_views import open_views
 from ufe_core.training.loop import trained
 from ufe_core.training.pretrain import UnlabelledPeople, initialised, pretrained
-from ufe_core.training.preview import batch_of
+from ufe_core.training.preview import batch_of, gain_of, person_of
 from ufe_core.training.rows import RowTable
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
 from ufe_pretraining.masked import NovelView
@@ -300,6 +300,28 @@ def test_what_is_looked_at_was_never_trained_on(straight, store):
         assert numbers["right"] ** 2 == pytest.approx(np.mean(of_views)), "as many pixels of each"
         image = done.method.picture(done.encoder, batch)
         assert image.dtype == np.uint8 and image.ndim == 3
+
+
+def test_a_person_of_what_is_looked_at_has_their_frames_and_anchors_alone(straight, store):
+    done = straight[0]
+    batch = batch_of(recipe(), done, 2, unseen=True, store=store, device=CPU)
+    parts = [person_of(batch, k) for k in range(2)]
+    assert [part.subjects.tolist() for part in parts] == [[subject] for subject in batch.subjects.tolist()]
+    for whole, pieces in (
+        (batch.frames.images, [part.frames.images for part in parts]), (batch.targets, [part.targets for part in parts]),
+        (batch.anchors.images, [part.anchors.images for part in parts]), (batch.views, [part.views for part in parts]),
+        (batch.person, [part.person for part in parts]),
+    ):  # fmt: skip
+        assert torch.equal(torch.cat(pieces), whole)
+    errors = [done.method.measure(done.encoder, part)["right"] for part in parts]
+    assert errors[0] != errors[1] and all(np.isfinite(errors))
+
+
+def test_what_the_own_code_gains_is_over_people():
+    gain = gain_of([1.0, 2.0, 3.0, 4.0], [2.0, 3.5, 2.5, 6.0])
+    assert gain.mean == pytest.approx(1.0) and (gain.better, gain.people) == (3, 4)
+    assert -0.5 <= gain.ci95[0] < 1 < gain.ci95[1] <= 2
+    assert gain_of([1.0] * 4, [2.0] * 4).ci95 == (1.0, 1.0)
 
 
 def test_frames_that_it_learned_from_are_not_shown(straight, store, monkeypatch):

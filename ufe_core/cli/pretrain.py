@@ -131,13 +131,18 @@ def preview(
       ufe pretrain preview --pretraining mae_original_view --out original.png
     """
     from ufe_core.store import Store
-    from ufe_core.training.preview import batch_of
+    from ufe_core.training.preview import batch_of, gain_of, person_of
     from ufe_core.training.runs import pick_device
 
     place, recipe, store = pick_device(device), _recipe(**asked), Store()
     made = _pretrained(recipe, store, place)
     batch = batch_of(recipe, made, count, unseen=people == "unseen", store=store, device=place, session=session)
     numbers = made.method.measure(made.encoder, batch)
+    each = [made.method.measure(made.encoder, person_of(batch, k)) for k in range(len(batch.subjects))]
+    gains = {
+        name: gain_of([one["right"] for one in each], [one[name] for one in each])
+        for name in ("other", "zero") if {"right", name} <= numbers.keys()
+    }  # fmt: skip
     image = made.method.picture(made.encoder, batch)
     if image is not None:
         import cv2
@@ -147,13 +152,20 @@ def preview(
         write_atomic(out, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
     if as_json:
         picture = str(out.absolute()) if image is not None else None
-        told = {"people": people, "session": session, "picture": picture, "measured": numbers}
+        told = {"people": people, "session": session, "picture": picture, "measured": numbers,
+                "gains": {name: vars(gain) for name, gain in gains.items()}}  # fmt: skip
         click.echo(json.dumps(told, indent=2))
         return
     click.echo(f"{asked['pretraining']}: {len(batch.subjects)} {people} people, session {session}")
     width = max(map(len, (*numbers, "picture")))
     for name, value in numbers.items():
         click.echo(f"{name:{width}} {value:.3f}")
+    for name, gain in gains.items():
+        low, high = gain.ci95
+        click.echo(
+            f"right is less than {name} by {gain.mean:.2f} [{low:.2f}, {high:.2f}] (mean of people, 95 %), for "
+            f"{gain.better} of {gain.people}"
+        )
     if image is not None:
         click.echo(f"{'picture':{width}} {out}")
 

@@ -308,7 +308,8 @@ def test_a_person_of_what_is_looked_at_has_their_frames_and_anchors_alone(straig
     parts = [person_of(batch, k) for k in range(2)]
     assert [part.subjects.tolist() for part in parts] == [[subject] for subject in batch.subjects.tolist()]
     for whole, pieces in (
-        (batch.frames.images, [part.frames.images for part in parts]), (batch.targets, [part.targets for part in parts]),
+        (batch.frames.images, [part.frames.images for part in parts]),
+        (batch.targets, [part.targets for part in parts]),
         (batch.anchors.images, [part.anchors.images for part in parts]), (batch.views, [part.views for part in parts]),
         (batch.person, [part.person for part in parts]),
     ):  # fmt: skip

@@ -175,6 +175,27 @@ def detector(tmp_path_factory):
     return trained_component(made, SPLIT.train, store=store, device=CPU).path
 
 
+def test_any_strategy_goes_on_where_the_power_failed(detector, tmp_path):
+    """With what is warped by keypoints and hidden, and with what is compared in two versions."""
+    aligned = resolve_recipe(
+        catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view", detector="heatmap_augmented",
+        overrides={"pretraining": {**QUICK, "aligned": True, "hidden": 0.5}, "detector": {"weights": str(detector)}},
+    )  # fmt: skip
+    for number, made in enumerate((aligned, recipe("simclr"))):
+        straight, _ = run(Store(tmp_path / f"{number} straight"), made)
+        home = Store(tmp_path / f"{number} cut")
+
+        def cut(progress):
+            if progress.stage == "pretrain" and progress.done == 4:
+                raise RuntimeError("no power")
+
+        with pytest.raises(RuntimeError, match="no power"):
+            pretrained(made, store=home, device=CPU, listener=cut, checkpoint_every_s=0)
+        done, told = run(home, made)
+        assert [p.done for p in told.of("pretrain")] == [4, 5, 6]
+        assert done.sha256 == straight.sha256
+
+
 def test_faces_are_warped_to_a_template_that_is_kept(tmp_path, detector, monkeypatch):
     """From the detector's points to what is reconstructed; kept views are checked, and made again where damaged."""
     for secret in ("labels", "neutral", "geometry", "keypoints"):

@@ -205,7 +205,7 @@ def _rerun(
         facts = {
             "agrees": found.agrees, "compared": found.compared, "largest": found.largest,
             "disagreements": [vars(one) for one in found.disagreements], "missing": list(found.missing),
-            "changed": list(found.changed),
+            "changed": list(found.changed), "foreign": list(found.foreign),
         }  # fmt: skip
         click.echo(json.dumps(facts, indent=1))
     else:
@@ -214,8 +214,11 @@ def _rerun(
             click.echo(f"{one.subject}  {one.metric}: {then} in the file, {now} now")
         for subject, reason in found.missing:
             click.echo(f"{subject} could not be measured: {reason}")
-        if found.changed:
-            click.echo(f"other than then: {', '.join(found.changed)}")
+        if found.foreign:
+            click.echo(f"not what the file says: {', '.join(found.foreign)}")
+        newer = [place for place in found.changed if place not in found.foreign]
+        if newer:
+            click.echo(f"other than then: {', '.join(newer)}")
         verdict = "agrees" if found.agrees else "does NOT agree"
         click.echo(f"{verdict}: {found.compared} numbers, the largest difference is {found.largest:.2g} of one")
     if not found.agrees:
@@ -246,8 +249,12 @@ def _tell(outcome: Outcome, as_json: bool) -> bool:
     else:
         print_run(Console(), outcome.result, floors=outcome.floors)
         click.echo(f"result       {outcome.path}")
+        if outcome.weights is not None:
+            click.echo(f"weights      {outcome.weights}")
+    for name, cause in outcome.failed.items():
+        click.echo(f"ufe: floor {name!r} failed: {cause}", err=True)
     _tell_missing(outcome.result)
-    return outcome.result.complete
+    return outcome.result.complete and not outcome.failed
 
 
 def _tell_study(study: Study, report: Path | None, as_json: bool) -> bool:

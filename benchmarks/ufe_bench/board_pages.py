@@ -286,8 +286,10 @@ def _shown(group: Group, metric: str) -> list[Row]:
 
 
 def _machine(row: Row) -> str:
+    """What latencies are compared on: the device, by its name."""
     cost = row.result.cost
-    return f"{cost.device}, {cost.threads} thread{'s' if cost.threads > 1 else ''}"
+    device = row.result.environment.cpu or "cpu" if cost.device == "cpu" else cost.device
+    return f"{device}, {cost.threads} thread{'s' if cost.threads > 1 else ''}"
 
 
 def _metric_info(ground: Ground, metric: str) -> MetricInfo | None:

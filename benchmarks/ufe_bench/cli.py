@@ -193,7 +193,12 @@ def submit(files: tuple[Path, ...], verify: int, weights: Path | None, out: Path
         for objection in one["objections"]:
             click.echo(f"  {objection['rule']:11} {objection['line']}")
         if one["file"] is not None:
-            click.echo(f"  sound: add {one['file']}")
+            how = (
+                f"sound, {one['verified']} people measured again"
+                if one["verified"]
+                else "sound as far as it says itself"
+            )
+            click.echo(f"  {how}: add {one['file']}")
     if any(one["objections"] for one in told):
         raise SystemExit(1)
 

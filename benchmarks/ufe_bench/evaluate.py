@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ufe_bench.enrolment import Enrolment, enroll
 from ufe_bench.schema import Cost, Latency, MissingFrames, SubjectResult
-from ufe_core.errors import ArtifactError, cause_of
+from ufe_core.errors import ArtifactError, MethodError, cause_of
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.interfaces.metric import Driven, Metric
@@ -208,7 +208,10 @@ def _measure(
         predicted = replace(stage.drive(identity, encoding.expression, encoding.gaze, renders=renders), neutral=neutral)
         truth = replace(stage.truth(capture, identity, block, renders=renders), neutral=neutral)
         for name, metric in metrics.items():
-            found[name].append(metric.errors(predicted, truth).cpu().numpy())
+            try:
+                found[name].append(metric.errors(predicted, truth).cpu().numpy())
+            except Exception as error:  # whose fault it is must be told
+                raise MethodError(f"metric '{name}' failed: {cause_of(error)}") from error
     return {name: np.concatenate(values) for name, values in found.items()}
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +84,16 @@ _DATA_OPTIONS = ("people", "frames", "own_instants", "size")
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished run: its result and file, and the floors' results."""
+    """A finished run: its result and file, the floors' results, and the file of weights that were trained for it.
+
+    `failed` are the floors that have none, with the cause.
+    """
 
     result: Result
     path: Path
     floors: list[Result]
+    weights: Path | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,8 @@ class _Setup:
 class Description:
     """What a result of a request says of itself, as far as it is known before.
 
-    `people` are those of its split, `unlabelled` those whom a pre-training in steps learns from; `learns` is whether
-    weights are trained; `hypothetical` whether it is given what no headset could measure; `released` the released
+    `people` are those of its split, `unlabelled` those whom a pre-training in steps learns from; `learns` is what the
+    encoder says of itself; `hypothetical` whether it is given what no headset could measure; `released` the released
     weights that it would be measured with; `apart` the training options that set it apart from its budget.
     """
 
@@ -129,7 +134,7 @@ class Description:
     components: Components
     data: Data
     metrics: Mapping[str, MetricInfo]
-    learns: bool
+    learns: str
     hypothetical: bool
     released: ReleasedWeights | None
     apart: Mapping[str, Any]
@@ -221,11 +226,13 @@ class Harness:
     def _run(self, request: Request, *, floors: bool, reuse: bool) -> Outcome:
         setup = self._resolve(request)
         setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
-        beside = self.floors(request) if floors else []
+        failed: dict[str, str] = {}
+        beside = self.floors(request, failed) if floors else []
         same = [floor for floor in beside if floor.key.components.encoder.id == setup.recipe.encoder.spec.id]
-        result = same[0] if same else self._measure(request, setup, reuse=reuse and not request.fresh)
-        path = result_path(result, self.results) if same else write_result(result, self.results)
-        return Outcome(result, path, beside)
+        if same:
+            return Outcome(same[0], result_path(same[0], self.results), beside, failed=failed)
+        result, weights = self._measure(request, setup, reuse=reuse and not request.fresh)
+        return Outcome(result, write_result(result, self.results), beside, weights, failed)
 
     def ready(self, request: Request) -> Ready:
         """What `run` measures, for a closer look; what was made before is taken from the store."""
@@ -277,7 +284,7 @@ class Harness:
             components=self._components(setup),
             data=self._data(request, setup),
             metrics=setup.metric_infos(),
-            learns=encoder.learns == "weights",
+            learns=encoder.learns,
             hypothetical="exact_mesh" in encoder.inputs,
             released=released,
             apart={} if released is not None else options_apart(setup.recipe, request.tuned),
@@ -298,12 +305,32 @@ class Harness:
         wanted = PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=texture)
         return Ready(encoder, self._stage(setup, suite), self._material(suite, setup, wanted, type(encoder)))
 
-    def floors(self, request: Request) -> list[Result]:
-        """The results of the suite's floors on the data of a request."""
-        return [self._floor(request, name) for name in request.suite.floors]
+    def floors(self, request: Request, failed: dict[str, str] | None = None) -> list[Result]:
+        """The results of the suite's floors on the data of a request.
+
+        One that fails is recorded and the others go on; `failed` is told of it.
+        """
+        found = []
+        for name in request.suite.floors:
+            try:
+                found.append(self._floor(request, name))
+            except (Exception, SystemExit) as error:  # whatever a plugin does
+                if not is_the_methods(error):
+                    raise
+                self.record(request.suite, name, self._floor_request(request, name).command(), error)
+                if failed is not None:
+                    failed[name] = cause_of(error)
+        return found
 
     def _floor(self, request: Request, name: str) -> Result:
         """A floor's result on the same data, from its file if it was measured before."""
+        floor = self._floor_request(request, name)
+        result, _ = self._measure(floor, self._resolve(floor), reuse=True)
+        write_result(result, self.results)
+        forget_failure(self.results, request.suite.id, name, floor.command())
+        return result
+
+    def _floor_request(self, request: Request, name: str) -> Request:
         given = request.overrides or {}
         kept = {kind: given[kind] for kind in ("source", "decoder") if kind in given}
         training = given.get("training", {})
@@ -311,14 +338,11 @@ class Harness:
         sizes = {option: training[option] for option in _DATA_OPTIONS if option in training and option not in of_row}
         if sizes:
             kept["training"] = sizes
-        floor = replace(
+        return replace(
             request, encoder=name, calibrator=None, detector=None, pretraining=None, anchors=DEFAULT_ANCHORS,
             enrolment="own",
             row=None, train=False, fresh=False, weights=None, tuned={}, trials=(), overrides=kept or None,
         )  # fmt: skip
-        result = self._measure(floor, self._resolve(floor), reuse=True)
-        write_result(result, self.results)
-        return result
 
     def _resolve(self, request: Request) -> _Setup:
         suite = request.suite
@@ -344,13 +368,15 @@ class Harness:
         decoder = recipe.make_decoder().to(self.device)
         return _Setup(recipe, source, split, decoder, people, tracking_cameras(source, people[0]), metrics)
 
-    def _measure(self, request: Request, setup: _Setup, *, reuse: bool = False) -> Result:
+    def _measure(self, request: Request, setup: _Setup, *, reuse: bool = False) -> tuple[Result, Path | None]:
+        """The result, and the file of the weights where they were trained and not released."""
         released = released_weights(setup.recipe, request)
         encoder, weights = self._encoder(request, setup, released)
+        file = encoder.path if weights.origin == "trained" else None
         key = self._key(request, setup, encoder, weights)
         found = self._known(key) if reuse else None
         if found is not None:
-            return found
+            return found, file
         ready = self._ready(request, setup, encoder.encoder)
         start = time.monotonic()
         name, people = f"measuring {setup.recipe.encoder.spec.name}", len(setup.people)
@@ -364,7 +390,7 @@ class Harness:
         if sound is None:
             raise MethodError(f"it failed on every person: {evaluation.missing[0].reason}")
         cost = measure_cost(ready.encoder, sound, self.device, detector=setup.recipe.detector)
-        return make_result(
+        result = make_result(
             key,
             evaluation.subjects,
             metrics=setup.metric_infos(),
@@ -379,6 +405,7 @@ class Harness:
             seconds=round(time.monotonic() - start, 3),
             command=request.command(),
         )
+        return result, file
 
     def _encoder(
         self, request: Request, setup: _Setup, released: ReleasedWeights | None

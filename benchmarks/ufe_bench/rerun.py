@@ -42,7 +42,8 @@ class Comparison:
     """A result beside what was measured now.
 
     `compared` numbers were compared; `largest` is the largest relative difference among them; `missing` are people who
-    could not be measured, with the cause; `changed` are choices of the key that are others now.
+    could not be measured, with the cause; `changed` are choices of the key that are others now, and `foreign` those of
+    them that no newer code and no other machine explains.
     """
 
     compared: int
@@ -50,11 +51,12 @@ class Comparison:
     disagreements: tuple[Disagreement, ...]
     missing: tuple[tuple[str, str], ...]
     changed: tuple[str, ...]
+    foreign: tuple[str, ...]
 
     @property
     def agrees(self) -> bool:
-        """Whether every number came out again, and there is none besides."""
-        return self.compared > 0 and not self.disagreements and not self.missing
+        """Whether every number came out again, and there is none besides, of what the file says was measured."""
+        return self.compared > 0 and not (self.disagreements or self.missing or self.foreign)
 
 
 def request_from(result: Result, catalogue: Catalogue) -> Request:
@@ -138,7 +140,29 @@ def rerun(
             if apart > (0 if who == _METHOD else max(tolerance * abs(one), _LEAST)):
                 found.append(Disagreement(who, name, one, other))
     missing = tuple((one.subject, one.reason) for one in again.evaluation.missing)
-    return Comparison(compared, largest, tuple(found), missing, changed_choices(result.key, again.key))
+    changed = changed_choices(result.key, again.key)
+    foreign = tuple(place for place in changed if not _explained(place, result.key))
+    return Comparison(compared, largest, tuple(found), missing, changed, foreign)
+
+
+def _explained(place: str, key: RunKey) -> bool:
+    """Whether a choice may be another one though the same was measured.
+
+    Code and versions of it may be newer; weights that are trained anew may round otherwise; an older file may not tell.
+    """
+    if place.rpartition(".")[2] in ("code_sha256", "version") and ".config." not in place:
+        return True
+    if place in ("data.fingerprint", "data.version", "weights.command"):
+        return True
+    if place == "weights.sha256":
+        return key.weights.origin != "released"
+    return _at(key.model_dump(mode="json"), place) is None
+
+
+def _at(parts: Any, place: str) -> Any:
+    for name in place.split("."):
+        parts = parts.get(name) if isinstance(parts, Mapping) else None
+    return parts
 
 
 def _numbers(metrics: Mapping[str, float], parts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ufe_bench.board import FLOORS
 from ufe_bench.harness import Description, Harness
 from ufe_bench.rerun import changed_choices, request_from, rerun
 from ufe_bench.schema import Result, best_trial, incomplete_reason
@@ -122,23 +123,26 @@ def _key(result: Result, expected: Description) -> Iterator[Objection]:
 def _training(result: Result, expected: Description, split: Split, suite: Suite) -> Iterator[Objection]:
     """Nobody of the test people in any training; the budget's own options but for those that are told."""
     budget, training, weights = result.key.budget, result.training, result.key.weights
-    if (budget.name == "none") == expected.learns:
-        yield Objection("budget", "It has a budget though nothing is trained." if not expected.learns else
+    trains = expected.learns == "weights"
+    if (budget.name == "none") == trains:
+        yield Objection("budget", "It has a budget though nothing is trained." if not trains else
                         "It says that nothing was trained, and its method is.")  # fmt: skip
         return
     released = expected.released
-    given = budget.released if expected.learns else weights.origin == "released"  # what is trained has both or none
+    given = budget.released if trains else weights.origin == "released"  # what is trained has both or none
     if given != (weights.origin == "released") or (given and (released is None or weights.sha256 != released.sha256)):
         yield Objection("budget", "Its weights are not those released with this ufe.")
-    if not expected.learns:
+    if expected.learns == "nothing":
         return
-    if training is None or not (training.config or budget.released):
+    if training is None or not (training.config or given):
         yield Objection("training", "It does not say who the weights were trained on, and how.")
         return
     allowed = split.part("train")[: training.subjects]
     if training.subjects_sha256 != subjects_digest(allowed):
         yield Objection("training", f"Its weights were trained on other people than the first {training.subjects} of "
                         f"split '{suite.split}.train'.")  # fmt: skip
+    if not trains:
+        return
     if expected.unlabelled is not None:
         yield from _pretraining(training.pretraining or {}, expected.unlabelled)
     yield from _search(result, suite)
@@ -182,11 +186,12 @@ def _pretraining(record: dict[str, Any], allowed: Sequence[str]) -> Iterator[Obj
 
 
 def _numbers(result: Result, expected: Description, floor: Result | None) -> Iterator[Objection]:
-    for name in result.metrics:
+    for name in () if _is_floor(result) else result.metrics:
         values = [subject.metrics[name] for subject in result.subjects if name in subject.metrics]
-        if len(values) > 3 and len(set(values)) == 1 and values[0] != 0:
+        if len(values) > 3 and len(set(values)) == 1:
             yield Objection("numbers", f"{name} is {values[0]:g} for everybody.")
-    if expected.hypothetical or not expected.learns:
+    yield from _cost(result)
+    if expected.hypothetical or _is_floor(result):
         return
     if floor is None:
         yield Objection("numbers", "There is no result of 'neutral' on this data to hold it against: "
@@ -197,6 +202,19 @@ def _numbers(result: Result, expected: Description, floor: Result | None) -> Ite
         if rest is not None and rest.mean > 0 and summary.mean < _TOO_GOOD * rest.mean:
             yield Objection("numbers", f"{name} is {summary.mean:.3g}, less than {_TOO_GOOD:.0%} of the resting face's "
                             f"{rest.mean:.3g}: too good for what a headset sees.")  # fmt: skip
+
+
+def _is_floor(result: Result) -> bool:
+    """Whether it is of a face that does not move, which may be as wrong about everybody."""
+    return result.key.components.encoder.id in FLOORS
+
+
+def _cost(result: Result) -> Iterator[Objection]:
+    """What no clock shows."""
+    for what, latency in (("encoding", result.cost.encode_ms), ("finding keypoints", result.cost.detect_ms)):
+        if latency is not None and not 0 < latency.p50 <= latency.p99:
+            yield Objection("numbers", f"{what} takes {latency.p50:g} ms in the median, {latency.p99:g} ms at the 99th "
+                            "percentile: no clock shows that.")  # fmt: skip
 
 
 def _measured_again(

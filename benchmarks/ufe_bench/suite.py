@@ -158,10 +158,9 @@ def load_suite(reference: str) -> Suite:
 def _read(path: Path) -> Suite:
     try:
         return Suite.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RegistryError(f"Suite file '{path}' cannot be read: {error}.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise RegistryError(
-            f"Suite file '{path}', field {'.'.join(map(str, first['loc']))}: {first['msg']}."
-        ) from error
+        field = f", field {'.'.join(map(str, first['loc']))}" if first["loc"] else ""
+        raise RegistryError(f"Suite file '{path}'{field}: {first['msg'].removeprefix('Value error, ')}.") from error

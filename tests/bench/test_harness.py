@@ -113,6 +113,35 @@ def test_any_source_is_measured_on_the_people_that_it_holds_out_itself(suite, st
         harness.run(Request(suite=suite, source="acme/lab", budget="smoke"))
 
 
+def test_a_floor_that_fails_is_recorded_and_stops_no_method(run, suite, tmp_path, monkeypatch):
+    floor = Harness._floor
+
+    def fails(self, request, name):
+        if name == "mean":
+            raise RuntimeError("no mean")
+        return floor(self, request, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Harness, "_floor", fails)
+        outcome = run(floors=True, calibrator="none")
+    assert outcome.result.complete and outcome.failed == {"mean": "RuntimeError: no mean"}
+    assert [one.key.components.encoder.id for one in outcome.floors] == ["ufe/neutral"]
+    (record,) = (tmp_path / suite.id / "failures").glob("*.json")
+    assert load_failure(record).method == "mean" and load_failure(record).cause == "RuntimeError: no mean"
+    assert run(floors=True, calibrator="none").failed == {} and not record.exists(), "it is over"
+
+
+def test_a_metric_that_fails_is_named(run, monkeypatch):
+    from ufe_metrics.errors import MeshL2
+
+    def errors(self, predicted, truth):
+        raise ValueError("no such vertex")
+
+    monkeypatch.setattr(MeshL2, "errors", errors)
+    with pytest.raises(MethodError, match="metric 'mesh_l2' failed: ValueError: no such vertex"):
+        run(encoder="neutral")
+
+
 @pytest.mark.slow
 def test_a_result_comes_out_again_from_the_file_of_its_weights(run, suite, store, tmp_path, monkeypatch):
     result = run(calibrator="none").result

@@ -33,6 +33,7 @@ class Here:
     key: RunKey = PUBLISHED.key
     parameters: int = PUBLISHED.cost.parameters
     unlabelled: tuple | None = None
+    learns: str | None = None
     catalogue = catalogue()
 
     def described(self, request):
@@ -47,7 +48,7 @@ class Here:
             components=like.key.components,
             data=like.key.data.model_copy(update=self.data),
             metrics=like.metrics,
-            learns=like is not FLOOR,
+            learns=self.learns or ("nothing" if like is FLOOR else "weights"),
             hypothetical=False,
             released=SimpleNamespace(sha256=PUBLISHED.key.weights.sha256) if like is PUBLISHED else None,
             apart=dict(like.key.budget.overrides),
@@ -214,6 +215,30 @@ def test_pre_training_on_others_than_those_set_aside_is_told(record, line):
     assert told(result) == [], "one that takes no steps, such as weights of others, learns from nobody here"
 
 
+UNTRAINED = key(TRAINED, budget=TRAINED.key.budget.model_copy(update={"name": "none", "steps": 0, "overrides": {}}))
+
+
+@pytest.mark.parametrize("learns", ["nothing", "statistics"])
+def test_a_method_that_takes_no_step_is_held_against_the_resting_face_too(learns):
+    perfect = changed(TRAINED, key=UNTRAINED, subjects=scaled(TRAINED, 0.0), trials=())
+    said = [line for rule, line in told(perfect, Here(learns=learns)) if rule == "numbers"]
+    assert any("gaze is 0 for everybody" in line for line in said) and any("too good" in line for line in said)
+
+
+def test_statistics_of_other_people_than_those_of_training_are_told():
+    foreign = TRAINED.training.model_copy(update={"subjects_sha256": "0" * 64})
+    assert told(changed(TRAINED, key=UNTRAINED, trials=()), Here(learns="statistics")) == []
+    ((rule, line),) = told(changed(TRAINED, key=UNTRAINED, training=foreign, trials=()), Here(learns="statistics"))
+    assert rule == "training" and "on other people than the first 234" in line
+
+
+@pytest.mark.parametrize("times", [{"p50": 0.0}, {"p50": 9.0, "p99": 8.0}])
+def test_times_that_no_clock_shows_are_told(times):
+    cost = TRAINED.cost.model_copy(update={"encode_ms": TRAINED.cost.encode_ms.model_copy(update=times)})
+    ((rule, line),) = told(changed(TRAINED, cost=cost))
+    assert rule == "numbers" and "no clock shows that" in line
+
+
 @pytest.mark.parametrize("other", [{"version": 2}, {"version": None}])
 def test_captures_of_another_source_are_told(other):
     here = Here({"fingerprint": "0" * 64, **other})
@@ -316,6 +341,22 @@ def test_a_command_that_is_none_is_told_in_one_line(command):
 def test_choices_that_are_others_now_are_named_by_their_place():
     other = PUBLISHED.key.model_copy(update={"seed": 7})
     assert changed_choices(PUBLISHED.key, other) == ("seed",)
+
+
+def test_numbers_that_come_out_again_of_something_else_do_not_agree():
+    """Newer code, and weights that were trained anew, may be; another seed, training or release may not."""
+    weights, budget = TRAINED.key.weights, TRAINED.key.budget
+    for now, agrees in (
+        (key(TRAINED, seed=7), False),
+        (key(TRAINED, budget=budget.model_copy(update={"steps": 9000})), False),
+        (key(TRAINED, weights=weights.model_copy(update={"sha256": "0" * 64})), True),
+        (key(TRAINED, data=TRAINED.key.data.model_copy(update={"fingerprint": "0" * 64})), True),
+    ):
+        here = Here(key=now, subjects=TRAINED.subjects, parameters=TRAINED.cost.parameters)
+        found = rerun(changed(TRAINED, segments={}), here)
+        assert found.agrees == agrees and not found.disagreements and bool(found.foreign) != agrees
+    released = PUBLISHED.key.weights.model_copy(update={"sha256": "0" * 64})
+    assert rerun(PUBLISHED, Here(key=key(PUBLISHED, weights=released))).foreign == ("weights.sha256",)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
     python benchmarks/perf/table.py [--only NAME ...] [--out FOLDER]
 
 Runs the benches of this folder one after another, each in a process of its own, prints the table, and writes it with
-every bench's own report to `FOLDER/<date>.json` (`benchmarks/perf/results`). Nothing else should run meanwhile.
+every bench's own report to `FOLDER/<date>.json` (`benchmarks/perf/results`). Nothing else should run meanwhile. A peer
+that is not there costs its figure and no other: Embree (`pip install ".[perf]"`), a C++ compiler.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -33,16 +33,23 @@ class Figure:
     at_least: float | None = None
 
     def row(self, report: Mapping[str, Any]) -> dict[str, Any]:
-        """What the table says of it."""
-        value, target = self.of(report), self.at_most if self.at_most is not None else self.at_least
-        sound = target is None or (value <= target if self.at_most is not None else value >= target)
-        sign = "<=" if self.at_most is not None else ">="
-        return {"figure": self.name, "value": value, "target": None if target is None else f"{sign} {target:g}",
-                "met": sound}  # fmt: skip
+        """What the table says of it; no value where its peer was not there."""
+        target, sign = (self.at_least, ">=") if self.at_most is None else (self.at_most, "<=")
+        aim = None if target is None else f"{sign} {target:g}"
+        try:
+            value = self.of(report)
+        except KeyError:
+            return {"figure": self.name, "value": None, "target": aim, "met": None}
+        met = target is None or (value <= target if self.at_most is not None else value >= target)
+        return {"figure": self.name, "value": value, "target": aim, "met": met}
 
 
 def at(*path: str) -> Callable[[Mapping[str, Any]], float]:
-    """A number of a report by its place."""
+    """A number of a report by its place.
+
+    Raises:
+        KeyError: the report has none there.
+    """
 
     def found(report: Mapping[str, Any]) -> float:
         value: Any = report
@@ -111,14 +118,16 @@ def main() -> None:
         rows += [{"bench": name, **figure.row(reports[name])} for figure in figures]
     width = max((len(row["figure"]) for row in rows), default=0)
     for row in rows:
-        met = "" if row["target"] is None else "met" if row["met"] else "NOT met"
-        print(f"{row['bench']:17} {row['figure']:{width}} {row['value']:7.2f}   {row['target'] or '':8} {met}")
+        value = f"{'-':>7}" if row["value"] is None else f"{row['value']:7.2f}"
+        met = {None: "not measured", True: "met", False: "NOT met"}[row["met"]] if row["target"] else ""
+        print(f"{row['bench']:17} {row['figure']:{width}} {value}   {row['target'] or '':8} {met}")
     for name, reason in failed:
         print(f"{name:17} failed: {reason}")
     if rows:
+        from ufe_bench.provenance import environment_record
+
         load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-        machine = {"platform": platform.platform(), "cpus": os.cpu_count(), "python": platform.python_version(),
-                   "load_at_the_end": load}  # fmt: skip
+        machine = {**environment_record().model_dump(), "cpus": os.cpu_count(), "load_at_the_end": load}
         arguments.out.mkdir(parents=True, exist_ok=True)
         part = "" if set(arguments.only) == set(BENCHES) else f".{'-'.join(sorted(arguments.only))}"
         path = arguments.out / f"{datetime.date.today().isoformat()}{part}.json"

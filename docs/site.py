@@ -26,7 +26,7 @@ def on_files(files: Files, config: Any) -> Files:
     for place, page in ELSEWHERE.items():
         files.append(File.generated(config, page, content=(ROOT / place).read_text(encoding="utf-8")))
     files.append(File.generated(config, "reference/commands.md", content=_commands()))
-    files.append(File.generated(config, "result.schema.json", content=_schema()))
+    files.append(File.generated(config, "result-2.schema.json", content=_schema()))
     waiting = [(page, (ROOT / place).read_text(encoding="utf-8")) for place, page in ELSEWHERE.items()]
     waiting += [(file.src_uri, file.content_string) for file in files.documentation_pages() if not file.generated_by]
     while waiting:

@@ -58,7 +58,7 @@ def test_every_bench_is_in_the_table(table):
 @pytest.mark.slow
 def test_a_bench_gives_the_figures_of_the_table(table):
     """The one that needs no data, at a small size."""
-    words = "--frames 64 --cameras 2 --size 32 --batch 4 --batches 4 --repeats 2".split()
+    words = ["--frames", "64", "--cameras", "2", "--size", "32", "--batch", "4", "--batches", "4", "--repeats", "2"]
     done = subprocess.run(
         [sys.executable, str(PERF / "loader.py"), *words, "--json"], capture_output=True, text=True, timeout=120
     )

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import math
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from ufe_bench.schema import (
+    SCHEMA,
     MissingFrames,
     Split,
     incomplete_reason,
+    json_schema,
     load_result,
     make_result,
     result_path,
@@ -193,3 +196,15 @@ def test_numbers_that_are_none_are_refused_when_built(build_result):
 def test_unknown_fields_are_refused():
     with pytest.raises(ValidationError, match="Extra"):
         Split(id="x", sha256="y", subjects=1, size=3)  # type: ignore[call-arg]
+
+
+def test_a_changed_field_needs_another_version_of_the_schema():
+    """Raise `SCHEMA` and write tests/golden/result-N.schema.json with `ufe leaderboard schema`."""
+    number = SCHEMA.rpartition("/")[2]
+    golden = Path(__file__).parents[1] / "golden" / f"result-{number}.schema.json"
+    assert json.loads(golden.read_text()) == json_schema()
+
+
+@pytest.mark.parametrize("page", ["docs/versions.md", "docs/site.py"])
+def test_the_schema_is_published_under_its_version(page):
+    assert f"result-{SCHEMA.rpartition('/')[2]}.schema.json" in (Path(__file__).parents[2] / page).read_text()

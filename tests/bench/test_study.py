@@ -14,7 +14,7 @@ from ufe_bench.study_report import as_json, draw, markdown, write_report
 from ufe_bench.suite import SuiteRow, load_suite
 from ufe_core.cli.main import main
 from ufe_core.config import parse_overrides
-from ufe_core.errors import ConfigError, DataError
+from ufe_core.errors import ConfigError, DataError, RegistryError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
@@ -405,3 +405,30 @@ def test_a_suite_with_contradicting_rows_is_refused():
     with pytest.raises(ValueError, match="a claim is of 'b', which is no row"):
         type(load_suite("table3")).model_validate(base | {"rows": rows[:1], "base": "a", "claims": claims})
     assert SuiteRow(name="a", title="A").encoder == "univ"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"\xff\xfe", "cannot be read: 'utf-8' codec"), (b"name = ", "cannot be read: Invalid value"),
+        (b"nam = 1", ", field name: Field required"),
+        (b"base = 'x'", "base 'x' is no row"),
+    ],
+)  # fmt: skip
+def test_a_suite_file_that_is_wrong_is_said_in_one_line(tmp_path, data, message):
+    file = tmp_path / "mine.toml"
+    if data == b"base = 'x'":
+        data += b"""
+name = "mine"
+version = 1
+protocol = 1
+summary = "Mine"
+split = "synthetic"
+frames = 4
+metrics = ["gaze"]
+"""
+    file.write_bytes(data)
+    with pytest.raises(RegistryError) as told:
+        load_suite(str(file))
+    text = str(told.value)
+    assert str(file) in text and message in text and "\n" not in text and "field :" not in text

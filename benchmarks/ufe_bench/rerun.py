@@ -161,7 +161,10 @@ def _explained(place: str, key: RunKey) -> bool:
 
 def _at(parts: Any, place: str) -> Any:
     for name in place.split("."):
-        parts = parts.get(name) if isinstance(parts, Mapping) else None
+        if isinstance(parts, list):
+            parts = parts[int(name)] if int(name) < len(parts) else None
+        else:
+            parts = parts.get(name) if isinstance(parts, Mapping) else None
     return parts
 
 
@@ -176,6 +179,8 @@ def changed_choices(recorded: RunKey, now: RunKey) -> tuple[str, ...]:
 
 
 def _differences(one: Any, other: Any, place: str) -> list[str]:
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        one, other = (dict(zip(map(str, range(len(part))), part, strict=True)) for part in (one, other))
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         names = sorted(one.keys() | other.keys())
         return [

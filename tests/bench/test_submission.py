@@ -5,9 +5,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ufe_bench.evaluate import Evaluation
-from ufe_bench.harness import Again, Description
+from ufe_bench.harness import Again, Description, Harness
 from ufe_bench.rerun import changed_choices, request_from, rerun
 from ufe_bench.schema import MissingFrames, RunKey, Trial, load_result, make_result
 from ufe_bench.submission import objections
@@ -16,6 +17,7 @@ from ufe_core.errors import DataError, MethodError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import subjects_digest
 from ufe_core.registry import load_registry
+from ufe_core.store import Store
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / load_suite("main").id
 (PUBLISHED,) = (load_result(path) for path in RESULTS.glob("ufe__univ__late_fusion/*.json"))
@@ -341,6 +343,11 @@ def test_a_command_that_is_none_is_told_in_one_line(command):
 def test_choices_that_are_others_now_are_named_by_their_place():
     other = PUBLISHED.key.model_copy(update={"seed": 7})
     assert changed_choices(PUBLISHED.key, other) == ("seed",)
+    first, *rest = PUBLISHED.key.components.metrics
+    newer = PUBLISHED.key.components.model_copy(
+        update={"metrics": (first.model_copy(update={"code_sha256": "0" * 64}), *rest)}
+    )
+    assert changed_choices(PUBLISHED.key, key(PUBLISHED, components=newer)) == ("components.metrics.0.code_sha256",)
 
 
 def test_numbers_that_come_out_again_of_something_else_do_not_agree():
@@ -371,3 +378,15 @@ def test_the_command_of_a_published_result_asks_for_what_it_says(path):
         return
     request = request_from(result, catalogue())
     assert request.command() == result.command and request.enrolment == result.key.data.enrolment
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.parent.glob("*/*/*.json")), ids=lambda path: f"{path.parts[-3]}-{path.stem}"
+)
+def test_a_maintainer_has_no_objection_to_what_is_published(path, tmp_path):
+    """By the harness itself, which finds out what each command asks for; nothing is rendered or trained for that."""
+    result = load_result(path)
+    floors = [load_result(one) for one in path.parents[1].glob("ufe__neutral/*.json")]
+    floor = next((one for one in floors if one.key.data == result.key.data), floors[0] if floors else None)
+    harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
+    assert [(one.rule, one.line) for one in objections(result, harness, floor=floor)] == []

@@ -20,8 +20,11 @@ from ufe_ava256.plugin import Ava256Config
 from ufe_ava256.source import Ava256Source
 from ufe_ava256.splits import split_of
 from ufe_core.cli.main import main
+from ufe_core.conformance import examined
 from ufe_core.errors import DataError
 from ufe_core.packed import PackRequest, pack
+from ufe_core.plugins import catalogue
+from ufe_core.splits import held_out_people, training_people
 from ufe_core.store import Store
 
 CAMERAS = ("cam-cyclop", "cam-left-eye-atl-temporal", "cam-right-eye-atl-temporal", "cam-left-mouth", "cam-right-mouth")
@@ -148,6 +151,13 @@ def source(root, **options):
 
 def one(root, subject="AAA001", **options):
     return source(root, **options).captures([subject])[0]
+
+
+def test_it_keeps_to_every_rule_of_sources(made):
+    spec = catalogue().get("source", "ava256")
+    found = list(examined([spec], options={"source": {"root": str(made)}}))
+    assert [f"{one.rule}: {one.line}" for one in found if one.outcome == "broken"] == []
+    assert sum(one.outcome == "kept" for one in found) >= 10
 
 
 def rewrite(path, change):
@@ -704,6 +714,26 @@ class TestSplits:
             s for name in parts if set(parts[name]) & {"AAA001", "BBB002"} for s in source(root, part=name).subjects()
         ]
         assert sorted(found) == ["AAA001", "BBB002"]
+
+    @pytest.mark.parametrize("part", ["all", "driving"])
+    def test_no_training_reads_whom_ufe_holds_out_whatever_the_part(self, root, part):
+        everybody = [*self.people, "AAA001", "BBB002"]
+        driven = sorted(split_of(everybody)["driving"])[0]
+        shutil.copytree(root / "20220101--0900--AAA001", root / f"20230101--0900--{driven}")
+        with (root / "256_ids.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([("mcd", "sid", "mct"), *(("20220101", sid, "0900") for sid in everybody)])
+        opened = source(root, part=part)
+        assert held_out_people("ufe/ava256", opened) == {driven}
+        if part == "driving":
+            with pytest.raises(DataError, match="nobody to train on"):
+                training_people("ufe/ava256", opened)
+        else:
+            assert training_people("ufe/ava256", opened) == ("AAA001", "BBB002")
+
+    def test_a_small_copy_without_the_list_says_that_all_are_held_out(self, root, caplog):
+        with pytest.raises(DataError, match="nobody to train on"):
+            training_people("ufe/ava256", source(root))
+        assert "without 256_ids.csv these are taken for all" in caplog.text
 
 
 class TestCommands:

@@ -65,3 +65,9 @@ def test_a_bench_gives_the_figures_of_the_table(table):
     assert done.returncode == 0, done.stderr
     (row,) = [figure.row(json.loads(done.stdout)) for figure in table.BENCHES["loader"][1]]
     assert row["value"] > 0 and row["target"] == ">= 0.8"
+
+
+def test_the_page_shows_the_latest_file(table):
+    latest = max((PERF / "results").glob("????-??-??.json"))
+    page = (PERF.parents[1] / "docs" / "performance.md").read_text()
+    assert table.markdown(json.loads(latest.read_text())) in page and latest.name in page

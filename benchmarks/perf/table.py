@@ -1,10 +1,12 @@
 """Every speed bench, one table: each figure a ratio within one run, beside its peer or limit.
 
     python benchmarks/perf/table.py [--only NAME ...] [--out FOLDER]
+    python benchmarks/perf/table.py --show FILE
 
 Runs the benches of this folder one after another, each in a process of its own, prints the table, and writes it with
 every bench's own report to `FOLDER/<date>.json` (`benchmarks/perf/results`). Nothing else should run meanwhile. A peer
-that is not there costs its figure and no other: Embree (`pip install ".[perf]"`), a C++ compiler.
+that is not there costs its figure and no other: Embree (`pip install ".[perf]"`), a C++ compiler. `--show` prints such
+a file as Markdown.
 """
 
 from __future__ import annotations
@@ -97,13 +99,27 @@ BENCHES: Mapping[str, tuple[tuple[str, ...], tuple[Figure, ...]]] = {
 }  # fmt: skip
 
 
+def markdown(found: Mapping[str, Any]) -> str:
+    """The table of a dated file."""
+    lines = ["| | ratio | target | |", "| --- | ---: | --- | --- |"]
+    for row in found["figures"]:
+        value = "-" if row["value"] is None else f"{row['value']:.2f}"
+        met = {None: "not measured", True: "met", False: "**missed**"}[row["met"]] if row["target"] else ""
+        lines.append(f"| {row['figure']} | {value} | {row['target'] or ''} | {met} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), default=list(BENCHES), metavar="NAME",
                         help=f"some of {', '.join(BENCHES)}")  # fmt: skip
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of the dated file")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print a dated file as Markdown, and run nothing")
     arguments = parser.parse_args()
+    if arguments.show is not None:
+        print(markdown(json.loads(arguments.show.read_text())))
+        return
     reports, rows, failed = {}, [], []
     for name in arguments.only:
         print(f"{name} ...", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Lines of the page's blocks that begin with `ufe`, in order, without what is said of them.
+    """Lines of the page's blocks that run `ufe`, or a package's own tests, in order, without what is said of them.
 
     A comment begins with its sign or after two spaces; options may be aligned by spaces too.
     """
@@ -22,5 +22,5 @@ def commands(page: Path) -> Iterator[str]:
         for line in block.splitlines():
             for part in line.split("&&"):
                 words = re.split(r"\s{2,}(?![-\s])|\s#\s|;", part.strip())[0]
-                if words.startswith("ufe ") and "..." not in words:
+                if words.startswith(("ufe ", "python -m pytest ")) and "..." not in words:
                     yield words

@@ -37,7 +37,9 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    "words", sorted({words for page in PAGES for words in commands(page)}), ids=lambda words: words[:70]
+    "words",
+    sorted({words for page in PAGES for words in commands(page) if words.startswith("ufe ")}),
+    ids=lambda words: words[:70],
 )
 def test_every_command_and_option_exists(words):
     """As far as parsing goes: names of commands and options, and no words too many, as of a comment taken for some."""

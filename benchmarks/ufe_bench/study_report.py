@@ -108,8 +108,8 @@ def as_json(study: Study) -> dict[str, Any]:
     agreement = {name: vars(found) for name in study.metrics if (found := study.agreement(name)) is not None}
     claims = [
         {"says": claim.says, "at": at, "better": better, "worse": worse, "differences": {
-            name: vars(found) for name in study.metrics
-            if (found := study.difference(better, worse, name)) is not None
+            name: vars(difference) for name in study.metrics
+            if (difference := study.difference(better, worse, name)) is not None
         }}
         for claim in study.suite.claims for at, better, worse in study.claimed(claim)
     ]  # fmt: skip

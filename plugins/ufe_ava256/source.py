@@ -62,9 +62,14 @@ class Ava256Source(HMCSource[Ava256Config]):
 
     def split(self) -> dict[str, list[str]]:
         """Those of `part` who train, and those whom UFE holds out."""
+        return self._split
+
+    @cached_property
+    def _split(self) -> dict[str, list[str]]:
+        train = set(self._parts["train"])
         divided = {
-            "train": [subject for subject in self._folders if subject in self._parts["train"]],
-            "test": [subject for subject in self._folders if subject not in self._parts["train"]],
+            "train": [subject for subject in self._folders if subject in train],
+            "test": [subject for subject in self._folders if subject not in train],
         }
         if not divided["train"] and not (self.config.root / CAPTURE_LIST).is_file():
             logging.getLogger("ufe").warning(

@@ -239,7 +239,7 @@ def test_a_studys_floors_have_no_rows_options(build_result, monkeypatch, tmp_pat
 def test_people_that_methods_are_trained_on_are_not_measured(run, suite):
     with pytest.raises(RegistryError, match=r"measures 'synthetic\.all', people that methods are trained on"):
         run(encoder="neutral", suite=suite.model_copy(update={"part": "all"}))
-    with pytest.raises(RegistryError, match="No split set 'syntetic'"):
+    with pytest.raises(RegistryError, match="No split 'syntetic'"):
         run(encoder="neutral", suite=suite.model_copy(update={"split": "syntetic"}))
 
 

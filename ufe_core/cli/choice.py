@@ -56,7 +56,7 @@ def parts_of(spec: "ComponentSpec", opened: "HMCSource[Any]") -> dict[str, list[
 def choose_subjects(
     spec: "ComponentSpec", opened: "HMCSource[Any]", named: "Sequence[str]", count: int, seed: int | None
 ) -> list[str]:
-    """The named subjects, or some that are not held out.
+    """The named subjects, or some that are not held out; of a copy that has nobody else, some of those who are.
 
     Raises:
         DataError: a named subject is not in the source.
@@ -68,7 +68,7 @@ def choose_subjects(
         return _known_subjects(spec, opened, named)
     known = opened.subjects()
     held_out = set(parts_of(spec, opened).get("test", ()))
-    pool = [subject for subject in known if subject not in held_out]
+    pool = [subject for subject in known if subject not in held_out] or list(known)
     if count > len(pool):
         raise ConfigError(f"--count {count} is more than the {len(pool)} subjects of '{spec.id}' not held out.")
     if seed is None:

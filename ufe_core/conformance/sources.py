@@ -53,14 +53,15 @@ def has_people(candidate: Candidate) -> None:
 
 @rule("source", "`split`, where there is one, divides its people: nobody is in both parts")
 def divides_people(candidate: Candidate) -> None:
-    source = made(candidate)
-    if not isinstance(source, DividesPeople):
+    source, again = made(candidate), made(candidate)
+    if not (isinstance(source, DividesPeople) and isinstance(again, DividesPeople)):
         return
+    same = source.split() == again.split()
     try:
-        splits_of(candidate.spec.id, source)
+        splits_of(candidate.spec.id, made(candidate))
     except PluginError as error:
         raise Broken(str(error)) from error
-    require(source.split() == made(candidate).split(), "`split` changes from one instance to the next")
+    require(same, "`split` changes from one instance to the next")
 
 
 @rule("source", "a capture says whose it is, its cameras (tracking ones first), segments and anchors")

@@ -12,7 +12,6 @@ from ufe_core.recipe import (
     Recipe,
     resolve_recipe,
     tracking_cameras,
-    training_subjects,
 )
 from ufe_core.registry import load_registry, packaged_file, released_encoder
 
@@ -36,7 +35,8 @@ def load_encoder(
         calibrator: how it uses anchors; its usual one if left out.
         decoder: whose codes it speaks.
         budget: for which its weights were made.
-        weights: a file of `ufe train --out` of the same components; what is released if left out.
+        weights: a file of `ufe train --out` of these components with their usual options, trained on the simulator;
+            what is released if left out. Others are loaded by `load_file`, with the recipe that made them.
         device: auto, cpu, cuda or cuda:N.
 
     Raises:
@@ -85,5 +85,6 @@ def load_file(recipe: Recipe, file: Path, device: torch.device, *, sha256: str |
     """
     from ufe_core.training.loop import load_trained
 
-    cameras = tracking_cameras(recipe.make_source(), training_subjects(recipe.source)[0])
+    source = recipe.make_source()
+    cameras = tracking_cameras(source, source.subjects()[0])
     return load_trained(recipe, file, cameras, recipe.make_decoder().code_space, device, sha256=sha256)

@@ -11,6 +11,8 @@ import click
 from ufe_bench.enrolment import ENROLMENTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ufe_bench.harness import Outcome
     from ufe_bench.schema import Result
     from ufe_bench.study import Study
@@ -251,8 +253,7 @@ def _tell(outcome: Outcome, as_json: bool) -> bool:
         click.echo(f"result       {outcome.path}")
         if outcome.weights is not None:
             click.echo(f"weights      {outcome.weights}")
-    for name, cause in outcome.failed.items():
-        click.echo(f"ufe: floor {name!r} failed: {cause}", err=True)
+    _tell_failed(outcome.failed)
     _tell_missing(outcome.result)
     return outcome.result.complete and not outcome.failed
 
@@ -272,7 +273,13 @@ def _tell_study(study: Study, report: Path | None, as_json: bool) -> bool:
             click.echo(f"ufe: row {cell.row.name!r} failed: {cell.error}", err=True)
         else:
             _tell_missing(cell.result)
-    return all(cell.result is not None and cell.result.complete for cell in study.cells)
+    _tell_failed(study.failed)
+    return not study.failed and all(cell.result is not None and cell.result.complete for cell in study.cells)
+
+
+def _tell_failed(floors: Mapping[str, str]) -> None:
+    for name, cause in floors.items():
+        click.echo(f"ufe: floor {name!r} failed: {cause}", err=True)
 
 
 def _tell_missing(result: Result) -> None:

@@ -229,7 +229,7 @@ class Harness:
         failed: dict[str, str] = {}
         beside = self.floors(request, failed) if floors else []
         same = [floor for floor in beside if floor.key.components.encoder.id == setup.recipe.encoder.spec.id]
-        if same:
+        if same and request.weights is None:
             return Outcome(same[0], result_path(same[0], self.results), beside, failed=failed)
         result, weights = self._measure(request, setup, reuse=reuse and not request.fresh)
         return Outcome(result, write_result(result, self.results), beside, weights, failed)
@@ -256,9 +256,15 @@ class Harness:
             return self._again(request, people, weights_file)
 
     def _again(self, request: Request, people: Sequence[str] | None, weights_file: Path | None) -> Again:
-        request = replace(request, weights=weights_file)
         setup = self._resolve(request)
-        encoder, weights = self._encoder(request, setup, released_weights(setup.recipe, request))
+        released = released_weights(setup.recipe, request)
+        if weights_file is None:
+            encoder, weights = self._encoder(request, setup, released)
+        else:
+            encoder = load_trained(setup.recipe, weights_file, setup.cameras, setup.decoder.code_space, self.device)
+            weights = Weights(sha256=encoder.sha256, origin="trained", command=request.training_command())
+            if released is not None and released.sha256 == encoder.sha256:
+                weights = Weights(sha256=encoder.sha256, origin="released", command=released.command)
         ready = self._ready(request, setup, encoder.encoder)
         total = len(setup.people if people is None else people)
         evaluation = evaluate(
@@ -556,9 +562,12 @@ def _refuse_another_training(file: Path, made: TrainedEncoder, recipe: Recipe, p
     Raises:
         ConfigError: they were trained with other options, on other people or not at all.
     """
-    if not made.record:
+    told = made.record.get("config")
+    if told is None:
         raise ConfigError(f"'{file}' does not say how it was trained; only files of 'ufe train --out' do.")
-    asked, told = recipe.training.model_dump(mode="json"), made.record["config"]
+    if made.record.get("source") != recipe.source.spec.id:
+        raise ConfigError(f"'{file}' was trained on '{made.record.get('source')}', not on '{recipe.source.spec.id}'.")
+    asked = recipe.training.model_dump(mode="json")
     other = {name: value for name, value in told.items() if asked.get(name, value) != value}
     if other:
         words = " ".join(f"--set training.{name}={json.dumps(value)}" for name, value in sorted(other.items()))

@@ -25,6 +25,7 @@ from ufe_core.weights import sha256_file
 
 _EVERYBODY, _METHOD = "everybody", "the method"  # what numbers are of that are no person's
 _LEAST = 1e-4  # of a metric's unit: below it nothing is told apart
+UNTOLD = ("data.anchors", "data.render_size")  # what older files do not tell
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,8 @@ def rerun(
 def _explained(place: str, key: RunKey) -> bool:
     """Whether a choice may be another one though the same was measured.
 
-    Code and versions of it may be newer; weights that are trained anew may round otherwise; an older file may not tell.
+    Code and versions of it may be newer; weights that are trained anew may round otherwise; an older file does not tell
+    of options that came later.
     """
     if place.rpartition(".")[2] in ("code_sha256", "version") and ".config." not in place:
         return True
@@ -156,7 +158,8 @@ def _explained(place: str, key: RunKey) -> bool:
         return True
     if place == "weights.sha256":
         return key.weights.origin != "released"
-    return _at(key.model_dump(mode="json"), place) is None
+    younger = ".config." in place or place in UNTOLD
+    return younger and _at(key.model_dump(mode="json"), place) is None
 
 
 def _at(parts: Any, place: str) -> Any:

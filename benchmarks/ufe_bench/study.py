@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -40,11 +40,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """The rows of a suite that were run, and its floors."""
+    """The rows of a suite that were run, and its floors; `failed` are floors that have no result, with the cause."""
 
     suite: Suite
     cells: tuple[Cell, ...]
     floors: tuple[Result, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def metrics(self) -> dict[str, MetricInfo]:
@@ -131,7 +132,8 @@ class Study:
             line: {cell.row.at: cell.row.name for cell in self.methods if cell.row.series == line}
             for line in (claim.better, claim.worse)
         }
-        both = sorted(at for at in lines[claim.better].keys() & lines[claim.worse].keys() if at is not None)
+        shared = lines[claim.better].keys() & lines[claim.worse].keys()
+        both = sorted(at for at in shared if at is not None and (claim.at is None or at == claim.at))
         return [(f"{at:g}", lines[claim.better][at], lines[claim.worse][at]) for at in both]
 
     def _ranked(self) -> list[Cell]:
@@ -226,9 +228,10 @@ def run_study(
     refuse_searched(suite, overrides)
     cells: list[Cell] = []
     beside: list[Result] = []
+    failed: dict[str, str] = {}
     chosen = chosen_rows(suite, rows)
     if not chosen:
-        beside = harness.floors(request_of(suite, suite.rows[0], overrides, **asked))
+        beside = harness.floors(request_of(suite, suite.rows[0], overrides, **asked), failed)
     for number, row in enumerate(chosen, 1):
         if say is not None:
             say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
@@ -243,7 +246,7 @@ def run_study(
                 of_search = request_of(suite, searched, fitting, **asked)
                 chosen_options, trials = tuned(harness, of_search, suite.tuning, say)
                 request = replace(request, tuned=chosen_options, trials=trials)
-            outcome = harness.run(request, floors=floors and not beside, reuse=True)
+            outcome = harness.run(request, floors=floors and not beside and not failed, reuse=True)
         except (Exception, SystemExit) as error:  # whatever a plugin does; the other rows go on
             logging.getLogger("ufe").debug("Row %r failed", row.name, exc_info=True)
             if not isinstance(error, MethodError) and is_the_methods(error):  # it failed before it was measured
@@ -251,5 +254,6 @@ def run_study(
             cells.append(Cell(row, None, error=cause_of(error), inputs=inputs))
             continue
         beside = beside or outcome.floors
+        failed = failed or dict(outcome.failed)
         cells.append(Cell(row, outcome.result, outcome.path, request=request, inputs=inputs))
-    return Study(suite, tuple(cells), tuple(beside))
+    return Study(suite, tuple(cells), tuple(beside), failed)

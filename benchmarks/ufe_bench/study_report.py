@@ -64,8 +64,7 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
     other = " The paper's numbers were measured on other data." if numbers else ""
     parts.append(f"Means over people, 95 % intervals over people.{other}\n")
     parts += _seeds(study)
-    if suite.base is not None:
-        parts.append(_differences(study))
+    parts += _differences(study)
     parts += _claims(study)
     if suite.along is None:
         parts.append(_rankings(study))
@@ -74,6 +73,7 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
     if table is not None:
         parts.append(_agreements(study))
     failed = [f"- {cell.row.title}: {cell.error}" for cell in study.cells if cell.error is not None]
+    failed += [f"- {name} (floor): {cause}" for name, cause in study.failed.items()]
     if failed:
         parts.append("Rows without a result:\n\n" + "\n".join(failed) + "\n")
     return "\n".join(parts)
@@ -116,7 +116,7 @@ def as_json(study: Study) -> dict[str, Any]:
     return {
         "suite": study.suite.id, "base": study.suite.base, "paper": table.id if table is not None else None,
         "rows": rows, "rankings": rankings, "claims": claims, "rank_agreement": agreement,
-        "floors": [floor.run_id for floor in study.floors],
+        "floors": [floor.run_id for floor in study.floors], "failed_floors": dict(study.failed),
     }  # fmt: skip
 
 
@@ -244,8 +244,9 @@ def _seeds(study: Study) -> list[str]:
         seeds = study.seeds(cell.row.name)
         if len(seeds) < 2:
             continue
-        found = [[fmean(seed.values(name).values()) for seed in seeds] for name in study.metrics]
+        found = [[fmean(values) for s in seeds if (values := s.values(name).values())] for name in study.metrics]
         rows.append([cell.row.title, str(len(seeds)), *(
+            formats.UNKNOWN if not means else
             f"{formats.number(fmean(means), info.unit)} [{formats.number(min(means), info.unit)} to "
             f"{formats.number(max(means), info.unit)}]"
             for means, info in zip(found, study.metrics.values(), strict=True)
@@ -261,7 +262,7 @@ def _seeds(study: Study) -> list[str]:
     ]
 
 
-def _differences(study: Study) -> str:
+def _differences(study: Study) -> list[str]:
     metrics, titles = study.metrics, {row.name: row.title for row in study.suite.rows}
     bases = [study.base_of(cell) for cell in study.cells]
     several = len({base for base in bases if base is not None}) > 1
@@ -275,14 +276,14 @@ def _differences(study: Study) -> str:
             for d, (name, info) in zip(differences, metrics.items(), strict=True)
         )])  # fmt: skip
     if not rows:
-        return ""
+        return []
     heads = ["Row", *(["Less"] if several else []), *(_heading(info) for info in metrics.values())]
     to = "the row named beside it" if several else f"'{titles[next(base for base in bases if base is not None)]}'"
     note = (
         f"Difference to {to}, paired over people, with 95 % interval, and in per cent of it; **bold** where it "
         "leaves out zero.\n\n"
     )
-    return note + markdown_table(heads, rows, left=2 if several else 1)
+    return [note + markdown_table(heads, rows, left=2 if several else 1)]
 
 
 def _claims(study: Study) -> list[str]:

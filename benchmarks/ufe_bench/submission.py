@@ -10,7 +10,7 @@ from typing import Any
 
 from ufe_bench.board import FLOORS
 from ufe_bench.harness import Description, Harness
-from ufe_bench.rerun import changed_choices, request_from, rerun
+from ufe_bench.rerun import UNTOLD, changed_choices, request_from, rerun
 from ufe_bench.schema import Result, best_trial, incomplete_reason
 from ufe_bench.suite import Suite, load_suite
 from ufe_core.budgets import TrainingConfig, budget_defaults
@@ -103,7 +103,8 @@ def _key(result: Result, expected: Description) -> Iterator[Objection]:
     if expected.data.edition != key.data.edition:
         yield Objection("data", "It was measured on captures of another version of the source: measure again with this "
                         f"ufe: {result.command}")  # fmt: skip
-    untold = {name: None for name in ("anchors", "render_size") if getattr(key.data, name) is None}  # older files
+    names = [place.removeprefix("data.") for place in UNTOLD]
+    untold = {name: None for name in names if getattr(key.data, name) is None}
     now = key.model_copy(update={
         "split": expected.split, "protocol": expected.protocol, "seed": expected.seed,
         "components": expected.components, "data": expected.data.model_copy(update=untold),

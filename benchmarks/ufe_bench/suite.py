@@ -45,6 +45,7 @@ class Claim(ComponentConfig):
     better: str = Field(description="Row, or where rows are points of lines, line that is said to have the less error")
     worse: str = Field(description="The other")
     says: str = Field(description="In a few words, and where in the paper")
+    at: float | None = Field(None, description="At which point of the lines; at every one, where nothing is said")
 
 
 class Tuning(ComponentConfig):

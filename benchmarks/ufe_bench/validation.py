@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ufe_core.errors import DataError
+from ufe_core.errors import ConfigError, DataError
 from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
 
 
@@ -69,6 +69,8 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
     source, decoder = recipe.make_source(), recipe.make_decoder().to(device)
     people = find_split(candidate.split, recipe.source.spec.id, source).part("train")
     known, unseen = people[: -candidate.validation], people[-candidate.validation :]
+    if not known:
+        raise ConfigError(f"{candidate.validation} to validate on leave none of the {len(people)} training people.")
     chosen = {name: choose(catalogue(), "metric", name, recipe.budget, {}) for name in candidate.metrics}
     key = fingerprint([
         recipe.key(source, known[: recipe.training.people]), list(unseen), candidate.frames, candidate.render_size,
@@ -79,9 +81,11 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
     if file.is_file():
         found = json.loads(file.read_text())
         return Validation(found["values"], found["weights"])
-    made = trained(recipe, known, store=store, device=device, listener=listener, packed_anchors=candidate.packed)
+    there = source.captures(known[:1])[0].anchors
+    packed = tuple(name for name in candidate.packed if name in there)
+    made = trained(recipe, known, store=store, device=device, listener=listener, packed_anchors=packed)
     needs = made.encoder.needs
-    request = PackRequest(candidate.frames, needs.size, needs.cameras, candidate.packed, texture=decoder.reads_texture)
+    request = PackRequest(candidate.frames, needs.size, needs.cameras, packed, texture=decoder.reads_texture)
     captures = prepared(
         labelled(pack(source, unseen, request, store=store), source, decoder, store=store), type(made.encoder), source,
         detector=recipe.detector, store=store, device=device,

@@ -71,7 +71,7 @@ class Ava256Source(HMCSource[Ava256Config]):
             "train": [subject for subject in self._folders if subject in train],
             "test": [subject for subject in self._folders if subject not in train],
         }
-        if not divided["train"] and not (self.config.root / CAPTURE_LIST).is_file():
+        if not train and not (self.config.root / CAPTURE_LIST).is_file():
             logging.getLogger("ufe").warning(
                 "Everybody in '%s' is held out: 32 of all people are, and without %s these are taken for all.",
                 self.config.root, CAPTURE_LIST,

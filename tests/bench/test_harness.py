@@ -34,7 +34,7 @@ from ufe_core.plugins import Catalogue, catalogue
 from ufe_core.registry import Registry, load_registry
 from ufe_core.store import Store
 from ufe_core.training.progress import Progress
-from ufe_core.weights import sha256_file
+from ufe_core.weights import load_weights, save_weights, sha256_file
 
 PEOPLE = 3
 
@@ -155,6 +155,12 @@ def test_a_result_comes_out_again_from_the_file_of_its_weights(run, suite, store
     assert elsewhere.command == "ufe bench --encoder univ --calibrator none --budget smoke --train"
     with pytest.raises(ConfigError, match=r"with other options than are asked for: give --set training.steps=12"):
         run(calibrator="none", weights=file, overrides={"training": {"steps": 9}})
+    tensors, spec = load_weights(file)
+    elsewhere = {**spec["training"], "source": "acme/lab"}
+    for record, message in (({}, "does not say how it was trained"), (elsewhere, "was trained on 'acme/lab', not on")):
+        save_weights(tmp_path / "odd.safetensors", tensors, {**spec, "training": record})
+        with pytest.raises(ConfigError, match=message):
+            run(calibrator="none", weights=tmp_path / "odd.safetensors")
     harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
     found = rerun(result, harness, weights=file)
     assert found.agrees and found.compared >= PEOPLE * 5 and found.changed == ()

@@ -199,7 +199,9 @@ def test_unknown_fields_are_refused():
 
 
 def test_a_changed_field_needs_another_version_of_the_schema():
-    """Raise `SCHEMA` and write tests/golden/result-N.schema.json with `ufe leaderboard schema`."""
+    """Raise `SCHEMA`, unless more is allowed than before and no less, and write tests/golden/result-N.schema.json with
+    `ufe leaderboard schema`.
+    """
     number = SCHEMA.rpartition("/")[2]
     golden = Path(__file__).parents[1] / "golden" / f"result-{number}.schema.json"
     assert json.loads(golden.read_text()) == json_schema()

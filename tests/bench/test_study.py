@@ -349,13 +349,15 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
             if request.calibrator == "pooling":
                 raise RuntimeError("no such layer")
             result = build_result(calibrator=f"ufe/{request.calibrator}")
-            return Outcome(result, tmp_path / "result.json", [build_result(encoder="ufe/mean")] if floors else [])
+            beside = [build_result(encoder="ufe/mean")] if floors else []
+            return Outcome(result, tmp_path / "result.json", beside, failed={"neutral": "no face"} if floors else {})
 
         def record(self, suite, method, command, error):
             kept.append((suite.id, method, command, str(error)))
 
     said, kept = [], []
     study = run_study(Fake(), suite, rows=("pooling", "none", "late_fusion"), say=said.append)
+    assert study.failed == {"neutral": "no face"} and "- neutral (floor): no face" in markdown(study)
     assert asked == [("pooling", True, True), ("none", True, True), ("late_fusion", False, True)]
     assert [cell.error for cell in study.cells] == ["RuntimeError: no such layer", None, None]
     command = f"ufe bench --suite table3 --row pooling --set training.steps={suite.steps['cpu']}"

@@ -70,7 +70,7 @@ def choose_subjects(
     held_out = set(parts_of(spec, opened).get("test", ()))
     pool = [subject for subject in known if subject not in held_out] or list(known)
     if count > len(pool):
-        raise ConfigError(f"--count {count} is more than the {len(pool)} subjects of '{spec.id}' not held out.")
+        raise ConfigError(f"--count {count} is more than the {len(pool)} subjects of '{spec.id}' to choose from.")
     if seed is None:
         return pool[:count]
     import random

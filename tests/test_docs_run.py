@@ -58,8 +58,9 @@ def small_world(home, monkeypatch, tmp_path):
         text = re.sub(r"^clips = .*$", "clips = 1", text, flags=re.M)
         text = re.sub(r"^render_size = .*$", "render_size = 32", text, flags=re.M)
         text = re.sub(r"^validation = .*$", "validation = 2", text, flags=re.M)
-        text = re.sub(r"^tuned_as = .*\n", "", text, flags=re.M)  # that row may not stay
         head, *rows = re.split(r"(?=^\[\[rows\]\])", text, flags=re.M)
+        head = head.partition("[[claims]]")[0]  # of rows that may not stay, as these may be
+        rows = [re.sub(r"^(tuned_as|repeats|base) = .*\n", "", row, flags=re.M) for row in rows]
         kept = [
             row
             for row in rows

@@ -6,6 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TESTS = "python -m pytest"
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -14,13 +15,14 @@ def blocks(page: Path, *languages: str) -> list[str]:
 
 
 def commands(page: Path) -> Iterator[str]:
-    """Lines of the page's blocks that run `ufe`, or a package's own tests, in order, without what is said of them.
+    """Lines of the page's blocks that run something, in order, without what is said of them.
 
-    A comment begins with its sign or after two spaces; options may be aligned by spaces too.
+    A comment begins with its sign or after two spaces; options may be aligned by spaces too. Only the README's second
+    command is left out: it runs the tests that this is for.
     """
     for block in blocks(page, "bash", "text"):
         for line in block.splitlines():
             for part in line.split("&&"):
                 words = re.split(r"\s{2,}(?![-\s])|\s#\s|;", part.strip())[0]
-                if words.startswith(("ufe ", "python -m pytest ")) and "..." not in words:
+                if words.startswith(("ufe ", "python -m ", "torchrun ")) and "..." not in words and words != TESTS:
                     yield words

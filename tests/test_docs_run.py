@@ -1,12 +1,14 @@
-"""Every `ufe` command in a block of the documents is run, word for word, with few people, few frames, few steps."""
+"""Every command in a block of the documents is run, word for word, with few people, few frames, few steps."""
 
 import glob
 import os
 import re
 import shlex
-import shutil
+import site
 import subprocess
 import sys
+import tempfile
+import venv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,9 +39,8 @@ def home(tmp_path_factory):
     return tmp_path_factory.mktemp("home")
 
 
-@pytest.fixture
-def small_world(home, monkeypatch, tmp_path):
-    """Everything that decides how long a command takes is made small; no command is changed for it."""
+def shrink(monkeypatch, folder):
+    """Make everything small that decides how long a command takes; no command is changed for it."""
     whole = registry.registry_path().read_text()
     people = load_registry().splits["synthetic"]
     for part, count in (("test", TEST), ("train", TRAIN)):
@@ -47,7 +48,7 @@ def small_world(home, monkeypatch, tmp_path):
         whole = re.sub(rf"^{part} = \[.*?^\]", f"{part} = [{few}]", whole, count=1, flags=re.S | re.M)
     whole = whole.replace(f"counts = {{ train = {len(people.train)}, test = {len(people.test)} }}",
                           f"counts = {{ train = {TRAIN}, test = {TEST} }}")  # fmt: skip
-    file = tmp_path / "registry.toml"
+    file = folder / "registry.toml"
     file.write_text(whole)
     monkeypatch.setattr(registry, "registry_path", lambda: file)
 
@@ -70,18 +71,19 @@ def small_world(home, monkeypatch, tmp_path):
             head = re.sub(
                 r"^base = .*$", f"base = {re.search(chr(34) + '[a-z_0-9]+' + chr(34), kept[-1])[0]}", head, flags=re.M
             )
-        path = tmp_path / Path(reference).name
+        path = folder / Path(reference).name
         path.write_text(head + "".join(kept or rows[:2]))
         return path
 
     monkeypatch.setattr(suite_module, "packaged_file", small_suite)
-    monkeypatch.setitem(budgets._BUDGETS, "cpu", budgets._BUDGETS["smoke"])
-    for spec in catalogue().all():
-        if spec.kind == "pretraining" and "smoke" in spec.presets:
-            monkeypatch.setitem(spec.presets, "cpu", spec.presets["smoke"])
-        trained_by = getattr(spec.load(), "trained_by", None) if spec.kind in ("decoder", "detector") else None
-        if trained_by is not None:
-            monkeypatch.setitem(trained_by.presets, "cpu", trained_by.presets["smoke"])
+    for budget in ("cpu", "gpu"):
+        monkeypatch.setitem(budgets._BUDGETS, budget, budgets._BUDGETS["smoke"])
+        for spec in catalogue().all():
+            if spec.kind == "pretraining" and "smoke" in spec.presets:
+                monkeypatch.setitem(spec.presets, budget, spec.presets["smoke"])
+            trained_by = getattr(spec.load(), "trained_by", None) if spec.kind in ("decoder", "detector") else None
+            if trained_by is not None:
+                monkeypatch.setitem(trained_by.presets, budget, trained_by.presets["smoke"])
     told = config.parse_overrides
 
     def few_steps(*assignments, **options):
@@ -102,6 +104,12 @@ def small_world(home, monkeypatch, tmp_path):
     monkeypatch.setattr(anchor_search, "ProcessPoolExecutor", lambda count, **options: ThreadPoolExecutor(1))
     monkeypatch.setattr(evaluate, "_WARM_UP", 1)
     monkeypatch.setattr(evaluate, "_LATENCY_RUNS", 3)
+
+
+@pytest.fixture
+def small_world(home, monkeypatch, tmp_path):
+    """A folder to work in, where everything is small."""
+    shrink(monkeypatch, tmp_path)
     monkeypatch.setenv("UFE_HOME", str(home))
     work = tmp_path / "work"
     work.mkdir()
@@ -119,6 +127,8 @@ def meant(word, home, page):
         return [str(max(found, key=lambda path: path.stat().st_mtime))]
     if word == "source.root=/data/ava256":
         return [f"source.root={home / 'ava256'}"]
+    if word == "PATH-OF-UFE":
+        return [str(ROOT)]
     if word == "other/":
         return [str(home / "results")]
     if word.startswith("benchmarks/"):
@@ -136,27 +146,56 @@ def written_as_ava256(ufe, root):
     people.write_text(people.read_text() + "".join(f"20230101,X{k:03d},0000\n" for k in range(252)))
 
 
-def copied(folder, into):
-    return Path(shutil.copytree(folder, into / folder.name))
+class Environment:
+    """A reader's virtual environment, on top of this one: `pip install` finds here what a package needs."""
+
+    def __init__(self, folder, monkeypatch):
+        venv.create(folder)
+        self._patch = monkeypatch
+        self._python = str(folder / "bin" / "python")
+        (self._packages,) = folder.glob("lib/python*/site-packages")
+        below = "".join(f"import site; site.addsitedir({place!r})\n" for place in site.getsitepackages())
+        (self._packages / "below.pth").write_text(below)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "false")  # which is how pip reads "none": hatchling is here
+        monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+
+    def run(self, words, folder="."):
+        """Run `python ...` there; commands that follow in this process see what it installed."""
+        done = subprocess.run([self._python, *words[1:]], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-3000:]}{done.stderr[-1500:]}"
+        site.addsitedir(str(self._packages))
+        self._patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of processes that are started
+        plugins.catalogue.cache_clear()
 
 
-def install(folder, monkeypatch):
-    """Put a plugin's folder on the path, with what installing it would have said of it."""
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))  # of processes that are started
-    (package,) = (path.parent.name for path in folder.glob("*/plugin.py"))
-    name = package.replace("_", "-")
-    info = folder / f"{package}-0.1.0.dist-info"
-    info.mkdir(exist_ok=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
-    (info / "entry_points.txt").write_text(f"[ufe.plugins]\n{name} = {package}.plugin\n")
-    plugins.catalogue.cache_clear()
+def run_in_processes(words, work):
+    """Run `torchrun ...`, whose processes find a `ufe` where everything is small."""
+    command = work / "bin" / "ufe"
+    command.parent.mkdir()
+    command.write_text(
+        f"#!{sys.executable}\nimport sys\nsys.path[:0] = [{str(ROOT)!r}]\n"
+        "from tests.test_docs_run import main_made_small\nmain_made_small()\n"
+    )
+    command.chmod(0o755)
+    here = Path(sys.executable).parent
+    path = os.pathsep.join([str(command.parent), str(here), os.environ["PATH"]])
+    done = subprocess.run(words, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+
+
+def main_made_small():
+    """The command line in a process of its own, where everything is small."""
+    from ufe_core.cli.main import main
+
+    with tempfile.TemporaryDirectory() as folder:
+        shrink(pytest.MonkeyPatch(), Path(folder))
+        main()
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if list(commands(page))], ids=lambda page: page.stem)
 def test_every_command_of_a_page_runs(page, ufe, small_world, home, monkeypatch):
-    if page.name == "README.md":
-        install(copied(ROOT / "examples" / "nearest_anchor", small_world), monkeypatch)
+    environment = Environment(small_world.parent / "environment", monkeypatch)
     if page.name == "ava256.md":
         written_as_ava256(ufe, home / "ava256")
     for table in blocks(page, "toml"):
@@ -165,15 +204,14 @@ def test_every_command_of_a_page_runs(page, ufe, small_world, home, monkeypatch)
     if any(place in page.read_text() for place in PLACES) and page.name != "tutorial.md":
         assert ufe("bench", "--encoder", "neutral")[0] == 0, "the result that the page speaks of"
     for words in dict.fromkeys(commands(page)):
-        if words.startswith("python "):
-            done = subprocess.run([sys.executable, *shlex.split(words)[1:], "-q"], capture_output=True, text=True)
-            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1500:]
-            continue
-        arguments = [found for word in shlex.split(words)[1:] for found in meant(word, home, page)]
-        code, out, err = ufe(*arguments)
-        assert code == 0, f"{page.name}: {words}\n{out[-3000:]}\n{err[-1500:]}"
-        if arguments[:2] == ["plugins", "new"]:
-            install(small_world / arguments[2], monkeypatch)
+        program, *arguments = [found for word in shlex.split(words) for found in meant(word, home, page)]
+        if program == "python":
+            environment.run([program, *arguments], ROOT if page.name == "README.md" else small_world)
+        elif program == "torchrun":
+            run_in_processes([program, *arguments], small_world)
+        else:
+            code, out, err = ufe(*arguments)
+            assert code == 0, f"{page.name}: {words}\n{out[-3000:]}\n{err[-1500:]}"
 
 
 def test_the_site_is_made_without_a_warning(tmp_path):

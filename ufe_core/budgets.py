@@ -110,7 +110,7 @@ _BUDGETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 _SUMMARY = {
-    "smoke": "tests: seconds on 2 cores",
+    "smoke": "tests: trained in seconds on 2 cores",
     "cpu": "a laptop: about half an hour from nothing on 2 cores",
     "gpu": "one data-centre GPU: meant for ten minutes a method",
     "paper": "the paper's own numbers (P§7) on many GPUs",

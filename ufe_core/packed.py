@@ -430,14 +430,19 @@ def open_packed(path: Path) -> PackedCapture:
     tensors = mapped_tensors(path, meta, [*meta["frames"], *meta["anchors"]], _NEUTRAL)
     rows = len(meta["frames"])
     anchors = {name: rows + k for k, name in enumerate(meta["request"]["anchors"])}
-    labels = {name: tensors[name][:] for name in _LABELS}
+    expression, gaze = (_labels_in(tensors[name][:]) for name in _LABELS)
     return PackedCapture(
-        meta["subject"], meta["capture"], tensors["images"], np.array(labels["expression"]), np.array(labels["gaze"]),
+        meta["subject"], meta["capture"], tensors["images"], expression, gaze,
         tensors["geometry"][0], tensors["texture"][0], tensors["resting_texture"][0], np.arange(rows), anchors,
         tuple(meta["segments"]), meta["conditions"], meta["traits"], meta["sha256"],
         {name.removeprefix(EXTRA_PREFIX): value for name, value in tensors.items() if name.startswith(EXTRA_PREFIX)},
         tuple(camera_of_json(entry) for entry in meta["cameras"]), (*meta["frames"], *meta["anchors"]), path,
     )  # fmt: skip
+
+
+def _labels_in(values: np.ndarray) -> np.ndarray:
+    """A copy of labels; none at all lie in a file as one row of nothing, [1, 0, 0]."""
+    return np.array(values if values.size else values[0])
 
 
 def verify_packed(path: Path) -> list[str]:

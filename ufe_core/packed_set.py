@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -17,7 +18,7 @@ from ufe_core.errors import DataError
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.packed import PackedCapture, PackEvent, PackRequest, open_packed, pack, results_of
 from ufe_core.packed_file import DATA
-from ufe_core.packed_meta import META
+from ufe_core.packed_meta import META, read_meta
 from ufe_core.store import Store, fingerprint, write_atomic
 
 _MANIFESTS = "manifests"
@@ -43,7 +44,7 @@ def pack_in_processes(
     """
     context = multiprocessing.get_context("spawn")
     events, stop = context.SimpleQueue(), context.Event()
-    news = threading.Thread(target=_pass_on, args=(events, listener or (lambda event: None)), daemon=True)
+    news = _News(events, listener or (lambda event: None), stop)
     news.start()
     pool = ProcessPoolExecutor(
         processes, mp_context=context, initializer=_prepare, initargs=(create, request, store.root, events, stop)
@@ -52,6 +53,8 @@ def pack_in_processes(
         futures = [pool.submit(_pack_one, subject) for subject in subjects]
         wait(futures, return_when=FIRST_EXCEPTION)
         stop.set()
+        if news.error is not None:
+            raise news.error
         return [open_packed(path) for path in results_of(futures)]
     except BrokenProcessPool as error:
         raise DataError(
@@ -65,9 +68,23 @@ def pack_in_processes(
         news.join()
 
 
-def _pass_on(events: Any, listener: Callable[[PackEvent], None]) -> None:
-    while (event := events.get()) is not None:
-        listener(event)
+class _News(threading.Thread):
+    """Passes on what workers tell. Where the listener fails they are stopped, and heard out, or they would wait."""
+
+    def __init__(self, events: Any, listener: Callable[[PackEvent], None], stop: Any) -> None:
+        super().__init__(daemon=True)
+        self._events, self._listener, self._stop_workers = events, listener, stop
+        self.error: Exception | None = None
+
+    def run(self) -> None:
+        while (event := self._events.get()) is not None:
+            if self.error is not None:
+                continue
+            try:
+                self._listener(event)
+            except Exception as error:  # raised where the workers are waited for
+                self.error = error
+                self._stop_workers.set()
 
 
 _worker: dict[str, Any] = {}
@@ -125,10 +142,14 @@ def missing_captures(root: Path) -> Iterator[tuple[Path, str]]:
     for file in sorted((root / _MANIFESTS).glob("*.json")):
         try:
             listed = json.loads(file.read_text())["captures"]
-            expected = [(root / "captures" / key, entry["capture"]) for key, entry in listed.items()]
+            expected = [(root / "captures" / key, entry["capture"], entry["sha256"]) for key, entry in listed.items()]
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             yield file, f"{file} cannot be read ({type(error).__name__}: {error}). Pack again, or delete it."
             continue
-        for path, capture in expected:
+        for path, capture, sha256 in expected:
             if not path.is_dir():
                 yield path, f"{path} is missing: capture {capture!r} was packed here. Copy or pack it again."
+                continue
+            with contextlib.suppress(DataError):  # damage is told of by whoever reads it
+                if read_meta(path)["sha256"] != sha256:
+                    yield path, f"{path} is not what was packed here as capture {capture!r}. Copy or pack it again."

@@ -92,6 +92,7 @@ class ReleasedWeights(_Table):
     calibrator: ComponentId | None = None
     decoder: ComponentId | None = None
     pretraining: ComponentId | None = None
+    source: ComponentId
     budget: str
     file: PackagedFile
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -205,12 +206,18 @@ def released_component(kind: Kind, component: str) -> ReleasedWeights:
 
 
 def released_encoder(
-    component: str, calibrator: str | None, decoder: str, budget: str, pretraining: str | None = None
+    component: str, calibrator: str | None, decoder: str, source: str, budget: str, pretraining: str | None = None
 ) -> ReleasedWeights | None:
-    """The released weights of an encoder, by the ids of what it is put together of; None where there are none."""
-    wanted = (component, calibrator, decoder, pretraining, budget)
-    offered = (one for one in load_registry().weights if one.kind == "encoder")
-    return next((w for w in offered if (w.component, w.calibrator, w.decoder, w.pretraining, w.budget) == wanted), None)
+    """The released weights of an encoder, by the ids of what it is put together of and of what it learned from.
+
+    None where there are none.
+    """
+    wanted = (component, calibrator, decoder, source, budget, pretraining)
+    for one in load_registry().weights:
+        found = (one.component, one.calibrator, one.decoder, one.source, one.budget, one.pretraining)
+        if one.kind == "encoder" and found == wanted:
+            return one
+    return None
 
 
 def packaged_file(reference: str) -> Path:
@@ -274,6 +281,7 @@ def _check_weights(registry: Registry, catalogue: Catalogue) -> Iterator[str]:
             ("calibrator", weights.calibrator),
             ("decoder", weights.decoder),
             ("pretraining", weights.pretraining),
+            ("source", weights.source),
         ]
         for kind, component in needed:
             if component is not None and (kind, component) not in registered:

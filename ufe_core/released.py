@@ -71,7 +71,9 @@ def load_released(recipe: Recipe, device: torch.device) -> TrainedEncoder | None
     """
     calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
     first = recipe.pretraining.spec.id if recipe.pretraining else None
-    released = released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget, first)
+    released = released_encoder(
+        recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.source.spec.id, recipe.budget, first
+    )
     if released is None:
         return None
     return load_file(recipe, packaged_file(released.file), device, sha256=released.sha256)

@@ -1,4 +1,4 @@
-"""The one place where averages are computed: frames to a subject, subjects to a table cell.
+"""Averages over people and their intervals, differences of methods, orders of methods.
 
 The sampling unit is the person. Frames of one person are averaged first, persons are averaged next, and every
 interval is a bootstrap over persons, so that a person with many frames neither counts more nor makes an
@@ -7,20 +7,14 @@ interval look narrower than it is.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from ufe_core.bootstrap import RESAMPLES, SEED, FloatArray, bootstrap_interval, interval, resampled_indices
 from ufe_core.errors import DataError
-
-RESAMPLES = 10_000
-SEED = 20240703
-CONFIDENCE = 0.95
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class Summary(BaseModel):
@@ -52,21 +46,6 @@ class PairedDifference:
     def favours_first(self, *, higher_is_better: bool) -> bool:
         """Whether `a` is clearly better than `b`."""
         return self.is_clear and (self.mean > 0) == higher_is_better
-
-
-def subject_mean(frame_values: Iterable[float] | FloatArray) -> float:
-    """Average one subject's frames.
-
-    Raises:
-        DataError: There is no frame, or a value is NaN or infinite. Failed frames are counted, not averaged.
-    """
-    values = np.asarray(frame_values if isinstance(frame_values, np.ndarray) else list(frame_values), dtype=np.float64)
-    if values.size == 0:
-        raise DataError("No frame to average: a subject needs at least one.")
-    bad = np.flatnonzero(~np.isfinite(values.ravel()))
-    if bad.size:
-        raise DataError(f"Frame values hold NaN or infinity at {bad[:10].tolist()}; count such frames as failed.")
-    return float(values.mean())
 
 
 def summarise(subject_values: Mapping[str, float], *, higher_is_better: bool = False) -> Summary:
@@ -135,9 +114,9 @@ def pooled_difference(a: Sequence[Mapping[str, float]], b: Sequence[Mapping[str,
     for other in (*a[1:], *b):
         paired_difference(a[0], other)  # refuses other subjects
     one, two = (np.stack([_sorted_values(seed)[1] for seed in seeds]) for seeds in (a, b))  # [S, N]
-    people = _resampled_indices(one.shape[1])
+    people = resampled_indices(one.shape[1])
     drawn = _mean_of_drawn(one, people, 1) - _mean_of_drawn(two, people, 2)
-    return PairedDifference(float(one.mean() - two.mean()), _interval(drawn), one.shape[1])
+    return PairedDifference(float(one.mean() - two.mean()), interval(drawn), one.shape[1])
 
 
 def _mean_of_drawn(values: FloatArray, people: npt.NDArray[np.intp], stream: int) -> FloatArray:
@@ -180,9 +159,9 @@ def rank_agreement(ours: Mapping[str, Mapping[str, float]], theirs: Mapping[str,
     if odd:
         raise DataError(f"Rows {rows[0]!r} and {odd[0]!r} stand on different subjects: their order has no interval.")
     values = np.stack([_sorted_values(ours[row])[1] for row in rows])  # [R, N]
-    means = values[:, _resampled_indices(values.shape[1])].mean(axis=2)  # [R, RESAMPLES]
+    means = values[:, resampled_indices(values.shape[1])].mean(axis=2)  # [R, RESAMPLES]
     drawn = kendall_tau(means, wanted[:, None])
-    return RankAgreement(float(kendall_tau(values.mean(1), wanted)), _interval(drawn), len(rows))
+    return RankAgreement(float(kendall_tau(values.mean(1), wanted)), interval(drawn), len(rows))
 
 
 def kendall_tau(a: FloatArray, b: FloatArray) -> FloatArray:
@@ -199,26 +178,6 @@ def ratio(value: Summary, floor: Summary) -> float | None:
     if floor.mean == 0.0 or value.subjects != floor.subjects:
         return None
     return value.mean / floor.mean
-
-
-def bootstrap_interval(values: FloatArray) -> tuple[float, float]:
-    """95 % percentile interval of the mean of `values` [N] under resampling, the same on every machine."""
-    return _interval(values[_resampled_indices(len(values))].mean(axis=1))
-
-
-def _interval(drawn: FloatArray) -> tuple[float, float]:
-    """The 95 % percentile interval of what was drawn [RESAMPLES]."""
-    tail = 50.0 * (1.0 - CONFIDENCE)
-    low, high = np.percentile(drawn, [tail, 100.0 - tail])
-    return float(low), float(high)
-
-
-@lru_cache(maxsize=8)
-def _resampled_indices(count: int) -> npt.NDArray[np.intp]:
-    # NumPy keeps a bit generator's raw stream stable between releases, but not `Generator.integers`; a stored
-    # interval must still follow from its subjects years later. The bias of the modulo is below count / 2**64.
-    raw = np.random.PCG64(SEED).random_raw(RESAMPLES * count)
-    return (raw % np.uint64(count)).astype(np.intp).reshape(RESAMPLES, count)
 
 
 def _sorted_values(subject_values: Mapping[str, float]) -> tuple[list[str], FloatArray]:

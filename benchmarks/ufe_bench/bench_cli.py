@@ -60,7 +60,7 @@ TOLERANCE = 2e-3
     "again",
     metavar="RESULT",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Make a result file again from itself, and say whether it agrees; all else is as it says.",
+    help="Measure what RESULT describes again, and say whether the numbers agree; nothing else is asked then.",
 )
 @click.option(
     "--weights",
@@ -84,9 +84,9 @@ def bench(
 ) -> None:  # fmt: skip
     """Measure a method on people that no training has seen, and put it on the leaderboard.
 
-    Finds or renders the captures, takes released weights or trains them, encodes every frame of the 32 held-out
-    people, drives their avatars and compares with the truth. Writes a result file with everything needed to make
-    it again, and rebuilds the leaderboard. Interrupted work continues where it stopped.
+    Finds or renders the captures, takes released weights or trains them, encodes the suite's frames (main: 48 of
+    each of the 32 held-out people), drives their avatars and compares with the truth. Writes a result file with
+    everything needed to make it again, and rebuilds the leaderboard. Interrupted work continues where it stopped.
 
     A study trains and measures each of its rows, keeps each by itself, and puts them side by side with the paper's:
     study.md, study.png and study.json beside the result files. With --row some rows are run, and the report stays.
@@ -234,6 +234,13 @@ def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str,
         raise ConfigError(f"Suite '{suite.id}' has no rows; --row is for studies such as table3.")
     if figures and not suite.rows:
         raise ConfigError(f"Suite '{suite.id}' has no rows; --figures is for studies such as table1.")
+    if figures and (suite.base is None or (rows and suite.base not in rows)):
+        raise ConfigError(f"--figures shows frames picked by the base row, {suite.base!r}: it must be among the rows.")
+    if figures:
+        from ufe_bench.figures import METRIC
+
+        if METRIC not in suite.metrics:
+            raise ConfigError(f"--figures picks frames by '{METRIC}', which '{suite.id}' does not measure.")
     said = ("encoder", "calibrator", "detector", "pretraining", "anchors", "enrolment", "train", "weights")
     for name in said if suite.rows else ():
         if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:

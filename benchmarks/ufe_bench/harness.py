@@ -76,8 +76,9 @@ from ufe_core.training.progress import Counter, Listener, Progress
 #: What the user or the machine got wrong.
 _NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
 _FIRST = "setting up"
-_STAGES = {"data": "rendering", "domes": "rendering", "labels": "labelling", "train": "training",
-           "pretrain": "pre-training", "people": "getting to know people"}  # fmt: skip
+_STAGES = {"data": "rendering training people", "domes": "rendering the dome", "headset captures": "rendering captures",
+           "labels": "labelling", "geometry": "decoding labels", "keypoints": "finding keypoints", "train": "training",
+           "views": "warping views", "pretrain": "pre-training", "people": "getting to know people"}  # fmt: skip
 #: Training options that decide the frames a floor is measured on, or what `mean` is the mean of.
 _DATA_OPTIONS = ("people", "frames", "own_instants", "size")
 
@@ -191,7 +192,7 @@ class Harness:
 
     def tell(self, progress: Progress) -> None:
         """Tell the listener, and remember what is being done."""
-        self.doing = _STAGES.get(progress.stage, progress.stage)
+        self.doing = _in_words(progress.stage)
         if self._listener is not None:
             self._listener(progress)
 
@@ -206,13 +207,13 @@ class Harness:
         """
         with self._its_failures(request, recorded=True):
             outcome = self._run(request, floors=floors, reuse=reuse)
-        self.doing = _FIRST
         forget_failure(self.results, request.suite.id, request.method, request.command())
         return outcome
 
     @contextmanager
     def _its_failures(self, request: Request, *, recorded: bool) -> Iterator[None]:
         """Whatever a method raises becomes one error that says what was being done."""
+        self.doing = _FIRST
         try:
             yield
         except (Exception, SystemExit) as error:
@@ -228,9 +229,10 @@ class Harness:
         setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
         failed: dict[str, str] = {}
         beside = self.floors(request, failed) if floors else []
-        same = [floor for floor in beside if floor.key.components.encoder.id == setup.recipe.encoder.spec.id]
-        if same and request.weights is None:
-            return Outcome(same[0], result_path(same[0], self.results), beside, failed=failed)
+        for floor in beside:
+            is_it = floor.key.components.encoder.id == setup.recipe.encoder.spec.id
+            if is_it and request == floor_request(request, request.encoder):
+                return Outcome(floor, result_path(floor, self.results), beside, failed=failed)
         result, weights = self._measure(request, setup, reuse=reuse and not request.fresh)
         return Outcome(result, write_result(result, self.results), beside, weights, failed)
 
@@ -303,7 +305,6 @@ class Harness:
             created=_now(),
         )  # fmt: skip
         record_failure(failure, self.results)
-        self.doing = _FIRST
 
     def _ready(self, request: Request, setup: _Setup, encoder: Encoder[Any]) -> Ready:
         suite, needs = request.suite, encoder.needs
@@ -323,32 +324,18 @@ class Harness:
             except (Exception, SystemExit) as error:  # whatever a plugin does
                 if not is_the_methods(error):
                     raise
-                self.record(request.suite, name, self._floor_request(request, name).command(), error)
+                self.record(request.suite, name, floor_request(request, name).command(), error)
                 if failed is not None:
                     failed[name] = cause_of(error)
         return found
 
     def _floor(self, request: Request, name: str) -> Result:
         """A floor's result on the same data, from its file if it was measured before."""
-        floor = self._floor_request(request, name)
+        floor = floor_request(request, name)
         result, _ = self._measure(floor, self._resolve(floor), reuse=True)
         write_result(result, self.results)
         forget_failure(self.results, request.suite.id, name, floor.command())
         return result
-
-    def _floor_request(self, request: Request, name: str) -> Request:
-        given = request.overrides or {}
-        kept = {kind: given[kind] for kind in ("source", "decoder") if kind in given}
-        training = given.get("training", {})
-        of_row = request.suite.row(request.row).set.get("training", {}) if request.row is not None else {}
-        sizes = {option: training[option] for option in _DATA_OPTIONS if option in training and option not in of_row}
-        if sizes:
-            kept["training"] = sizes
-        return replace(
-            request, encoder=name, calibrator=None, detector=None, pretraining=None, anchors=DEFAULT_ANCHORS,
-            enrolment="own",
-            row=None, train=False, fresh=False, weights=None, tuned={}, trials=(), overrides=kept or None,
-        )  # fmt: skip
 
     def _resolve(self, request: Request) -> _Setup:
         suite = request.suite
@@ -376,6 +363,7 @@ class Harness:
 
     def _measure(self, request: Request, setup: _Setup, *, reuse: bool = False) -> tuple[Result, Path | None]:
         """The result, and the file of the weights where they were trained and not released."""
+        self.doing = _FIRST
         released = released_weights(setup.recipe, request)
         encoder, weights = self._encoder(request, setup, released)
         file = encoder.path if weights.origin == "trained" else None
@@ -551,6 +539,22 @@ class Harness:
         return None
 
 
+def floor_request(request: Request, name: str) -> Request:
+    """What measures a floor on the data of a request: its people, source and avatar, and nothing of its method."""
+    given = request.overrides or {}
+    kept = {kind: given[kind] for kind in ("source", "decoder") if kind in given}
+    training = given.get("training", {})
+    of_row = request.suite.row(request.row).set.get("training", {}) if request.row is not None else {}
+    sizes = {option: training[option] for option in _DATA_OPTIONS if option in training and option not in of_row}
+    if sizes:
+        kept["training"] = sizes
+    return replace(
+        request, encoder=name, calibrator=None, detector=None, pretraining=None, anchors=DEFAULT_ANCHORS,
+        enrolment="own",
+        row=None, train=False, fresh=False, weights=None, tuned={}, trials=(), overrides=kept or None,
+    )  # fmt: skip
+
+
 def is_the_methods(error: BaseException) -> bool:
     """Whether an error is a method's fault, and not the user's or the machine's."""
     return isinstance(error, NotLoadedError) or not isinstance(error, _NOT_THE_METHODS)
@@ -576,6 +580,14 @@ def _refuse_another_training(file: Path, made: TrainedEncoder, recipe: Recipe, p
         raise ConfigError(f"'{file}' was trained on other people than the split's.")
 
 
+def _in_words(stage: str) -> str:
+    """What is done in a stage of which progress is told, as in 'it failed while ...'."""
+    what, of, whose = stage.partition(" of ")
+    if of and what in _STAGES:
+        return f"{_STAGES[what]} of {whose}"
+    return _STAGES.get(stage, stage if stage.startswith("measuring") else f"rendering {stage}")
+
+
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -587,4 +599,6 @@ def released_weights(recipe: Recipe, request: Request) -> ReleasedWeights | None
         return None
     calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
     pretraining = recipe.pretraining.spec.id if recipe.pretraining else None
-    return released_encoder(recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.budget, pretraining)
+    return released_encoder(
+        recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.source.spec.id, recipe.budget, pretraining
+    )

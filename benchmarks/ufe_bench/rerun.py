@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ufe_bench.bench_cli import TOLERANCE, bench
-from ufe_bench.harness import Harness
+from ufe_bench.harness import Harness, floor_request
 from ufe_bench.request import Request
 from ufe_bench.schema import Result, RunKey, best_trial
 from ufe_bench.study import request_of, that_fit
@@ -43,8 +43,8 @@ class Comparison:
     """A result beside what was measured now.
 
     `compared` numbers were compared; `largest` is the largest relative difference among them; `missing` are people who
-    could not be measured, with the cause; `changed` are choices of the key that are others now, and `foreign` those of
-    them that no newer code and no other machine explains.
+    could be measured then and cannot now, with the cause; `changed` are choices of the key that
+    are others now, and `foreign` those of them that no newer code and no other machine explains.
     """
 
     compared: int
@@ -90,7 +90,7 @@ def request_from(result: Result, catalogue: Catalogue) -> Request:
     if name not in (*suite.floors, *(row.name for row in suite.rows)):
         raise foreign
     if name in suite.floors:
-        return Request(suite=suite, encoder=name, overrides=overrides or None, **common)
+        return floor_request(request_of(suite, suite.rows[0], overrides, **common), name)
     row = suite.row(name)
     request = request_of(suite, row, that_fit(catalogue, row, suite, overrides), **common)
     if not result.trials:
@@ -140,7 +140,8 @@ def rerun(
             largest = max(largest, apart / max(abs(one), _LEAST))
             if apart > (0 if who == _METHOD else max(tolerance * abs(one), _LEAST)):
                 found.append(Disagreement(who, name, one, other))
-    missing = tuple((one.subject, one.reason) for one in again.evaluation.missing)
+    before = {one.subject for one in result.missing}
+    missing = tuple((one.subject, one.reason) for one in again.evaluation.missing if one.subject not in before)
     changed = changed_choices(result.key, again.key)
     foreign = tuple(place for place in changed if not _explained(place, result.key))
     return Comparison(compared, largest, tuple(found), missing, changed, foreign)

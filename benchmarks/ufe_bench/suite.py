@@ -20,6 +20,10 @@ else:
     import tomli as tomllib
 
 
+#: Fields of a suite that say something of its rows.
+_OF_STUDIES = ("set", "tuning", "steps", "train", "base", "claims", "along", "logarithmic")
+
+
 class SuiteRow(ComponentConfig):
     """One method of a study: a cell that is trained, measured and kept by itself."""
 
@@ -94,6 +98,9 @@ class Suite(ComponentConfig):
 
     @model_validator(mode="after")
     def _rows_fit(self) -> Suite:
+        idle = [name for name in _OF_STUDIES if not self.rows and name in self.model_fields_set]
+        if idle:
+            raise ValueError(f"'{idle[0]}' is for studies, and there are no rows")
         names = [row.name for row in self.rows]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -96,14 +96,6 @@ def print_run(console: Console, result: Result, *, floors: Sequence[Result] = ()
     console.print(run_table(result, floors=floors, width=console.width))
 
 
-def run_markdown(result: Result, *, floors: Sequence[Result] = ()) -> str:
-    """The same table as Markdown, with a newline at its end."""
-    grid = run_grid(result, floors=floors)
-    rows = [[f"{line.name} ({line.note})", *(_cell_markdown(cell) for cell in line.cells)] for line in grid.lines]
-    text = f"### {grid.title}\n\n" + markdown_table(["Method", *grid.columns], rows, left=1)
-    return text + "".join(f"\n{note}\n" for note in grid.footnotes)
-
-
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int) -> str:
     """A Markdown table, padded so that it reads well as text; the first `left` columns are left-aligned."""
     cells = [[cell.replace("|", "\\|") for cell in row] for row in [head, *rows]]
@@ -180,10 +172,3 @@ def _cell_text(cell: Cell) -> Text:
     if cell.ratio:
         text.append(f"\n{cell.ratio} ×", style="not bold")
     return text
-
-
-def _cell_markdown(cell: Cell) -> str:
-    text = cell.value
-    if cell.interval:
-        text += f" [{cell.interval}]"
-    return text + (f" {cell.ratio} ×" if cell.ratio else "")

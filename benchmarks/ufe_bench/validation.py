@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -78,14 +79,15 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
         code_fingerprint("ufe_bench.enrolment", "ufe_bench.evaluate", "ufe_bench.validation"),
     ])  # fmt: skip
     file = store.path("validations", key) / "measured.json"
-    if file.is_file():
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged: measured anew
         found = json.loads(file.read_text())
         return Validation(found["values"], found["weights"])
     there = source.captures(known[:1])[0].anchors
     packed = tuple(name for name in candidate.packed if name in there)
     made = trained(recipe, known, store=store, device=device, listener=listener, packed_anchors=packed)
     needs = made.encoder.needs
-    request = PackRequest(candidate.frames, needs.size, needs.cameras, packed, texture=decoder.reads_texture)
+    wanted = tuple(dict.fromkeys((*packed, *needs.anchors)))
+    request = PackRequest(candidate.frames, needs.size, needs.cameras, wanted, texture=decoder.reads_texture)
     captures = prepared(
         labelled(pack(source, unseen, request, store=store), source, decoder, store=store), type(made.encoder), source,
         detector=recipe.detector, store=store, device=device,
@@ -101,8 +103,8 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
         raise DataError(f"Subject {first.subject!r} cannot be measured: {first.reason}")
     values = {name: {subject.id: subject.metrics[name] for subject in evaluation.subjects} for name in metrics}
     with store.lock("validations", key):
-        if not store.has("validations", key):
-            with store.building("validations", key) as folder:
-                content = {"anchors": list(anchors), "values": values, "weights": made.sha256}
-                write_atomic(folder / "measured.json", json.dumps(content, indent=1).encode())
+        store.remove("validations", key)
+        with store.building("validations", key) as folder:
+            content = {"anchors": list(anchors), "values": values, "weights": made.sha256}
+            write_atomic(folder / "measured.json", json.dumps(content, indent=1).encode())
     return Validation(values, made.sha256 or "")

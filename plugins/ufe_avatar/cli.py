@@ -36,7 +36,7 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--every", default=3, show_default=True, type=click.IntRange(1),
                      help="Of a segment, a video shows one frame in so many: the headset records 72 a second."),
         click.option("--view", "views", multiple=True, metavar="AZIMUTH,ALTITUDE",
-                     help="Where to look from, degrees: positive from the head's own left, and from above; may be "
+                     help="Where to look from, degrees: positive from the subject's left, and from above; may be "
                      "repeated. [default: 0,0]"),
         click.option("--size", default=256, show_default=True, type=click.IntRange(16, 2048), help="Pixels of a tile."),
         click.option("--decoder", default="upm", show_default=True, help="The avatar; 'ufe plugins' lists decoders."),
@@ -182,7 +182,7 @@ def convert(checkpoint: Path, out: Path) -> None:
 @click.argument("listing", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--first", required=True, type=click.IntRange(1), metavar="N",
-              help="Of the list, as many captures as the checkpoint was trained on.")  # fmt: skip
+              help="How many captures, from the top of LISTING, the checkpoint was trained on.")  # fmt: skip
 def statistics(folder: Path, listing: Path, out: Path, first: int) -> None:
     """Make the statistics that a checkpoint of ava-256 needs, from the captures it was trained on.
 

@@ -109,6 +109,12 @@ def test_any_source_is_measured_on_the_people_that_it_holds_out_itself(suite, st
     result = harness.run(Request(suite=own, source="acme/lab", budget="smoke"), floors=False).result
     assert [subject.id for subject in result.subjects] == ["S005", "S006"]
     assert result.key.split.id == "acme/lab.test" and result.training.subjects <= 5
+    for names in ({"calibrator": "late_fusion"}, {"encoder": "mean"}):
+        released = [
+            harness.described(Request(suite=one, source=source, **names)).released
+            for one, source in ((suite, "synthetic"), (own, "acme/lab"))
+        ]
+        assert released[0] is not None and released[1] is None, "what was released learned from others"
     with pytest.raises(DataError, match=r"'synthetic' is of 'ufe/synthetic', not of 'acme/lab'.*'acme/lab'"):
         harness.run(Request(suite=suite, source="acme/lab", budget="smoke"))
 
@@ -229,6 +235,25 @@ def test_floors_are_measured_on_what_the_method_is_measured_on(run):
     assert outcome.result.run_id != ordinary.run_id and "glasses" in outcome.result.command
 
 
+def test_a_floor_that_is_asked_for_otherwise_is_no_floor(run):
+    outcome = run(floors=True, encoder="mean", overrides={"training": {"seed": 3}})
+    assert outcome.result.key.seed == 3 and "training.seed=3" in outcome.result.command
+    assert [floor.key.seed for floor in outcome.floors] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "words"),
+    [
+        ("train", "training"), ("test people", "rendering test people"), ("measuring mean", "measuring mean"),
+        ("labels of test people, dim", "labelling of test people, dim"), ("geometry", "decoding labels"),
+    ],
+)  # fmt: skip
+def test_what_is_being_done_is_told_in_words(tmp_path, stage, words):
+    harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
+    harness.tell(Progress(stage, 1, 2, {}))
+    assert harness.doing == words
+
+
 def test_a_studys_floors_have_no_rows_options(build_result, monkeypatch, tmp_path):
     """The first row of Figure 19 learns from 8 people; the mean that all rows stand beside is of everybody, and of
     frames such as all rows learn from.
@@ -311,8 +336,8 @@ def test_damaged_released_weights_are_named_and_refused(run, few_people, monkeyp
     damaged.write_bytes(b"\x10\x00\x00")
     table = {
         "id": "ufe/univ.test", "component": "ufe/univ", "calibrator": "ufe/late_fusion", "decoder": "ufe/upm",
-        "budget": "smoke", "file": "ufe_universal/weights/x.safetensors", "sha256": "0" * 64, "bytes": 3,
-        "license": "Apache-2.0", "command": "ufe train",
+        "source": "ufe/synthetic", "budget": "smoke", "file": "ufe_universal/weights/x.safetensors",
+        "sha256": "0" * 64, "bytes": 3, "license": "Apache-2.0", "command": "ufe train",
     }  # fmt: skip
     released = Registry.model_validate({"schema": 1, "weights": [table]}).weights
     few = few_people.model_copy(update={"weights": released})
@@ -375,6 +400,9 @@ def test_a_suite_of_ones_own_is_a_file(tmp_path):
     suite = load_suite(str(own))
     assert suite.id == f"lips@{load_suite('main').version}"
     assert shlex.split(Request(suite=suite).command())[-2:] == ["--suite", str(own)]
+    own.write_text(own.read_text() + "steps = { cpu = 300 }\n")
+    with pytest.raises(RegistryError, match="'steps' is for studies, and there are no rows"):
+        load_suite(str(own))
     with pytest.raises(RegistryError, match=r"nowhere\.toml' cannot be read"):
         load_suite(str(tmp_path / "nowhere.toml"))
 

@@ -22,7 +22,7 @@ from ufe_bench.failure import Failure, forget_failure, record_failure
 from ufe_bench.leaderboard import build_leaderboard, collect
 from ufe_bench.paper import METRIC_NAMES, load_paper, paper_row
 from ufe_bench.schema import MetricInfo, Trial, load_result, run_id_of, write_result
-from ufe_bench.table import print_run, run_markdown
+from ufe_bench.table import print_run
 from ufe_core.errors import ArtifactError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -486,8 +486,11 @@ def test_run_table_shows_every_number_at_any_width(results, width):
     assert "…" not in text
 
 
-def test_run_markdown_names_the_reason_for_no_rank(results):
-    assert "Not ranked on 'main@1': subject 'S000' failed on 2 of 24 frames." in run_markdown(results[2])
+def test_run_table_names_the_reason_for_no_rank(results):
+    console = Console(width=140)
+    with console.capture() as capture:
+        print_run(console, results[2])
+    assert "Not ranked on 'main@1': subject 'S000' failed on 2 of 24 frames." in capture.get()
 
 
 def test_ticks_are_round_and_cover_the_range():

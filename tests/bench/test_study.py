@@ -414,7 +414,7 @@ def test_a_suite_with_contradicting_rows_is_refused():
     [
         (b"\xff\xfe", "cannot be read: 'utf-8' codec"), (b"name = ", "cannot be read: Invalid value"),
         (b"nam = 1", ", field name: Field required"),
-        (b"base = 'x'", "base 'x' is no row"),
+        (b"base = 'x'", "'base' is for studies, and there are no rows"),
     ],
 )  # fmt: skip
 def test_a_suite_file_that_is_wrong_is_said_in_one_line(tmp_path, data, message):

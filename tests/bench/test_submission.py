@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ufe_bench.evaluate import Evaluation
-from ufe_bench.harness import Again, Description, Harness
+from ufe_bench.harness import Again, Description, Harness, floor_request
 from ufe_bench.rerun import changed_choices, request_from, rerun
 from ufe_bench.schema import MissingFrames, RunKey, Trial, load_result, make_result
+from ufe_bench.study import request_of
 from ufe_bench.submission import objections
 from ufe_bench.suite import load_suite
 from ufe_core.errors import DataError, MethodError
@@ -305,6 +306,23 @@ def test_a_person_who_cannot_be_measured_again_is_told():
     gone = MissingFrames(subject="S001", frames=48, reason="RuntimeError: no")
     ((rule, line),) = told(PUBLISHED, Here(missing=(gone,)), verify=2)
     assert rule == "verify" and "S001 cannot be measured again: RuntimeError: no" in line
+
+
+def test_a_person_who_could_not_be_measured_then_either_is_no_disagreement():
+    gone = MissingFrames(subject="S001", frames=48, reason="RuntimeError: no")
+    others = tuple(subject for subject in PUBLISHED.subjects if subject.id != "S001")
+    result = changed(PUBLISHED, subjects=others, missing=(gone,), segments={})
+    assert rerun(result, Here(subjects=others, missing=(gone,))).agrees
+    now_there = rerun(result, Here()).disagreements
+    assert {(one.subject, one.recorded) for one in now_there} == {("S001", None)}
+
+
+def test_a_studys_floor_is_asked_for_again_as_its_suite_has_it():
+    suite = load_suite("table4")
+    floor = floor_request(request_of(suite, suite.rows[0], {}), "mean")
+    assert floor.overrides == {"training": {"own_instants": True}}
+    result = FLOOR.model_copy(update={"key": key(FLOOR, suite=suite.id), "command": floor.command()})
+    assert request_from(result, catalogue()) == floor
 
 
 def test_made_again_numbers_are_compared_one_by_one():

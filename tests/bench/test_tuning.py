@@ -1,6 +1,7 @@
 """The search for training options: the same trials for everyone, the least score wins, and the trace is kept."""
 
 import math
+import re
 
 import pytest
 
@@ -14,6 +15,7 @@ from ufe_bench.tuning import tuned
 from ufe_bench.validation import Validation
 from ufe_core.errors import ConfigError, UfeError
 from ufe_core.plugins import catalogue
+from ufe_core.registry import packaged_file
 from ufe_core.store import Store
 
 PLAN = Tuning(
@@ -109,6 +111,26 @@ def test_what_was_chosen_is_trained_with_and_sets_no_row_apart():
     request = Request(suite=load_suite("main"), encoder="necknet", tuned={"learning_rate": 0.002}, train=True)
     assert request.options == {"training": {"learning_rate": 0.002}} and request.overrides is None
     assert "--set training.learning_rate=0.002" in request.command()
+
+
+@pytest.mark.parametrize(
+    ("rows", "metrics", "line"),
+    [
+        (["--row", "fomm"], None, "picked by the base row, 'univ': it must be among the rows"),
+        ([], '["mesh_l2"]', "picks frames by 'photometric_l1', which 'mine@"),
+    ],
+    ids=["row", "metric"],
+)
+def test_figures_that_cannot_be_drawn_are_refused_before_anything_is_measured(
+    ufe, tmp_path, monkeypatch, rows, metrics, line
+):
+    monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
+    text = packaged_file("ufe_bench/suites/table1.toml").read_text().replace('name = "table1"', 'name = "mine"')
+    (tmp_path / "own.toml").write_text(
+        re.sub(r"^metrics = \[.*?\]", f"metrics = {metrics}", text, flags=re.S | re.M) if metrics else text
+    )
+    code, _, err = ufe("bench", "--suite", tmp_path / "own.toml", *rows, "--figures")
+    assert code == 1 and line in err and not (tmp_path / "home" / "captures").exists()
 
 
 def test_figures_are_of_people_picked_by_their_errors(build_result):

@@ -26,3 +26,4 @@ def register_components(register):
     register(ComponentSpec(1, "encoder", "acme/fovea", "good:Fovea", FoveaConfig, "A fine encoder", reference="P§4"))
     register(ComponentSpec(1, "calibrator", "acme/linear", "good:Missing", ComponentConfig, "Its target is missing"))
     register(ComponentSpec(1, "metric", "acme/linear", "gone.away:Linear", ComponentConfig, "Its module is missing"))
+    register(ComponentSpec(1, "source", "acme/rig", "good:Missing", ComponentConfig, "Its target is missing too"))

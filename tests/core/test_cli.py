@@ -217,7 +217,7 @@ def test_plugins_show_unknown_name(ufe, use_catalogue):
     use_catalogue("good")
     code, _, err = ufe("plugins", "show", "fovae")
     assert code == 1
-    assert err == "ufe: error: No component 'fovae'. Did you mean 'fovea'? 'ufe plugins' shows all 3.\n"
+    assert err == "ufe: error: No component 'fovae'. Did you mean 'fovea'? 'ufe plugins' shows all 4.\n"
 
 
 def test_registry_commands(ufe, use_catalogue, monkeypatch, tmp_path):

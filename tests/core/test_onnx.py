@@ -74,6 +74,18 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
         export_onnx(encoder, calibration, tmp_path / "encoder.onnx")
 
 
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [(["--encoder", "flnet"], "needs keypoints besides images"), (["--subject", "S999"], "S999")],
+    ids=["encoder", "subject"],
+)
+def test_what_cannot_be_exported_is_refused_before_anything_is_trained(ufe, tmp_path, monkeypatch, more, line):
+    monkeypatch.setenv("UFE_HOME", str(tmp_path))
+    code, _, err = ufe("export", "onnx", "--set", "training.steps=3", "--out", tmp_path / "live", *more)
+    assert code == 1 and line in err
+    assert not (tmp_path / "weights").exists() and not (tmp_path / "live").exists()
+
+
 @pytest.mark.slow
 def test_the_command_writes_a_model_and_a_calibration_and_says_how_far_apart(tmp_path, monkeypatch):
     monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))

@@ -2,6 +2,7 @@ import functools
 import json
 import multiprocessing
 import os
+import shutil
 import threading
 import time
 
@@ -12,7 +13,7 @@ from safetensors.numpy import load_file
 
 from ufe_core.errors import ArtifactError, ConfigError, DataError
 from ufe_core.packed import PackRequest, open_packed, pack, pack_key, verify_packed
-from ufe_core.packed_set import pack_in_processes
+from ufe_core.packed_set import missing_captures, pack_in_processes, write_manifest
 from ufe_core.store import Store
 
 REQUEST = PackRequest(frames=6, size=8, cameras=("b", "a"), anchors=("smile", "neutral"))
@@ -320,7 +321,7 @@ def test_a_source_without_labels_packs_empty_ones(store):
             return None
 
     (packed,) = pack(FakeSource(capture=Unlabelled), ["A"], REQUEST, store=store)
-    assert packed.expression.size == packed.gaze.size == packed.geometry.size == packed.texture.size == 0
+    assert len(packed.expression) == len(packed.gaze) == packed.geometry.size == packed.texture.size == 0
     assert packed.images.shape == (8, 2, 8, 8)
 
 
@@ -509,6 +510,28 @@ def test_several_processes_make_the_same_bytes(tmp_path):
     wrong = PackRequest(**{**vars(REQUEST), "anchors": ("frown",)})
     with pytest.raises(DataError, match="has no anchor 'frown'"):
         pack_in_processes(create, "AB", wrong, store=Store(tmp_path / "2"), processes=1)
+
+
+def test_a_listener_that_fails_ends_the_packing(tmp_path):
+    def fails(event):
+        raise BrokenPipeError("nobody reads")
+
+    with pytest.raises(BrokenPipeError):
+        pack_in_processes(FakeSource, "ABCD", REQUEST, store=Store(tmp_path), processes=1, listener=fails)
+
+
+def test_what_was_packed_is_missed_and_so_is_what_is_another_now(tmp_path):
+    packed = pack(FakeSource(), "AB", REQUEST, store=Store(tmp_path))
+    write_manifest(tmp_path, packed)
+    assert list(missing_captures(tmp_path)) == []
+    (other,) = pack(FakeSource(), "A", PackRequest(6, 16, ("a",), ()), store=Store(tmp_path))
+    shutil.rmtree(packed[0].path)
+    shutil.copytree(other.path, packed[0].path)
+    ((path, line),) = missing_captures(tmp_path)
+    assert path == packed[0].path and "is not what was packed here as capture 'A/0'" in line
+    shutil.rmtree(packed[0].path)
+    ((path, line),) = missing_captures(tmp_path)
+    assert path == packed[0].path and "is missing" in line
 
 
 def test_processes_that_pack_the_same_share_the_work(tmp_path):

@@ -68,7 +68,7 @@ def test_get_by_short_name_and_full_id(make_catalogue):
     assert found.get("encoder", "fovea") is found.get("encoder", "acme/fovea")
     assert found.find("fovea").kind == "encoder"
     assert found.provenance(found.find("fovea")) == Provenance("acme-ufe", "0.2.0")
-    assert [spec.kind for spec in found.all()] == ["encoder", "calibrator", "metric"]
+    assert [spec.kind for spec in found.all()] == ["source", "encoder", "calibrator", "metric"]
 
 
 def test_ambiguous_short_names_ask_for_more(make_catalogue):

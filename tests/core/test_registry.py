@@ -31,6 +31,7 @@ def weights(**change):
     return {
         "id": "acme/fovea.v1",
         "component": "acme/fovea",
+        "source": "acme/rig",
         "budget": "cpu",
         "file": "acme_weights/files/a.safetensors",
         "sha256": hashlib.sha256(b"tensors").hexdigest(),
@@ -122,6 +123,7 @@ def test_check_accepts_weights_that_agree(make_catalogue, package):
         ({"sha256": "0" * 64}, "expected 000000000000…"),
         ({"component": "acme/retina"}, "need encoder 'acme/retina', which no installed plugin registers"),
         ({"decoder": "acme/face"}, "need decoder 'acme/face', which no installed plugin registers"),
+        ({"source": "acme/room"}, "need source 'acme/room', which no installed plugin registers"),
     ],
 )
 def test_check_finds_what_is_wrong_with_weights(make_catalogue, package, change, message):
@@ -152,6 +154,7 @@ def test_check_compares_listed_and_registered(make_catalogue):
     ]
     assert check_registry(table(plugins=listed), make_catalogue("good@ufe")) == [
         "Encoder 'acme/lost' is listed under 'y', but is not registered.",
+        "Source 'acme/rig' is registered by 'ufe', but not listed.",
         "Calibrator 'acme/linear' is registered by 'ufe', but not listed.",
         "Metric 'acme/linear' is registered by 'ufe', but not listed.",
     ]

@@ -19,8 +19,9 @@ GROUP = "ufe.commands"
 HELP = """Drive an avatar from the cameras inside a VR headset, and measure how well any method does it.
 
 A method is built of components: a SOURCE of headset captures, an ENCODER that turns camera images into an
-expression code, a CALIBRATOR that adds what a person's anchor expressions tell, a DECODER that turns the code
-into a face, and METRICS. Components come from plugins; `ufe plugins` lists them.
+expression code, a CALIBRATOR that adds what a person's anchor expressions tell, a DETECTOR that finds keypoints
+for encoders that want them, a PRETRAINING that teaches an encoder before it sees labels, a DECODER that turns the
+code into a face, and METRICS. Components come from plugins; `ufe plugins` lists them.
 
 \b
 Start here:

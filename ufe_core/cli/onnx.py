@@ -62,17 +62,18 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ArtifactError
-    from ufe_core.inference.onnx import difference, export_onnx
+    from ufe_core.inference.onnx import difference, export_onnx, refuse_export
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import OWNERS, resolve_recipe
 
     overrides = parse_overrides(assignments, owners=OWNERS)
     recipe = resolve_recipe(catalogue(), anchors=anchors_of(anchors), overrides=overrides, **names)
+    source = recipe.make_source()
+    (who,) = choose_subjects(recipe.source.spec, source, [subject] if subject else [], 1, None)
+    refuse_export(recipe.encoder.spec.load())
     with TrainingDisplay() as listener:
         usual = not overrides and anchors_of(anchors) == anchors_of(None)
         ready = _ready(recipe, weights, usual=usual, listener=listener)
-    source = recipe.make_source()
-    (who,) = choose_subjects(recipe.source.spec, source, [subject] if subject else [], 1, None)
     calibration, frames = _enrolled(ready.encoder, source, who)
     out.mkdir(parents=True, exist_ok=True)
     model, unchecked = out / "encoder.onnx", out / "encoder.unchecked.onnx"

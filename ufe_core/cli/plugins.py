@@ -274,7 +274,7 @@ def _print_table(found: "Catalogue", kind: str | None) -> None:
     table.add_column("kind", no_wrap=True)
     table.add_column("name", no_wrap=True, style="cyan")
     table.add_column("summary", ratio=1)
-    table.add_column("paper", no_wrap=True)
+    table.add_column("P§", no_wrap=True)
     table.add_column("from", no_wrap=True)
     for spec in found.all(kind):
         origin = found.provenance(spec)
@@ -304,7 +304,7 @@ def _print_component(facts: dict[str, Any]) -> None:
     console.print()
     rows = Table(box=None, pad_edge=False, show_header=False)
     for label, value in (
-        ("paper", facts["reference"] or "–"),
+        ("P§", facts["reference"] or "–"),
         ("from", f"{facts['distribution']} {facts['version']}"),
         ("license", facts["license"]),
         ("code", facts["target"]),

@@ -106,10 +106,10 @@ def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any)
 @pretrain.command()
 @_what
 @click.option("--people", default="seen", show_default=True, type=click.Choice(["seen", "unseen"]),
-              help="Frames that it never saw, of people that it learned from, or of others.")  # fmt: skip
+              help="seen: people it was trained on, in frames that are new to it; unseen: others.")  # fmt: skip
 @click.option("--session", default=0, show_default=True, type=click.IntRange(0),
-              help="Of their captures: it learned from 0; others were lit and worn anew.")  # fmt: skip
-@click.option("--count", default=6, show_default=True, type=click.IntRange(1, 64), help="Most people.")
+              help="Recording of each person: it was trained on 0; in others light and donning differ.")  # fmt: skip
+@click.option("--count", default=6, show_default=True, type=click.IntRange(1, 64), help="Most people to show.")
 @click.option("--out", default=Path("pretraining.png"), show_default=True, type=click.Path(path_type=Path),
               help="PNG to write.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")

@@ -19,6 +19,20 @@ Runtime = Literal["auto", "torch", "onnx"]
 _WARM_UP = 3
 
 
+def refuse_more_than_images(encoder: type[Encoder[Any]]) -> None:
+    """Refuse an encoder that cannot run live.
+
+    Raises:
+        UfeError: it needs more than images; says what.
+    """
+    more = [name for name in encoder.inputs if name != "images"]
+    if more:
+        raise UfeError(
+            f"{encoder.__name__} needs {' and '.join(more)} besides images: it can be measured, but neither run live "
+            "nor exported."
+        )
+
+
 class EncoderStep(nn.Module):
     """Images and a calibration in, codes out, as plain tensors: what is captured, and exported.
 
@@ -32,12 +46,7 @@ class EncoderStep(nn.Module):
 
     def __init__(self, encoder: Encoder[Any], names: Sequence[str]) -> None:
         super().__init__()
-        more = [name for name in encoder.inputs if name != "images"]
-        if more:
-            raise UfeError(
-                f"{type(encoder).__name__} needs {' and '.join(more)} besides images: it can be measured, but neither "
-                "run live nor exported."
-            )
+        refuse_more_than_images(type(encoder))
         self.encoder, self.names = encoder, tuple(names)
 
     def forward(self, images: Tensor, *calibration: Tensor) -> tuple[Tensor, Tensor]:

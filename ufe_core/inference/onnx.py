@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ufe_core.errors import ArtifactError, UfeError
-from ufe_core.inference.live import EncoderStep, for_inference
+from ufe_core.inference.live import EncoderStep, for_inference, refuse_more_than_images
 from ufe_core.interfaces.encoder import Encoder, refuse_foreign
 from ufe_core.store import write_atomic
 from ufe_core.types import Calibration
@@ -39,6 +39,17 @@ def export_onnx(encoder: Encoder[Any], calibration: Calibration, path: Path, *, 
         ArtifactError: the file cannot be written, or the encoder has an operation that ONNX lacks.
     """
     write_atomic(path, _model(encoder, calibration, batch))
+
+
+def refuse_export(encoder: type[Encoder[Any]]) -> None:
+    """Refuse what cannot be exported here, before long work.
+
+    Raises:
+        UfeError: a package for it is not installed, or the encoder needs more than images.
+    """
+    for name in ("onnx", "onnxscript", "onnxruntime"):
+        _needed(name)
+    refuse_more_than_images(encoder)
 
 
 def _model(encoder: Encoder[Any], calibration: Calibration, batch: int) -> bytes:

@@ -32,11 +32,11 @@ class Driven:
 
 
 class Metric(torchmetrics.Metric, ABC, Generic[ConfigT]):
-    """Mean over frames of a per-frame error; state, reduction and DDP sync come from `torchmetrics.Metric`.
+    """A per-frame error. The harness asks for the `errors` of frames and averages them itself, by person and by slice.
 
-    A plugin sets the class attributes and overrides `per_frame`. The harness resets it for each subject. A metric that
-    sets `temporal` is given clips, one at a time: frames of speech that follow each other; it may give fewer errors
-    than frames.
+    A plugin sets the class attributes and overrides `per_frame`. As a `torchmetrics.Metric` it also serves elsewhere,
+    `update` by `update`, and `compute` is then the mean over frames. A metric that sets `temporal` is given clips, one
+    at a time: frames of speech that follow each other; it may give fewer errors than frames.
 
     Args:
         topology: the mesh of the decoder in use, with its named regions.

@@ -11,7 +11,7 @@ from ufe_core.store import write_atomic
 
 _TITLES = {
     "total": "all, weighted", "photometric": "photometric, of 255", "coverage": "opacity, of 255",
-    "texture": "texture, of 255", "geometry": "geometry, mm²", "gaze": "gaze, rad²", "kl": "KL divergence",
+    "texture": "texture, of 255", "geometry": "geometry", "gaze": "gaze, rad²", "kl": "KL divergence",
     "volume": "primitives' volume", "code": "distance of codes", "adversarial": "adversarial",
     "critic": "discriminator's own",
 }  # fmt: skip

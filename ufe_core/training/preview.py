@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ufe_core.bootstrap import bootstrap_interval
 from ufe_core.budgets import PretrainingConfig
 from ufe_core.errors import DataError
 from ufe_core.interfaces.pretraining import UnlabelledBatch
@@ -21,7 +22,6 @@ from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledD
 
 _FRAMES = 8  # of each person, of which those are drawn that it never saw
 _SEED = 1  # of these; pre-training takes those of 0
-_RESAMPLES = 10_000
 
 
 def batch_of(
@@ -111,6 +111,4 @@ class Gain:
 def gain_of(own: Sequence[float], other: Sequence[float]) -> Gain:
     """The gain, of the errors of each person with the own code and with another."""
     less = np.asarray(other) - np.asarray(own)
-    drawn = np.random.default_rng(0).choice(less, (_RESAMPLES, len(less))).mean(1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return Gain(float(less.mean()), (float(low), float(high)), int((less > 0).sum()), len(less))
+    return Gain(float(less.mean()), bootstrap_interval(less), int((less > 0).sum()), len(less))

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import ConfigError
+from ufe_core.names import BUDGETS
 
 BudgetName = Literal["smoke", "cpu", "gpu", "paper"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -115,8 +116,6 @@ _SUMMARY = {
     "gpu": "one data-centre GPU: meant for ten minutes a method",
     "paper": "the paper's own numbers (P§7) on many GPUs",
 }
-
-BUDGETS: tuple[str, ...] = tuple(_BUDGETS)
 
 
 def budget_defaults(name: str) -> dict[str, Any]:

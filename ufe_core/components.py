@@ -8,14 +8,13 @@ from typing import Any
 
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import PluginError
+from ufe_core.names import KINDS
 
 INTERFACE = 1
 """The interface version of this ufe. A spec states the one it was written for."""
 
 DEPRECATED_INTERFACES: Mapping[int, str] = {}
 """Older interfaces that are still loaded, to the release that stops doing so (`docs/versions.md`)."""
-
-KINDS = ("source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric")
 
 ID = re.compile(r"[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*")
 _TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")

@@ -14,9 +14,10 @@ from typing import Any, Literal, Protocol
 import pluggy
 
 from ufe_core import hookspecs
-from ufe_core.components import DEPRECATED_INTERFACES, INTERFACE, KINDS, ComponentSpec
+from ufe_core.components import DEPRECATED_INTERFACES, INTERFACE, ComponentSpec
 from ufe_core.config import build_config, did_you_mean
 from ufe_core.errors import NotLoadedError, PluginError, RegistryError, UnknownComponentError
+from ufe_core.names import KINDS
 
 GROUP = "ufe.plugins"
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ufe_core.components import ID, INTERFACE, KINDS
+from ufe_core.components import ID, INTERFACE
 from ufe_core.errors import ConfigError
+from ufe_core.names import KINDS
 from ufe_core.plugins import catalogue
 from ufe_core.store import explained, write_atomic
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ufe_core.names import BUDGETS
+
 if TYPE_CHECKING:
     from ufe_bench.anchor_search import Level, Measured
 
@@ -46,7 +48,7 @@ def list_sets(source: str, as_json: bool) -> None:
 @click.option("--calibrator", help="How it uses anchors; 'ufe plugins' lists calibrators. [default: late_fusion]")
 @click.option("--decoder", default="upm", show_default=True, help="Avatar that is driven and measured.")
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
-@click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
+@click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS),
               help="Sizes and steps of each training; see 'ufe train --help'.")  # fmt: skip
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Override an option, e.g. --set training.steps=300; short ones may do to rank sets.")  # fmt: skip

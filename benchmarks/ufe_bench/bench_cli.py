@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ufe_bench.enrolment import ENROLMENTS
+from ufe_core.names import BUDGETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ufe_bench.harness import Outcome
+    from ufe_bench.harness import Harness, Outcome
     from ufe_bench.schema import Result
     from ufe_bench.study import Study
     from ufe_bench.suite import Suite
@@ -35,7 +36,7 @@ TOLERANCE = 2e-3
               "robustness are studies that name their methods themselves, one a row. Or a .toml file of "
               "your own.")  # fmt: skip
 @click.option("--row", "rows", multiple=True, metavar="NAME", help="Only this row of a study; may be given again.")
-@click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
+@click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS),
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
               "search', or none. [default: six; 'ufe anchors list' names them]")  # fmt: skip
@@ -106,10 +107,7 @@ def bench(
     """
     from ufe_bench.harness import Harness
     from ufe_bench.leaderboard import default_results, rebuild_own
-    from ufe_bench.request import Request
     from ufe_bench.suite import load_suite
-    from ufe_core.anchor_sets import anchors_of
-    from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ConfigError, MethodError
     from ufe_core.plugins import catalogue
@@ -125,55 +123,70 @@ def bench(
     if weights is not None and (asked["train"] or asked["fresh"]):
         raise ConfigError("Nothing is trained where --weights gives a file: leave --train and --fresh out.")
     store = Store()
-    results = out or store.root / "results"
     overrides = parse_overrides(assignments, owners=OWNERS)
     loaded = load_suite(suite)
     _refuse_what_rows_say(context, loaded, rows, figures)
-    study, outcome, report, drawn = None, None, None, None
-    folders = list(dict.fromkeys([results, *default_results()]))
-    with TrainingDisplay() as listener:
-        harness = Harness(
-            catalogue(), store, results, device=pick_device(device), listener=listener,
-            note=lambda text: click.echo(text, err=True),
-        )  # fmt: skip
+    harness = Harness(
+        catalogue(), store, out or store.root / "results", device=pick_device(device),
+        note=lambda text: click.echo(text, err=True),
+    )  # fmt: skip
+    folders = list(dict.fromkeys([harness.results, *default_results()]))
+    try:
         if loaded.rows:
-            from ufe_bench.figures import write_figures
-            from ufe_bench.study import run_study
-            from ufe_bench.study_report import write_report
-            from ufe_core.training.progress import Progress
-
             kept = {name: asked[name] for name in ("decoder", "source", "budget", "fresh")}
-            study = run_study(
-                harness, loaded, rows=rows, overrides=overrides, floors=floors,
-                say=lambda text: click.echo(text, err=True), **kept,
-            )  # fmt: skip
-            if not rows:  # a report of some rows must not take the place of that of all
-                report = write_report(study, results)
-            if figures:
-                drawn = write_figures(
-                    harness, study, results, lambda done, total: listener(Progress("figures", done, total, {}))
-                )
+            sound = _run_study(harness, loaded, rows, figures, as_json, overrides=overrides, floors=floors, **kept)
         else:
-            asked["train"] |= weights is not None  # the command that would make them
-            request = Request(
-                suite=loaded, anchors=anchors_of(anchors), overrides=overrides or None, weights=weights, **asked
-            )  # fmt: skip
-            try:
-                outcome = harness.run(request, floors=floors)
-            except MethodError:
-                rebuild_own(store, folders)  # which tells of it
-                raise
-    if study is not None:
-        sound = _tell_study(study, report, as_json)
-    else:
-        sound = _tell(cast("Outcome", outcome), as_json)
-    if drawn is not None and not as_json:
-        click.echo(f"figures      {drawn}")
+            asked |= {"weights": weights, "train": asked["train"] or weights is not None}  # what would make the file
+            sound = _run_method(harness, loaded, anchors, as_json, overrides=overrides, floors=floors, **asked)
+    except MethodError:
+        rebuild_own(store, folders)  # which tells of it
+        raise
     built = rebuild_own(store, folders)
     if not as_json:
         click.echo(f"leaderboard  {built.html}")
     if not sound:
         raise SystemExit(1)
+
+
+def _run_study(
+    harness: Harness, suite: Suite, rows: tuple[str, ...], figures: bool, as_json: bool, **asked: Any
+) -> bool:
+    """Run rows, print what was found, and draw figures where that is asked for; whether nothing is missing."""
+    from ufe_bench.figures import write_figures
+    from ufe_bench.study import run_study
+    from ufe_bench.study_report import write_report
+    from ufe_core.cli.progress import TrainingDisplay
+    from ufe_core.training.progress import Progress
+
+    with TrainingDisplay() as harness.listener:
+        study = run_study(harness, suite, rows=rows, say=lambda text: click.echo(text, err=True), **asked)
+        # A report of some rows must not take the place of that of all.
+        report = None if rows else write_report(study, harness.results)
+    sound = _tell_study(study, report, as_json)
+    if figures:
+        with TrainingDisplay() as harness.listener:
+            tell = harness.tell
+            drawn = write_figures(
+                harness, study, harness.results, lambda done, total: tell(Progress("figures", done, total, {}))
+            )
+        if not as_json:
+            click.echo(f"figures      {drawn}")
+    return sound
+
+
+def _run_method(
+    harness: Harness, suite: Suite, anchors: str | None, as_json: bool, *, overrides: Mapping[str, Any], floors: bool,
+    **asked: Any,
+) -> bool:  # fmt: skip
+    """Measure one method, and print its numbers; whether nothing is missing."""
+    from ufe_bench.request import Request
+    from ufe_core.anchor_sets import anchors_of
+    from ufe_core.cli.progress import TrainingDisplay
+
+    request = Request(suite=suite, anchors=anchors_of(anchors), overrides=overrides or None, **asked)
+    with TrainingDisplay() as harness.listener:
+        outcome = harness.run(request, floors=floors)
+    return _tell(outcome, as_json)
 
 
 def _rerun(

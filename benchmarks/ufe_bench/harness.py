@@ -185,7 +185,7 @@ class Harness:
     ) -> None:
         self.catalogue, self.store, self.results, self.device = catalogue, store, results, device
         self.doing = _FIRST
-        self._listener = listener
+        self.listener = listener
         self.note = note or (lambda text: None)
         self._packed: dict[tuple[PackRequest, str, str], list[PackedCapture]] = {}
         self._stages: dict[str, Stage] = {}
@@ -193,8 +193,8 @@ class Harness:
     def tell(self, progress: Progress) -> None:
         """Tell the listener, and remember what is being done."""
         self.doing = _in_words(progress.stage)
-        if self._listener is not None:
-            self._listener(progress)
+        if self.listener is not None:
+            self.listener(progress)
 
     def run(self, request: Request, *, floors: bool = True, reuse: bool = False) -> Outcome:
         """Run a method and, unless told not to, its suite's floors; `reuse` takes a result that is there already.

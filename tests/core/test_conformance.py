@@ -10,12 +10,13 @@ import conformance_examples as examples
 import numpy as np
 import pytest
 
-from ufe_core.components import KINDS, ComponentSpec
+from ufe_core.components import ComponentSpec
 from ufe_core.conformance import examined, props, rules_of
 from ufe_core.conformance.examine import Candidate, _found
 from ufe_core.conformance.options import options_of, refusal
 from ufe_core.errors import ConfigError
 from ufe_core.head import load_head
+from ufe_core.names import KINDS
 from ufe_core.plugins import Catalogue, catalogue
 from ufe_core.scaffold import new_plugin
 

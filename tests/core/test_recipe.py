@@ -2,8 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ufe_core.budgets import BUDGETS, TrainingConfig, budget_defaults, describe_budget
+from ufe_core.budgets import TrainingConfig, budget_defaults, describe_budget
 from ufe_core.errors import ConfigError, UnknownComponentError
+from ufe_core.names import BUDGETS
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, resolve_recipe, subjects_digest
 from ufe_core.registry import load_registry

@@ -8,10 +8,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from ufe_core.budgets import BUDGETS, TrainingConfig, describe_budget
+from ufe_core.budgets import TrainingConfig, describe_budget
 from ufe_core.cli.progress import TrainingDisplay
 from ufe_core.cli.train import train
 from ufe_core.errors import ArtifactError, ConfigError
+from ufe_core.names import BUDGETS
 from ufe_core.registry import load_registry
 from ufe_core.training.curve import draw_curve
 from ufe_core.training.progress import Progress

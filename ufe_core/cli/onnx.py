@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ufe_core.names import BUDGETS
+
 if TYPE_CHECKING:
     from ufe_core.recipe import Recipe
     from ufe_core.training.loop import TrainedEncoder
@@ -27,7 +29,7 @@ def export() -> None:
 @click.option("--pretraining", help="What it learned before labels, as for 'ufe train'. [default: none]")
 @click.option("--decoder", default="upm", show_default=True, help="Whose codes it was trained for.")
 @click.option("--source", default="synthetic", show_default=True, help="Where its captures come from.")
-@click.option("--budget", default="cpu", show_default=True, type=click.Choice(["smoke", "cpu", "gpu", "paper"]),
+@click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS),
               help="Whose weights; see 'ufe train --help'.")  # fmt: skip
 @click.option(
     "--anchors", help="Calibration expressions, as for 'ufe train'. [default: six; 'ufe anchors list' names them]"

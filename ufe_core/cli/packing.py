@@ -21,6 +21,7 @@ from ufe_core.cli.choice import (
     progress_bar,
     which_source,
 )
+from ufe_core.names import BUDGETS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from ufe_core.store import Store
     from ufe_core.training.progress import Progress
 
-_BUDGETS = ("smoke", "cpu", "gpu", "paper")
-
 
 @click.command()
 @which_source
@@ -39,7 +38,7 @@ _BUDGETS = ("smoke", "cpu", "gpu", "paper")
 @click.option("--split", help="Split of the registry to take subjects from. [default: the source's first]")
 @click.option("--part", help="Part of the split: train, test, or all. [default: train; all without a split]")
 @click.option("--count", type=click.IntRange(1), help="Only the first so many subjects.")
-@click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS),
+@click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS),
               help="Whose frames and size are taken unless given: what 'ufe train --budget' will ask for.")  # fmt: skip
 @click.option("--frames", type=click.IntRange(1), help="Frames of each capture, spread over its segments.")
 @click.option("--size", type=click.IntRange(8, 4096), help="Side of the images, pixels.")

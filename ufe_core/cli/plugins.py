@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ufe_core.cli.groups import refuse_options_before
+from ufe_core.names import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,11 +18,9 @@ if TYPE_CHECKING:
     from ufe_core.conformance import Finding
     from ufe_core.plugins import Catalogue, PluginReport
 
-_KINDS = ("source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric")
-
 
 @click.group(invoke_without_command=True)
-@click.option("--kind", type=click.Choice(_KINDS), help="List components of this kind only.")
+@click.option("--kind", type=click.Choice(KINDS), help="List components of this kind only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any plugin is broken or incompatible.")
 @click.option("--why", metavar="NAME", help="Show in full what became of plugin or distribution NAME.")
@@ -60,7 +59,7 @@ def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, w
 
 @plugins.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(_KINDS), help="Kind of the component, where the name alone is not enough.")
+@click.option("--kind", type=click.Choice(KINDS), help="Kind of the component, where the name alone is not enough.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Show one component: what it is, where it comes from, and its options.
@@ -85,7 +84,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
 
 @plugins.command()
 @click.argument("name")
-@click.option("--kind", required=True, type=click.Choice(_KINDS), help="What the package's component is.")
+@click.option("--kind", required=True, type=click.Choice(KINDS), help="What the package's component is.")
 @click.option("--owner", help="Before the '/' of the component's id. [default: the name's first word]")
 @click.option("--out", default=".", show_default=True, type=click.Path(file_okay=False), help="Folder to make it in.")
 def new(name: str, kind: str, owner: str | None, out: str) -> None:
@@ -110,7 +109,7 @@ def new(name: str, kind: str, owner: str | None, out: str) -> None:
 
 @plugins.command()
 @click.argument("name")
-@click.option("--kind", type=click.Choice(_KINDS), help="Of a component: its kind, where the name is not enough.")
+@click.option("--kind", type=click.Choice(KINDS), help="Of a component: its kind, where the name is not enough.")
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
               help="Option of the components under examination, e.g. where a source needs a folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
@@ -143,7 +142,7 @@ def check(ctx: click.Context, name: str, kind: str | None, assignments: tuple[st
         if report.status != "ok":
             raise PluginError(f"{report.reason.rstrip('.')}. 'ufe plugins --why {report.name}' shows where.")
     specs = [spec for report in reports for spec in report.components] or [found.find(name, kind)]
-    given = parse_overrides(assignments, owners=_KINDS)
+    given = parse_overrides(assignments, owners=KINDS)
     findings = []
     with _progress(as_json) as advance:
         for finding in examined(specs, options=given):

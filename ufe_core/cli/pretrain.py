@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ufe_core.names import BUDGETS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ufe_core.recipe import Recipe
     from ufe_core.training.pretrain import PretrainedEncoder
-
-_BUDGETS = ("smoke", "cpu", "gpu", "paper")
 
 
 def _what(command: Callable[..., None]) -> Callable[..., None]:
@@ -28,7 +28,7 @@ def _what(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--detector", help="Who finds keypoints in the views. [default: what the strategy says]"),
         click.option("--decoder", default="upm", show_default=True, help="Avatar whose codes it will speak."),
         click.option("--source", default="synthetic", show_default=True, help="Where the captures come from."),
-        click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS),
+        click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS),
                      help="Sizes and steps."),
         click.option("--anchors", help="Calibration expressions, as for 'ufe train'. "
                                        "[default: six; 'ufe anchors list' names them]"),

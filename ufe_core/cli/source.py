@@ -120,6 +120,7 @@ def preview(
     """
     from ufe_core.cli.contact_sheet import SheetRow, class_colours, draw_sheet, sheet_size
     from ufe_core.packed import captures_of
+    from ufe_core.store import write_atomic
 
     _check_target(out)
     spec, opened = open_source(name, assignments)
@@ -150,7 +151,7 @@ def preview(
     caption = f"{spec.id}: {len(rows)} subjects x {len(wanted)} cameras x {shown}, "
     caption += (f"session {session}, " if session else "") + f"{size} px"
     data = draw_sheet(rows, wanted, headings, caption=caption, legend=class_colours() if segmentation else {})
-    _write(out, data)
+    write_atomic(out, data)
     click.echo(f"{out}  {width} x {height} pixels, {len(data) / 1e3:.0f} kB ({caption})")
 
 
@@ -345,16 +346,3 @@ def _check_target(out: Path) -> None:
         raise ConfigError(f"--out '{out}' is not the name of a PNG file: end it in '.png'.")
     if not out.parent.is_dir():
         raise ConfigError(f"--out '{out}': there is no folder '{out.parent}'. Make it first.")
-
-
-def _write(out: Path, data: bytes) -> None:
-    """Put the file in place whole; an `OSError` reaches the user as one line that names it."""
-    import os
-
-    part = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        part.write_bytes(data)
-        os.replace(part, out)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write ({os.strerror(error.errno or 0)})", str(out)) from error

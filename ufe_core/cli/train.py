@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ufe_core.names import BUDGETS
+
 if TYPE_CHECKING:
     import torch
 
     from ufe_core.recipe import Recipe
     from ufe_core.training.progress import Progress
-
-_BUDGETS = ("smoke", "cpu", "gpu", "paper")
 
 
 class _TrainCommand(click.Command):
@@ -27,7 +27,7 @@ class _TrainCommand(click.Command):
         from ufe_core.config import describe_options
 
         with formatter.section("Budgets: one code, four sizes; rows of different ones never share a table"):
-            formatter.write_dl([(name, describe_budget(name)) for name in _BUDGETS])
+            formatter.write_dl([(name, describe_budget(name)) for name in BUDGETS])
         with formatter.section("Training options, for --set training.FIELD=VALUE"):
             formatter.write_dl([(o.name, f"{o.description} ({o.expected})") for o in describe_options(TrainingConfig)])
 
@@ -42,7 +42,7 @@ class _TrainCommand(click.Command):
 @click.option("--pretraining", help="What the encoder learns first, from headset images without labels; 'ufe plugins' "
               "lists strategies. [default: none]")  # fmt: skip
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
-@click.option("--budget", default="cpu", show_default=True, type=click.Choice(_BUDGETS), help="Sizes and steps; below.")
+@click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS), help="Sizes and steps; below.")
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
               "search', or none. [default: six; 'ufe anchors list' names them]")  # fmt: skip
 @click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",

@@ -57,9 +57,9 @@ def _components(plugin: str) -> list[ComponentSpec]:
 
 
 def _given(assignments: Sequence[str]) -> dict[str, dict[str, Any]]:
-    from ufe_core.components import KINDS
     from ufe_core.config import parse_overrides
     from ufe_core.errors import ConfigError
+    from ufe_core.names import KINDS
 
     try:
         return parse_overrides(assignments, owners=KINDS)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ufe_core.components import KINDS
+from ufe_core.names import KINDS
 
 
 class Broken(AssertionError):

@@ -15,14 +15,10 @@ import torch
 
 from ufe_bench.evaluate import Evaluation, Material, Stage, count_parameters, evaluate, measure_cost
 from ufe_bench.failure import Failure, forget_failure, record_failure
-from ufe_bench.provenance import (
-    budget_record,
-    component_record,
-    environment_record,
-    options_apart,
-    training_record,
-)
+from ufe_bench.material import MaterialStore
+from ufe_bench.provenance import budget_record, environment_record, options_apart, training_record
 from ufe_bench.request import Request
+from ufe_bench.resolve import Setup, floor_request, resolve
 from ufe_bench.schema import (
     Components,
     Data,
@@ -38,7 +34,6 @@ from ufe_bench.schema import (
     write_result,
 )
 from ufe_bench.suite import Suite
-from ufe_core.config import did_you_mean
 from ufe_core.errors import (
     ArtifactError,
     ConfigError,
@@ -49,29 +44,14 @@ from ufe_core.errors import (
     UnknownComponentError,
     cause_of,
 )
-from ufe_core.inputs import prepared
-from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder
-from ufe_core.interfaces.metric import Metric
-from ufe_core.interfaces.source import HMCSource
-from ufe_core.labels import labelled
-from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.plugins import Catalogue
-from ufe_core.recipe import (
-    DEFAULT_ANCHORS,
-    Chosen,
-    Recipe,
-    choose,
-    resolve_recipe,
-    subjects_digest,
-    tracking_cameras,
-)
-from ufe_core.registry import ReleasedWeights, load_registry, packaged_file, released_encoder
+from ufe_core.recipe import Recipe, subjects_digest
+from ufe_core.registry import ReleasedWeights, packaged_file
 from ufe_core.registry import Split as PeopleSplit
-from ufe_core.splits import find_split
-from ufe_core.store import Store, fingerprint
+from ufe_core.store import Store
 from ufe_core.training.loop import TrainedEncoder, load_trained, trained
-from ufe_core.training.progress import Counter, Listener, Progress
+from ufe_core.training.progress import Listener, Progress
 
 #: What the user or the machine got wrong.
 _NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
@@ -79,8 +59,6 @@ _FIRST = "setting up"
 _STAGES = {"data": "rendering training people", "domes": "rendering the dome", "headset captures": "rendering captures",
            "labels": "labelling", "geometry": "decoding labels", "keypoints": "finding keypoints", "train": "training",
            "views": "warping views", "pretrain": "pre-training", "people": "getting to know people"}  # fmt: skip
-#: Training options that decide the frames a floor is measured on, or what `mean` is the mean of.
-_DATA_OPTIONS = ("people", "frames", "own_instants", "size")
 
 
 @dataclass(frozen=True)
@@ -95,27 +73,6 @@ class Outcome:
     floors: list[Result]
     weights: Path | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What measuring a method needs, resolved."""
-
-    recipe: Recipe
-    source: HMCSource[Any]
-    split: PeopleSplit
-    decoder: Decoder[Any]
-    people: tuple[str, ...]
-    cameras: tuple[str, ...]
-    metrics: tuple[Chosen, ...]
-
-    def metric_infos(self) -> dict[str, MetricInfo]:
-        """How each metric is printed, and which way is better."""
-        kinds = {chosen.spec.name: chosen.spec.load() for chosen in self.metrics}
-        return {
-            name: MetricInfo(label=kind.label, unit=kind.unit, higher_is_better=kind.higher_is_better)
-            for name, kind in kinds.items()
-        }
 
 
 @dataclass(frozen=True)
@@ -187,8 +144,7 @@ class Harness:
         self.doing = _FIRST
         self.listener = listener
         self.note = note or (lambda text: None)
-        self._packed: dict[tuple[PackRequest, str, str], list[PackedCapture]] = {}
-        self._stages: dict[str, Stage] = {}
+        self._material = MaterialStore(catalogue, store, device, self.tell)
 
     def tell(self, progress: Progress) -> None:
         """Tell the listener, and remember what is being done."""
@@ -225,7 +181,7 @@ class Harness:
             raise MethodError(text) from error
 
     def _run(self, request: Request, *, floors: bool, reuse: bool) -> Outcome:
-        setup = self._resolve(request)
+        setup = resolve(self.catalogue, request, self.device)
         setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
         failed: dict[str, str] = {}
         beside = self.floors(request, failed) if floors else []
@@ -233,15 +189,14 @@ class Harness:
             is_it = floor.key.components.encoder.id == setup.recipe.encoder.spec.id
             if is_it and request == floor_request(request, request.encoder):
                 return Outcome(floor, result_path(floor, self.results), beside, failed=failed)
-        result, weights = self._measure(request, setup, reuse=reuse and not request.fresh)
+        result, weights = self._measure(setup, reuse=reuse and not request.fresh)
         return Outcome(result, write_result(result, self.results), beside, weights, failed)
 
     def ready(self, request: Request) -> Ready:
         """What `run` measures, for a closer look; what was made before is taken from the store."""
-        request = replace(request, fresh=False)
-        setup = self._resolve(request)
-        encoder, _ = self._encoder(request, setup, released_weights(setup.recipe, request))
-        return self._ready(request, setup, encoder.encoder)
+        setup = resolve(self.catalogue, replace(request, fresh=False), self.device)
+        encoder, _ = self._encoder(setup, setup.released())
+        return self._ready(setup, encoder.encoder)
 
     def again(
         self, request: Request, people: Sequence[str] | None = None, *, weights_file: Path | None = None
@@ -258,16 +213,16 @@ class Harness:
             return self._again(request, people, weights_file)
 
     def _again(self, request: Request, people: Sequence[str] | None, weights_file: Path | None) -> Again:
-        setup = self._resolve(request)
-        released = released_weights(setup.recipe, request)
+        setup = resolve(self.catalogue, request, self.device)
+        released = setup.released()
         if weights_file is None:
-            encoder, weights = self._encoder(request, setup, released)
+            encoder, weights = self._encoder(setup, released)
         else:
             encoder = load_trained(setup.recipe, weights_file, setup.cameras, setup.decoder.code_space, self.device)
             weights = Weights(sha256=encoder.sha256, origin="trained", command=request.training_command())
             if released is not None and released.sha256 == encoder.sha256:
                 weights = Weights(sha256=encoder.sha256, origin="released", command=released.command)
-        ready = self._ready(request, setup, encoder.encoder)
+        ready = self._ready(setup, encoder.encoder)
         total = len(setup.people if people is None else people)
         evaluation = evaluate(
             ready.encoder, ready.stage, ready.material, enrolment=request.enrolment, people=people,
@@ -276,21 +231,21 @@ class Harness:
         detector = setup.recipe.detector
         finder = detector.spec.load()(detector.config) if detector is not None else None
         parameters = count_parameters(ready.encoder, finder)
-        return Again(self._key(request, setup, encoder, weights), evaluation, parameters)
+        return Again(_key(setup, encoder, weights), evaluation, parameters)
 
     def described(self, request: Request) -> Description:
         """What a request's result would say of itself before anything is rendered, trained or measured."""
-        setup = self._resolve(request)
+        setup = resolve(self.catalogue, request, self.device)
         encoder = setup.recipe.encoder.spec.load()
-        released = released_weights(setup.recipe, request)
+        released = setup.released()
         return Description(
-            split=self._split(request, setup),
+            split=setup.measured_people(),
             people=setup.split,
             unlabelled=setup.recipe.unlabelled()[1] if setup.recipe.learns_first else None,
             protocol=request.suite.protocol,
             seed=setup.recipe.training.seed,
-            components=self._components(setup),
-            data=self._data(request, setup),
+            components=setup.components(),
+            data=setup.data(),
             metrics=setup.metric_infos(),
             learns=encoder.learns,
             hypothetical="exact_mesh" in encoder.inputs,
@@ -306,11 +261,8 @@ class Harness:
         )  # fmt: skip
         record_failure(failure, self.results)
 
-    def _ready(self, request: Request, setup: _Setup, encoder: Encoder[Any]) -> Ready:
-        suite, needs = request.suite, encoder.needs
-        texture = setup.decoder.reads_texture
-        wanted = PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=texture)
-        return Ready(encoder, self._stage(setup, suite), self._material(suite, setup, wanted, type(encoder)))
+    def _ready(self, setup: Setup, encoder: Encoder[Any]) -> Ready:
+        return Ready(encoder, self._material.stage(setup), self._material.material(setup, encoder))
 
     def floors(self, request: Request, failed: dict[str, str] | None = None) -> list[Result]:
         """The results of the suite's floors on the data of a request.
@@ -332,46 +284,21 @@ class Harness:
     def _floor(self, request: Request, name: str) -> Result:
         """A floor's result on the same data, from its file if it was measured before."""
         floor = floor_request(request, name)
-        result, _ = self._measure(floor, self._resolve(floor), reuse=True)
+        result, _ = self._measure(resolve(self.catalogue, floor, self.device), reuse=True)
         write_result(result, self.results)
         forget_failure(self.results, request.suite.id, name, floor.command())
         return result
 
-    def _resolve(self, request: Request) -> _Setup:
-        suite = request.suite
-        recipe = resolve_recipe(
-            self.catalogue, source=request.source, decoder=request.decoder, encoder=request.encoder,
-            calibrator=request.calibrator, detector=request.detector, pretraining=request.pretraining,
-            anchors=request.anchors, budget=request.budget, overrides=request.options,
-        )  # fmt: skip
-        home, source = recipe.source.spec.id, recipe.make_source()
-        split = find_split(suite.split, home, source)
-        people = split.part(suite.part)
-        if set(people) & set(split.train):
-            raise RegistryError(
-                f"Suite {suite.id!r} measures '{suite.split}.{suite.part}', people that methods are trained on: give "
-                "it another part, such as 'test'."
-            )
-        known = source.captures([people[0]])[0].anchors
-        for anchor in recipe.anchors:
-            if anchor not in known:
-                hint = did_you_mean(anchor, [*known, *load_registry().anchor_sets])
-                raise DataError(f"There is no anchor {anchor!r}.{hint} '{home}' has {', '.join(known)}.")
-        metrics = tuple(choose(self.catalogue, "metric", name, request.budget, {}) for name in suite.metrics)
-        decoder = recipe.make_decoder().to(self.device)
-        return _Setup(recipe, source, split, decoder, people, tracking_cameras(source, people[0]), metrics)
-
-    def _measure(self, request: Request, setup: _Setup, *, reuse: bool = False) -> tuple[Result, Path | None]:
+    def _measure(self, setup: Setup, *, reuse: bool = False) -> tuple[Result, Path | None]:
         """The result, and the file of the weights where they were trained and not released."""
-        self.doing = _FIRST
-        released = released_weights(setup.recipe, request)
-        encoder, weights = self._encoder(request, setup, released)
+        self.doing, request = _FIRST, setup.request
+        encoder, weights = self._encoder(setup, setup.released())
         file = encoder.path if weights.origin == "trained" else None
-        key = self._key(request, setup, encoder, weights)
+        key = _key(setup, encoder, weights)
         found = self._known(key) if reuse else None
         if found is not None:
             return found, file
-        ready = self._ready(request, setup, encoder.encoder)
+        ready = self._ready(setup, encoder.encoder)
         start = time.monotonic()
         name, people = f"measuring {setup.recipe.encoder.spec.name}", len(setup.people)
         evaluation = evaluate(
@@ -401,10 +328,8 @@ class Harness:
         )
         return result, file
 
-    def _encoder(
-        self, request: Request, setup: _Setup, released: ReleasedWeights | None
-    ) -> tuple[TrainedEncoder, Weights]:
-        recipe = setup.recipe
+    def _encoder(self, setup: Setup, released: ReleasedWeights | None) -> tuple[TrainedEncoder, Weights]:
+        request, recipe = setup.request, setup.recipe
         if request.weights is not None:
             made = load_trained(recipe, request.weights, setup.cameras, setup.decoder.code_space, self.device)
             _refuse_another_training(request.weights, made, recipe, setup.split.part("train"))
@@ -428,106 +353,6 @@ class Harness:
             return made, Weights(sha256=None, origin="none", command=None)
         return made, Weights(sha256=made.sha256, origin="trained", command=request.training_command())
 
-    def _key(self, request: Request, setup: _Setup, encoder: TrainedEncoder, weights: Weights) -> RunKey:
-        suite, recipe = request.suite, setup.recipe
-        return RunKey(
-            suite=suite.id,
-            split=self._split(request, setup),
-            protocol=suite.protocol,
-            seed=recipe.training.seed,
-            components=self._components(setup),
-            budget=budget_record(recipe, encoder, released=weights.origin == "released", tuned=request.tuned),
-            weights=weights,
-            data=self._data(request, setup),
-        )
-
-    def _components(self, setup: _Setup) -> Components:
-        recipe = setup.recipe
-        return Components(
-            source=component_record(recipe.source),
-            decoder=component_record(recipe.decoder),
-            encoder=component_record(recipe.encoder),
-            calibrator=component_record(recipe.calibrator) if recipe.calibrator else None,
-            detector=component_record(recipe.detector) if recipe.detector else None,
-            pretraining=component_record(recipe.pretraining) if recipe.pretraining else None,
-            view_detector=component_record(recipe.view_detector) if recipe.view_detector else None,
-            metrics=tuple(component_record(chosen) for chosen in setup.metrics),
-        )
-
-    def _split(self, request: Request, setup: _Setup) -> Split:
-        suite, people = request.suite, setup.people
-        return Split(id=f"{suite.split}.{suite.part}", sha256=subjects_digest(people), subjects=len(people))
-
-    def _data(self, request: Request, setup: _Setup) -> Data:
-        suite = request.suite
-        asked = [suite.frames, suite.clips, suite.clip_frames, suite.conditions, suite.condition_frames]
-        more = asked[1:] if suite.clips or suite.conditions else []
-        return Data(
-            fingerprint=fingerprint([setup.source.fingerprint, list(setup.people), suite.frames, *more]),
-            version=setup.recipe.source.spec.data_version, frames=suite.frames, size=setup.recipe.training.size,
-            enrolment=request.enrolment,
-            anchors=setup.recipe.anchors if request.anchors != DEFAULT_ANCHORS else None,
-            render_size=suite.render_size if suite.is_own else None,
-        )  # fmt: skip
-
-    def _material(self, suite: Suite, setup: _Setup, wanted: PackRequest, encoder: type[Encoder[Any]]) -> Material:
-        """The test people's captures that a suite asks for, with what the encoder is given besides images."""
-        (live,) = setup.source.captures(setup.people[:1])
-        clips = replace(wanted, frames=suite.clips * suite.clip_frames, clip=suite.clip_frames) if suite.clips else None
-        return Material(
-            self._captures(setup, setup.source, wanted, encoder),
-            self._captures(setup, setup.source, clips, encoder, "clips of speech") if clips else (),
-            suite.clip_frames,
-            {
-                name: self._captures(
-                    setup, self._under(setup, name), replace(wanted, frames=suite.condition_frames), encoder,
-                    f"test people, {name}",
-                )
-                for name in suite.conditions
-            },
-            {segment.name: segment.kind for segment in live.segments},
-        )  # fmt: skip
-
-    def _under(self, setup: _Setup, condition: str) -> HMCSource[Any]:
-        chosen = setup.recipe.source
-        options = {**chosen.config.model_dump(mode="json"), "condition": condition}
-        source: HMCSource[Any] = self.catalogue.create("source", chosen.spec.id, options)
-        return source
-
-    def _captures(
-        self, setup: _Setup, source: HMCSource[Any], wanted: PackRequest, encoder: type[Encoder[Any]],
-        stage: str = "test people",
-    ) -> list[PackedCapture]:  # fmt: skip
-        # The default anchors that there are are always packed, so that a method and its floors read the same files.
-        there = source.captures(setup.people[:1])[0].anchors
-        usual = [name for name in DEFAULT_ANCHORS if name in there]
-        request = replace(wanted, anchors=tuple(dict.fromkeys((*wanted.anchors, *usual))))
-        known, total = (request, source.fingerprint, setup.decoder.code_space.name), len(setup.people)
-        if known not in self._packed:
-            count = Counter(lambda done: self.tell(Progress(stage, done, total, {})))
-            captures = pack(source, setup.people, request, store=self.store, progress=count)
-            self._packed[known] = labelled(
-                captures, source, setup.decoder, store=self.store,
-                progress=lambda done: self.tell(Progress(f"labels of {stage}", done, total, {})),
-            )  # fmt: skip
-        return prepared(
-            self._packed[known], encoder, source, detector=setup.recipe.detector, store=self.store, device=self.device,
-            progress=lambda done: self.tell(Progress(f"keypoints of {stage}", done, total, {})),
-        )  # fmt: skip
-
-    def _stage(self, setup: _Setup, suite: Suite) -> Stage:
-        """The stage of a suite; a method and its floors share one, and so the truth."""
-        key = fingerprint([suite.id, setup.recipe.decoder.describe()])
-        if key not in self._stages:
-            decoder = setup.decoder
-            mask = decoder.face_mask(suite.render_size).to(self.device)
-            metrics: dict[str, Metric[Any]] = {
-                chosen.spec.name: chosen.spec.load()(chosen.config, topology=decoder.topology, face_mask=mask)
-                for chosen in setup.metrics
-            }
-            self._stages[key] = Stage(decoder, metrics, decoder.frontal_camera(suite.render_size), mask, self.device)
-        return self._stages[key]
-
     def _known(self, key: RunKey) -> Result | None:
         """A sound and whole result of the same key that was written before."""
         for path in self.results.glob(f"{key.suite}/*/{run_id_of(key)}.json"):
@@ -539,20 +364,18 @@ class Harness:
         return None
 
 
-def floor_request(request: Request, name: str) -> Request:
-    """What measures a floor on the data of a request: its people, source and avatar, and nothing of its method."""
-    given = request.overrides or {}
-    kept = {kind: given[kind] for kind in ("source", "decoder") if kind in given}
-    training = given.get("training", {})
-    of_row = request.suite.row(request.row).set.get("training", {}) if request.row is not None else {}
-    sizes = {option: training[option] for option in _DATA_OPTIONS if option in training and option not in of_row}
-    if sizes:
-        kept["training"] = sizes
-    return replace(
-        request, encoder=name, calibrator=None, detector=None, pretraining=None, anchors=DEFAULT_ANCHORS,
-        enrolment="own",
-        row=None, train=False, fresh=False, weights=None, tuned={}, trials=(), overrides=kept or None,
-    )  # fmt: skip
+def _key(setup: Setup, encoder: TrainedEncoder, weights: Weights) -> RunKey:
+    suite, recipe = setup.request.suite, setup.recipe
+    return RunKey(
+        suite=suite.id,
+        split=setup.measured_people(),
+        protocol=suite.protocol,
+        seed=recipe.training.seed,
+        components=setup.components(),
+        budget=budget_record(recipe, encoder, released=weights.origin == "released", tuned=setup.request.tuned),
+        weights=weights,
+        data=setup.data(),
+    )
 
 
 def is_the_methods(error: BaseException) -> bool:
@@ -590,15 +413,3 @@ def _in_words(stage: str) -> str:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def released_weights(recipe: Recipe, request: Request) -> ReleasedWeights | None:
-    """The released weights of a request: there are some, it changes no option, and asks for no training."""
-    changed = request.overrides or request.anchors != DEFAULT_ANCHORS
-    if changed or request.train or request.fresh or request.weights is not None:
-        return None
-    calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
-    pretraining = recipe.pretraining.spec.id if recipe.pretraining else None
-    return released_encoder(
-        recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.source.spec.id, recipe.budget, pretraining
-    )

@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from ufe_bench.bench_cli import TOLERANCE, bench
-from ufe_bench.harness import Harness, floor_request
+from ufe_bench.harness import Harness
 from ufe_bench.request import Request
+from ufe_bench.resolve import floor_request
 from ufe_bench.schema import Result, RunKey, best_trial
 from ufe_bench.study import request_of, that_fit
 from ufe_bench.suite import load_suite

@@ -56,7 +56,8 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
     """
     import torch
 
-    from ufe_bench.evaluate import Material, Stage, evaluate
+    from ufe_bench.evaluate import Material, evaluate
+    from ufe_bench.material import stage_of
     from ufe_core.inputs import prepared
     from ufe_core.labels import labelled
     from ufe_core.packed import PackRequest, pack
@@ -72,10 +73,10 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
     known, unseen = people[: -candidate.validation], people[-candidate.validation :]
     if not known:
         raise ConfigError(f"{candidate.validation} to validate on leave none of the {len(people)} training people.")
-    chosen = {name: choose(catalogue(), "metric", name, recipe.budget, {}) for name in candidate.metrics}
+    chosen = [choose(catalogue(), "metric", name, recipe.budget, {}) for name in candidate.metrics]
     key = fingerprint([
         recipe.key(source, known[: recipe.training.people]), list(unseen), candidate.frames, candidate.render_size,
-        [one.describe() for one in chosen.values()],
+        [one.describe() for one in chosen],
         code_fingerprint("ufe_bench.enrolment", "ufe_bench.evaluate", "ufe_bench.validation"),
     ])  # fmt: skip
     file = store.path("validations", key) / "measured.json"
@@ -92,16 +93,12 @@ def validate(candidate: Candidate, anchors: Sequence[str], listener: Any = None)
         labelled(pack(source, unseen, request, store=store), source, decoder, store=store), type(made.encoder), source,
         detector=recipe.detector, store=store, device=device,
     )  # fmt: skip
-    mask = decoder.face_mask(candidate.render_size).to(device)
-    metrics = {
-        name: one.spec.load()(one.config, topology=decoder.topology, face_mask=mask) for name, one in chosen.items()
-    }
-    stage = Stage(decoder, metrics, decoder.frontal_camera(candidate.render_size), mask, device)
+    stage = stage_of(decoder, chosen, candidate.render_size, device)
     evaluation = evaluate(made.encoder, stage, Material(captures))
     if evaluation.missing:
         first = evaluation.missing[0]
         raise DataError(f"Subject {first.subject!r} cannot be measured: {first.reason}")
-    values = {name: {subject.id: subject.metrics[name] for subject in evaluation.subjects} for name in metrics}
+    values = {name: {subject.id: subject.metrics[name] for subject in evaluation.subjects} for name in stage.metrics}
     with store.lock("validations", key):
         store.remove("validations", key)
         with store.building("validations", key) as folder:

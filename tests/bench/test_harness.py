@@ -13,6 +13,7 @@ import torch
 from ufe_bench import evaluate as evaluate_module
 from ufe_bench import harness as harness_module
 from ufe_bench import rerun as rerun_module
+from ufe_bench import resolve as resolve_module
 from ufe_bench.failure import load_failure
 from ufe_bench.harness import Harness
 from ufe_bench.request import Request
@@ -259,8 +260,8 @@ def test_a_studys_floors_have_no_rows_options(build_result, monkeypatch, tmp_pat
     frames such as all rows learn from.
     """
     asked = []
-    monkeypatch.setattr(Harness, "_resolve", lambda self, request: request)
-    monkeypatch.setattr(Harness, "_measure", lambda self, request, *_, **__: asked.append(request) or build_result())
+    monkeypatch.setattr(harness_module, "resolve", lambda catalogue, request, device: request)
+    monkeypatch.setattr(Harness, "_measure", lambda self, request, **_: asked.append(request) or build_result())
     fig19 = load_suite("fig19")
     harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
     harness.floors(request_of(fig19, fig19.row("univ_8"), {"training": {"frames": 5}}))
@@ -342,7 +343,7 @@ def test_damaged_released_weights_are_named_and_refused(run, few_people, monkeyp
     released = Registry.model_validate({"schema": 1, "weights": [table]}).weights
     few = few_people.model_copy(update={"weights": released})
     monkeypatch.setattr(splits_module, "load_registry", lambda: few)
-    monkeypatch.setattr(harness_module, "released_encoder", lambda *_: released[0])
+    monkeypatch.setattr(resolve_module, "released_encoder", lambda *_: released[0])
     monkeypatch.setattr(harness_module, "packaged_file", lambda reference: damaged)
     with pytest.raises(ArtifactError, match=r"ufe/univ\.test.*weights\.safetensors.*--train"):
         run(calibrator="late_fusion")

@@ -29,6 +29,15 @@ def test_every_name_of_code_exists(page):
         assert name in defined(ROOT / path), f"{page.name}: {path} has no {name}"
 
 
+def test_the_conventions_list_the_actions_in_their_order():
+    from ufe_core.head import ACTIONS
+
+    text = (ROOT / "ufe_core" / "CONVENTIONS.md").read_text()
+    rows = re.findall(r"^\| (\d+)-(\d+) \| (.*) \|$", text, re.M)
+    assert [name for _, _, names in rows for name in names.split(", ")] == list(ACTIONS)
+    assert all(len(names.split(", ")) == int(last) - int(first) + 1 for first, last, names in rows)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text()):

@@ -13,7 +13,7 @@ from ufe_core.recipe import (
     resolve_recipe,
     tracking_cameras,
 )
-from ufe_core.registry import load_registry, packaged_file, released_encoder
+from ufe_core.registry import ReleasedWeights, load_registry, packaged_file, released_encoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,17 +63,22 @@ def load_encoder(
     return found.encoder
 
 
+def released_for(recipe: Recipe) -> ReleasedWeights | None:
+    """The weights that a recipe's components were released with, whatever its options; None where they were not."""
+    calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
+    first = recipe.pretraining.spec.id if recipe.pretraining else None
+    return released_encoder(
+        recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.source.spec.id, recipe.budget, first
+    )
+
+
 def load_released(recipe: Recipe, device: torch.device) -> TrainedEncoder | None:
     """What a recipe's components were released with; None where they were not. Options are the caller's to look at.
 
     Raises:
         ArtifactError: the file is missing or damaged.
     """
-    calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
-    first = recipe.pretraining.spec.id if recipe.pretraining else None
-    released = released_encoder(
-        recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.source.spec.id, recipe.budget, first
-    )
+    released = released_for(recipe)
     if released is None:
         return None
     return load_file(recipe, packaged_file(released.file), device, sha256=released.sha256)

@@ -44,8 +44,8 @@ class Comparison:
     """A result beside what was measured now.
 
     `compared` numbers were compared; `largest` is the largest relative difference among them; `missing` are people who
-    could be measured then and cannot now, with the cause; `changed` are choices of the key that
-    are others now, and `foreign` those of them that no newer code and no other machine explains.
+    could be measured then and cannot now, with the cause; `changed` are choices of the key that are others now, and
+    `foreign` those of them that no newer code and no other machine explains.
     """
 
     compared: int

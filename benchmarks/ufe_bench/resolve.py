@@ -16,8 +16,9 @@ from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, Chosen, Recipe, choose, resolve_recipe, subjects_digest, tracking_cameras
-from ufe_core.registry import ReleasedWeights, load_registry, released_encoder
+from ufe_core.registry import ReleasedWeights, load_registry
 from ufe_core.registry import Split as PeopleSplit
+from ufe_core.released import released_for
 from ufe_core.splits import find_split
 from ufe_core.store import fingerprint
 
@@ -80,16 +81,11 @@ class Setup:
 
     def released(self) -> ReleasedWeights | None:
         """The released weights of the request: there are some, it changes no option, and asks for no training."""
-        request, recipe = self.request, self.recipe
+        request = self.request
         changed = request.overrides or request.anchors != DEFAULT_ANCHORS
         if changed or request.train or request.fresh or request.weights is not None:
             return None
-        calibrator = recipe.calibrator.spec.id if recipe.calibrator else None
-        pretraining = recipe.pretraining.spec.id if recipe.pretraining else None
-        return released_encoder(
-            recipe.encoder.spec.id, calibrator, recipe.decoder.spec.id, recipe.source.spec.id, recipe.budget,
-            pretraining,
-        )  # fmt: skip
+        return released_for(self.recipe)
 
 
 def resolve(catalogue: Catalogue, request: Request, device: torch.device) -> Setup:

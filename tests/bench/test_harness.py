@@ -343,7 +343,7 @@ def test_damaged_released_weights_are_named_and_refused(run, few_people, monkeyp
     released = Registry.model_validate({"schema": 1, "weights": [table]}).weights
     few = few_people.model_copy(update={"weights": released})
     monkeypatch.setattr(splits_module, "load_registry", lambda: few)
-    monkeypatch.setattr(resolve_module, "released_encoder", lambda *_: released[0])
+    monkeypatch.setattr(resolve_module, "released_for", lambda recipe: released[0])
     monkeypatch.setattr(harness_module, "packaged_file", lambda reference: damaged)
     with pytest.raises(ArtifactError, match=r"ufe/univ\.test.*weights\.safetensors.*--train"):
         run(calibrator="late_fusion")

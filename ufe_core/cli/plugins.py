@@ -36,7 +36,7 @@ def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, w
     Examples:
       ufe plugins                      everything, as a table
       ufe plugins --kind encoder       encoders only
-      ufe plugins show univ            one component: origin, paper section, options and their bounds
+      ufe plugins show univ            one component: origin, P§ (docs/paper.md), options and their bounds
       ufe plugins --why acme-ufe       why a plugin does not load, with Python's traceback
       ufe plugins --strict --json      for continuous integration
     """

@@ -12,14 +12,15 @@ from ufe_core.interfaces.detector import KeypointDetector, KeypointNames
 from ufe_core.registry import packaged_file, released_component
 from ufe_core.types import Detections
 from ufe_core.weights import load_weights, sha256_file
+from ufe_keypoints.network import Networks
 from ufe_keypoints.plugin import HeatmapConfig
-from ufe_keypoints.training import AugmentedHeatmapTraining, HeatmapTraining, Networks
+from ufe_keypoints.training import AugmentedHeatmapTraining, HeatmapTraining
 
 
 class HeatmapDetector(KeypointDetector[HeatmapConfig]):
     """Cameras come as left eye, right eye, left mouth, right mouth, as in `univ`."""
 
-    code_modules = ("ufe_keypoints.heatmap", "ufe_keypoints.network", "ufe_keypoints.training")
+    code_modules = ("ufe_keypoints.heatmap", "ufe_keypoints.network")
     trained_by: ClassVar = HeatmapTraining
     component: ClassVar[str] = "ufe/heatmap"
 

@@ -1,12 +1,15 @@
-"""The network of one face region: an hourglass whose maps say where each keypoint is, and whether it is seen."""
+"""Hourglasses, one for each face region, whose maps say where each keypoint is, and whether it is seen."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ufe_core.face_encoder import REGIONS, mirrored_points
 
 
 class Found(NamedTuple):
@@ -80,6 +83,58 @@ class HeatmapNetwork(nn.Module):
         there = torch.einsum("bkn,bcn->bkc", share, x.float().flatten(2))
         seen = (there * self.seen).sum(-1) + self.seen_bias
         return Found(points, seen, heat.unflatten(2, x.shape[-2:]))
+
+
+class Networks(nn.Module):
+    """The networks of both regions; `forward` takes all cameras, mirrors the right ones, and puts them together.
+
+    Args:
+        counts: keypoints of each camera; the two of a region have as many.
+        widths: of `HeatmapNetwork`.
+        reach: of `HeatmapNetwork`.
+        together: whether each view is told what the others show of the same face.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, counts: Sequence[int], widths: Sequence[int], reach: int = 0, together: bool = False) -> None:
+        super().__init__()
+        if len(counts) != 4 or counts[0] != counts[1] or counts[2] != counts[3]:
+            raise ValueError(f"'heatmap' needs 4 tracking cameras, two a region; found keypoints {list(counts)}")
+        a, b, c, d = widths
+        self.regions = nn.ModuleDict(
+            {
+                region: HeatmapNetwork(counts[2 * k], (a, b, c, d), reach, 4 * together)
+                for k, region in enumerate(REGIONS)
+            }
+        )
+        self.register_buffer("mean", torch.full((2,), 0.5))
+        self.register_buffer("deviation", torch.full((2,), 0.25))
+
+    def forward(self, images: Tensor, told: Tensor | None = None) -> Found:
+        """`Found` [B, 4, ...] of images float32 [B, 4, S, S] in [0, 1]; maps of right cameras stay mirrored.
+
+        `told`, bool [B, 4], is which views tell the others what they show: those that show anything, unless given.
+        """
+        side = images.shape[-1]
+        told = images.flatten(2).amax(-1) > 0 if told is None else told
+        levels, means = [], []
+        networks = [cast("HeatmapNetwork", network) for network in self.regions.values()]
+        for k, network in enumerate(networks):
+            pair = (images[:, 2 * k : 2 * k + 2] - self.mean[k]) / self.deviation[k]
+            both = torch.stack([pair[:, 0], pair[:, 1].flip(-1)], 1).flatten(0, 1)[:, None]
+            levels.append(network.describe(both.contiguous(memory_format=torch.channels_last)))
+            means.append(levels[-1][-1].float().mean((2, 3)).unflatten(0, (-1, 2)))
+        shown = torch.stack(means, 1) * told.unflatten(1, (2, 2))[..., None]  # [B, 2 regions, 2 sides, D]
+        parts = []
+        for k, network in enumerate(networks):
+            near, far = shown[:, k], shown[:, 1 - k]
+            views = torch.cat([near, near.flip(1), far, far.flip(1)], -1)  # a side's own views first
+            found = network.locate(levels[k], side, views.flatten(0, 1))
+            parts.append(Found(*(value.unflatten(0, (len(images), 2)) for value in found)))
+        points, seen, heat = (torch.cat(values, 1) for values in zip(*parts, strict=True))
+        return Found(mirrored_points(points, side), seen, heat)
 
 
 def near_peak(share: Tensor, side: int, reach: int) -> Tensor:

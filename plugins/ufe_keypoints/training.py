@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from ufe_core.budgets import AugmentationConfig, ComponentTrainingConfig
 from ufe_core.errors import DataError
-from ufe_core.face_encoder import REGIONS, mirrored_points
+from ufe_core.face_encoder import mirrored_points
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.interfaces.training import ComponentTraining
@@ -22,7 +22,8 @@ from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.pictures import draw_points
 from ufe_core.store import Store
 from ufe_core.training.augment import Augmentation
-from ufe_keypoints.network import Found, HeatmapNetwork
+from ufe_keypoints.network import Found, Networks
+from ufe_keypoints.spoiled import bent, covered, patched
 
 _SESSION = 1  # encoders learn from session 0: what is found there is found in images that no training saw
 _SPREAD_CELLS = 1.0  # deviation of the target distributions
@@ -43,72 +44,24 @@ class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
     together: bool = Field(True, description="Each view is told what the others show of the same face")
     batch: int = Field(32, ge=1, description="People in a batch, one frame of each")
     stretch: float = Field(1.15, ge=1, le=2, description="Augmentation: largest stretching along some direction")
+    bend: float = Field(0.01, ge=0, le=0.05, description="Augmentation: how far images are bent, fraction of the side")
+    patched: float = Field(0.15, ge=0, le=1, description="Augmentation: chance that something hides part of a view")
+    covered: float = Field(0.05, ge=0, le=1, description="Augmentation: chance that a camera is covered")
     heat: float = Field(1.0, ge=0, description="Weight of the maps' cross-entropy with Gaussians")
     seen: float = Field(1.0, ge=0, description="Weight of the cross-entropy of what is seen")
     hidden: float = Field(0.3, ge=0, le=1, description="Weight of points that are hidden, beside those that are seen")
-
-
-class Networks(nn.Module):
-    """The networks of both regions; `forward` takes all cameras, mirrors the right ones, and puts them together.
-
-    Args:
-        counts: keypoints of each camera; the two of a region have as many.
-        widths: of `HeatmapNetwork`.
-        reach: of `HeatmapNetwork`.
-        together: whether each view is told what the others show of the same face.
-    """
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, counts: Sequence[int], widths: Sequence[int], reach: int = 0, together: bool = False) -> None:
-        super().__init__()
-        if len(counts) != 4 or counts[0] != counts[1] or counts[2] != counts[3]:
-            raise ValueError(f"'heatmap' needs 4 tracking cameras, two a region; found keypoints {list(counts)}")
-        a, b, c, d = widths
-        self.regions = nn.ModuleDict(
-            {
-                region: HeatmapNetwork(counts[2 * k], (a, b, c, d), reach, 4 * together)
-                for k, region in enumerate(REGIONS)
-            }
-        )
-        self.register_buffer("mean", torch.full((2,), 0.5))
-        self.register_buffer("deviation", torch.full((2,), 0.25))
-
-    def forward(self, images: Tensor, told: Tensor | None = None) -> Found:
-        """`Found` [B, 4, ...] of images float32 [B, 4, S, S] in [0, 1]; maps of right cameras stay mirrored.
-
-        `told`, bool [B, 4], is which views tell the others what they show: those that show anything, unless given.
-        """
-        side = images.shape[-1]
-        told = images.flatten(2).amax(-1) > 0 if told is None else told
-        levels, means = [], []
-        networks = [cast("HeatmapNetwork", network) for network in self.regions.values()]
-        for k, network in enumerate(networks):
-            pair = (images[:, 2 * k : 2 * k + 2] - self.mean[k]) / self.deviation[k]
-            both = torch.stack([pair[:, 0], pair[:, 1].flip(-1)], 1).flatten(0, 1)[:, None]
-            levels.append(network.describe(both.contiguous(memory_format=torch.channels_last)))
-            means.append(levels[-1][-1].float().mean((2, 3)).unflatten(0, (-1, 2)))
-        shown = torch.stack(means, 1) * told.unflatten(1, (2, 2))[..., None]  # [B, 2 regions, 2 sides, D]
-        parts = []
-        for k, network in enumerate(networks):
-            near, far = shown[:, k], shown[:, 1 - k]
-            views = torch.cat([near, near.flip(1), far, far.flip(1)], -1)  # a side's own views first
-            found = network.locate(levels[k], side, views.flatten(0, 1))
-            parts.append(Found(*(value.unflatten(0, (len(images), 2)) for value in found)))
-        points, seen, heat = (torch.cat(values, 1) for values in zip(*parts, strict=True))
-        return Found(mirrored_points(points, side), seen, heat)
 
 
 class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
     """Every step draws people and a frame of each, moves the images, and compares points, maps and visibility."""
 
     options = HeatmapTrainingConfig
+    code_modules = ("ufe_keypoints.training", "ufe_keypoints.spoiled", "ufe_core.training.augment")
     role: ClassVar[str] = "tracking"
     presets: ClassVar = {
         "smoke": {"people": 4, "frames": 4, "steps": 8, "warmup": 2, "size": 64, "width": 8, "batch": 4,
                   "picture_every": 4},
-        "cpu": {"frames": 64, "steps": 4500, "warmup": 100, "size": 64, "width": 24, "learning_rate": 3e-3, "seen": 2.0,
+        "cpu": {"frames": 64, "steps": 5000, "warmup": 100, "size": 64, "width": 24, "learning_rate": 3e-3, "seen": 2.0,
                 "rotation_deg": 10.0, "shift": 0.04, "gain": 0.2},
         "gpu": {"frames": 128, "steps": 12_000, "warmup": 300, "size": 192, "batch": 64, "learning_rate": 3e-3,
                 "shift": 0.04, "gain": 0.2},
@@ -219,15 +172,18 @@ def _drawn(
     data: Sequence[PackedCapture], people: np.ndarray, rows: np.ndarray, config: HeatmapTrainingConfig,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
-    """Images uint8 [B, C, S, S], moved at random, keypoints moved with them, and which are seen then."""
+    """Images uint8 [B, C, S, S], moved and spoiled at random, keypoints moved with them, and which are seen then."""
     pairs = [(data[k], row) for k, row in zip(people, rows, strict=True)]
     images = np.stack([capture.images[row] for capture, row in pairs])
     points = np.stack([capture.extras["keypoints"][row] for capture, row in pairs])
     seen = np.stack([capture.extras["visible"][row] for capture, row in pairs])
     moved = Augmentation.draw(config, len(people), images.shape[1], rng, stretch=config.stretch)
     images, points = moved.apply(images[:, None])[:, 0], moved.move(points[:, None], images.shape[-1])[:, 0]
+    images, points = bent(images, points, config.bend, rng)
     inside = ((points >= 0) & (points < images.shape[-1])).all(-1)
-    return images, points.astype(np.float32), seen & inside
+    images, hidden = patched(images, points, config.patched, rng)
+    images, dark = covered(images, config.covered, rng)
+    return images, points.astype(np.float32), seen & inside & ~hidden & ~dark[..., None]
 
 
 def _cross_entropy(heat: Tensor, cells: Tensor) -> Tensor:

@@ -17,8 +17,9 @@ from ufe_core.registry import load_registry
 from ufe_core.store import Store
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.types import Detections
-from ufe_keypoints.network import HeatmapNetwork, near_peak, soft_argmax
-from ufe_keypoints.training import Networks, _cross_entropy
+from ufe_keypoints.network import HeatmapNetwork, Networks, near_peak, soft_argmax
+from ufe_keypoints.spoiled import bent, covered, patched
+from ufe_keypoints.training import _cross_entropy
 
 TRAIN = load_registry().splits["synthetic"].train
 CPU = torch.device("cpu")
@@ -124,6 +125,49 @@ def test_the_cross_entropy_is_least_where_the_map_is_the_gaussian():
         assert _cross_entropy(other, places) > least
 
 
+def blobs(places, side):
+    """An image of bright blobs at points [K, 2], dark elsewhere."""
+    at = np.arange(side) + 0.5
+    away = (at[None, :, None] - places[:, 0]) ** 2 + (at[:, None, None] - places[:, 1]) ** 2
+    return (255 * np.exp(-away / (2 * 2.0**2)).max(-1)).astype(np.uint8)
+
+
+class TestSpoiledViews:
+    def test_a_bent_point_is_where_what_it_marked_is_seen(self):
+        rng = np.random.default_rng(0)
+        places = np.array([[20.0, 24.0], [44.0, 30.0], [30.0, 50.0]])
+        images, points = bent(blobs(places, 64)[None, None], places[None, None], 0.03, rng)
+        away = np.linalg.norm(points[0, 0] - places, axis=-1)
+        assert away.max() > 1
+        at = np.arange(64) + 0.5
+        for x, y in points[0, 0]:
+            near = images[0, 0] * ((np.abs(at[None] - x) < 6) & (np.abs(at[:, None] - y) < 6))
+            centre = (near * at[None]).sum() / near.sum(), (near * at[:, None]).sum() / near.sum()
+            assert centre == pytest.approx((x, y), abs=0.5)
+
+    def test_what_a_patch_hides_is_not_seen_and_the_rest_is_as_it_was(self):
+        rng = np.random.default_rng(0)
+        images = rng.integers(1, 255, (40, 4, 32, 32), np.uint8)
+        grid = np.stack(np.meshgrid(np.arange(32), np.arange(32)), -1).reshape(-1, 2) + 0.5
+        out, hidden = patched(images, np.broadcast_to(grid, (40, 4, 1024, 2)), 0.5, rng)
+        changed = (out != images).reshape(40, 4, 1024)
+        assert not (changed & ~hidden).any() and changed[hidden].mean() > 0.9
+        assert 0.4 < hidden.any(-1).mean() < 0.6
+
+    def test_covered_views_are_dark(self):
+        rng = np.random.default_rng(0)
+        images = np.full((100, 4, 8, 8), 200, np.uint8)
+        out, dark = covered(images, 0.2, rng)
+        assert 0.1 < dark.mean() < 0.3 and out[dark].max() <= 24 and (out[~dark] == 200).all()
+
+    def test_none_of_it_unless_asked_for(self):
+        rng = np.random.default_rng(0)
+        images, points = rng.integers(0, 255, (3, 4, 32, 32), np.uint8), rng.uniform(0, 32, (3, 4, 5, 2))
+        assert bent(images, points, 0, rng)[0] is images
+        assert np.array_equal(patched(images, points, 0, rng)[0], images)
+        assert np.array_equal(covered(images, 0, rng)[0], images)
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     return Store(tmp_path_factory.mktemp("home"))
@@ -132,7 +176,8 @@ def store(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained_one(store):
     quick = {"training": {"people": 3, "frames": 4, "steps": 140, "size": 48, "batch": 3, "learning_rate": 0.01,
-                          "rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "picture_every": 70}}  # fmt: skip
+                          "rotation_deg": 0, "scale": 1, "shift": 0, "gain": 0, "bend": 0, "patched": 0, "covered": 0,
+                          "picture_every": 70}}  # fmt: skip
     recipe = resolve_component_recipe(catalogue(), "detector", "heatmap", budget="smoke", overrides=quick)
     return recipe, trained_component(recipe, TRAIN, store=store, device=CPU)
 

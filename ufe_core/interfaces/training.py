@@ -24,13 +24,14 @@ DataT = TypeVar("DataT")
 class ComponentTraining(nn.Module, ABC, Generic[OptionsT, DataT]):
     """Its parameters are what is optimised, its buffers are kept; `weights` is what the component loads in the end.
 
-    Subclasses set `options`, the model of their options; `presets`, which budgets set otherwise; and `stage`, under
-    which the progress of `collect` is told.
+    Subclasses set `options`, the model of their options; `presets`, which budgets set otherwise; `stage`, under which
+    the progress of `collect` is told; and `code_modules`, which decide what is learned, besides the component's own.
     """
 
     options: ClassVar[type[Any]]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     stage: ClassVar[str] = "data"
+    code_modules: ClassVar[tuple[str, ...]] = ()
     config: OptionsT
 
     @classmethod

@@ -48,7 +48,8 @@ class ComponentRecipe:
         """Store key of the weights that this recipe gives on these subjects."""
         return fingerprint({
             self.component.spec.kind: self.component.spec.id, "code": self.component.code,
-            "loop": code_fingerprint(*_CODE), "training": self.training.model_dump(mode="json"),
+            "loop": code_fingerprint(*_CODE, *self.trained_by.code_modules),
+            "training": self.training.model_dump(mode="json"),
             "data": self.trained_by.fingerprint(source), "subjects": list(subjects),
         })  # fmt: skip
 

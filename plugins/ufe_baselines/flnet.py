@@ -9,7 +9,8 @@ Changed: the original's displacements warp features of reference images to make 
 of four layers regresses (e, g) from them (P§10, P§13.8, O61). The reference is the neutral anchor (O60). Confidences
 go in beside the displacements, so that hidden points need not be believed; pupils are among the keypoints, for gaze.
 Displacements are standardised by what each point does in training; confidences are not, or one that training hardly
-ever sees fall would be all that is left when it does.
+ever sees fall would be all that is left when it does. No displacement counts for more than a few deviations, and those
+of a view in which next to nothing is found, a covered camera's, for none.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import CodeSpace, Detections, FrameBatch
 
+_MOST = 4.0  # deviations that a point may be displaced by
+_FOUND = 0.1  # mean confidence of a view's points from which on it is believed in full
 _STILL = 1.5 / 192  # of the side: points that move less over the training frames are not blown up
 
 
@@ -53,10 +56,11 @@ class FlnetEncoder(Reference[FlnetConfig]):
         now = mirrored_detections(frames.keypoints, side)
         before = mirrored_detections(Detections(kept["points"], kept["visible"]), side)
         known = (before.visible.flatten(1).amax(1) > 0).float()[:, None, None, None]  # was there a reference at all?
-        moved = by_region((now.points - before.points) * known / side)
+        found = (now.visible.mean(-1) / _FOUND).clamp_max(1)[:, :, None, None]
+        moved = by_region((now.points - before.points) * known * found / side)
         sure = by_region(torch.stack([now.visible, before.visible], -1) - 0.5)
         upper, lower = (
-            trunk(torch.cat([scale(moved[k].reshape(count, -1)), sure[k].reshape(count, -1)], 1))
+            trunk(torch.cat([scale(moved[k].reshape(count, -1)).clamp(-_MOST, _MOST), sure[k].reshape(count, -1)], 1))
             for k, (scale, trunk) in enumerate(zip(self.scales, self.trunks, strict=True))
         )
         return upper, lower

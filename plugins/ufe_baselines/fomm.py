@@ -16,8 +16,8 @@ add; the channel of occlusion means whatever helps. Keypoints are those of the h
 shares; each sparse motion belongs to one part of the face (brow, a quarter of the lips' outer rim ...), whose centre is
 the mean of its keypoints and whose Jacobian is their least-squares fit. The detector's confidence, which the original's
 keypoints lack, weighs them in that fit and is how strongly the part is drawn into the heat maps; where there is no
-reference nothing moves. The hourglass is narrower than the original's, as the images are smaller. The reference is the
-neutral anchor (O60).
+reference nothing moves, and a part that is not believed in has next to no mask. The hourglass is narrower than the
+original's, as the images are smaller. The reference is the neutral anchor (O60).
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ from torch.nn import functional
 
 from ufe_baselines.keypoint_maps import ARC, groups_of
 from ufe_baselines.plugin import FommConfig
-from ufe_baselines.regressor import Pooled, Reference
-from ufe_core.face_encoder import by_region, mirrored_detections
+from ufe_baselines.regressor import REFERENCE, Pooled, Reference
+from ufe_core.face_encoder import REGIONS, by_region, mirrored_detections
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
-from ufe_core.types import CodeSpace, Detections, FrameBatch
+from ufe_core.types import AnchorSet, CodeSpace, Detections, FrameBatch
 
-_RIDGE = 0.02  # keeps Jacobians of parts whose points lie on a line near the identity
+_RIDGE = 5e-4  # variance of detected points, half sides squared: parts that are as thin keep the identity across
+_LEAST_BELIEF = 1e-4
 _WIDEST, _LEAST_SIDE = 8, 8
 _HEAT_VARIANCE = 0.01  # of the heat maps, as in the original (kp_variance), in half sides squared
 _NEAR_VARIANCE, _NEAR_MOST = 0.04, 2.0  # masks start as a part's Gaussian; the still background is 2 deviations away
@@ -76,9 +77,8 @@ def first_order(
         centre, source = (share * d).sum(1), (share * r).sum(1)
         away, was = d - centre[:, None], r - source[:, None]
         spread = (share * away).transpose(1, 2) @ away
-        ridge = _RIDGE * spread.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] * identity + 1e-6 * identity
         cross = (share * was).transpose(1, 2) @ away
-        turned = (cross + ridge) @ torch.linalg.inv(spread + ridge) - identity
+        turned = (cross + _RIDGE * identity) @ torch.linalg.inv(spread + _RIDGE * identity) - identity
         jacobians.append(identity + known[:, None, None] * turned)
         centres.append(centre)
         sources.append(centre + known[:, None] * (source - centre))
@@ -105,14 +105,22 @@ class FommEncoder(Reference[FommConfig]):
     ) -> None:  # fmt: skip
         super().__init__(config, needs=needs, code_space=code_space)
         self.groups = [groups_of(keypoints[2 * region].names, arc=ARC) for region in range(2)]
-        side = max(needs.size // 2, _LEAST_SIDE)  # the original works at a quarter of its larger images
+        self.side = max(needs.size // 2, _LEAST_SIDE)  # the original works at a quarter of its larger images
         self.dense = nn.ModuleList(
-            DenseMotion(len(groups), config.width, config.levels, side) for groups in self.groups
+            DenseMotion(len(groups), config.width, config.levels, self.side) for groups in self.groups
         )
         networks = [Pooled(config.backbone, config.backbone_options, inputs=3, cells=config.cells) for _ in range(2)]
         self.regions = nn.ModuleList(networks)
         count = 2 * networks[0].features
         self.read_out(2 * count, count, fuse_width=config.fuse_width, gaze_width=config.gaze_width)
+
+    def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
+        at = self.needs.anchors.index(REFERENCE)
+        known = anchors.present[:, at].float()
+        views = self.views(anchors.images[:, at].float() * known[:, None, None, None]).flatten(0, 1)
+        small = functional.interpolate(views, (self.side, self.side), mode="bilinear", antialias=True)
+        by_user = small.view(len(REGIONS), len(known), -1, self.side, self.side).transpose(0, 1)
+        return {**super()._enroll(anchors), "image": by_user}
 
     def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         assert frames.keypoints is not None
@@ -122,14 +130,12 @@ class FommEncoder(Reference[FommConfig]):
         weight = by_region(now.visible * before.visible)
         known = (before.visible.flatten(1).amax(1) > 0).float().repeat_interleave(2)  # left and right
         driving, reference = by_region(2 * now.points / side - 1), by_region(2 * before.points / side - 1)
-        images = self.views(kept["image"])
         made = []
         for k, (dense, network) in enumerate(zip(self.dense, self.regions, strict=True)):
-            with torch.autocast(images.device.type, enabled=False):  # half precision would round motions away
+            with torch.autocast(driving.device.type, enabled=False):  # half precision would round motions away
                 motions = first_order(driving[k], reference[k], weight[k], known, self.groups[k])
-            field = functional.interpolate(
-                dense(images[k], motions), (side, side), mode="bilinear", align_corners=False
-            )
+            image = kept["image"][:, k].flatten(0, 1)[:, None]
+            field = functional.interpolate(dense(image, motions), (side, side), mode="bilinear", align_corners=False)
             made.append(network(field).view(len(frames.images), -1))
         return made[0], made[1]
 
@@ -157,22 +163,21 @@ class DenseMotion(nn.Module):
         """The field of a batch.
 
         Args:
-            reference: float32 [B, 1, H, H], reference images, standardised.
+            reference: float32 [B, 1, S, S], reference images, standardised.
             motions: towards them.
         """
         side = self.side
-        small = functional.interpolate(reference, (side, side), mode="bilinear", align_corners=False, antialias=True)
         centres = (torch.arange(side, device=reference.device) + 0.5) * (2 / side) - 1
         grid = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), -1)
         with torch.autocast(reference.device.type, enabled=False):
             fields = sparse_fields(motions, grid)
         batch, count = fields.shape[:2]
         warped = functional.grid_sample(
-            small.repeat_interleave(count, 0), fields.flatten(0, 1), align_corners=False, padding_mode="border"
+            reference.repeat_interleave(count, 0), fields.flatten(0, 1), align_corners=False, padding_mode="border"
         ).view(batch, count, side, side)
         heat = motions.belief[:, :, None, None] * (_heat(motions.driving, grid) - _heat(motions.reference, grid))
         x = self._hourglass(torch.cat([warped, functional.pad(heat, (0, 0, 0, 0, 1, 0))], 1))
-        masks = (self.masks(x).float() + _nearness(motions.driving, grid)).softmax(1)
+        masks = (self.masks(x).float() + _nearness(motions, grid)).softmax(1)
         field = (masks[..., None] * (fields - grid)).sum(1)
         return torch.cat([10 * field.permute(0, 3, 1, 2), self.occlusion(x).sigmoid()], 1)
 
@@ -187,9 +192,12 @@ class DenseMotion(nn.Module):
         return x
 
 
-def _nearness(centres: Tensor, grid: Tensor) -> Tensor:
-    """Logits of the still background and of parts about centres [B, G, 2] on a grid [S, S, 2]: [B, 1 + G, S, S]."""
-    parts = -(grid - centres[:, :, None, None]).square().sum(-1) / (2 * _NEAR_VARIANCE)
+def _nearness(motions: Motions, grid: Tensor) -> Tensor:
+    """Logits of the still background and of G parts on a grid [S, S, 2], [B, 1 + G, S, S]: how near each is, and how
+    far it is believed.
+    """
+    parts = -(grid - motions.driving[:, :, None, None]).square().sum(-1) / (2 * _NEAR_VARIANCE)
+    parts = parts + motions.belief.clamp_min(_LEAST_BELIEF).log()[:, :, None, None]
     return functional.pad(parts, (0, 0, 0, 0, 1, 0), value=-(_NEAR_MOST**2) / 2)
 
 

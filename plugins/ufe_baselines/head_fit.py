@@ -18,7 +18,9 @@ _STEEPEST = 0.2  # depth over distance from the optical axis: beyond 79 degrees 
 _STEP_MM = 1e-3  # of the differences that tell how pixels move with points
 _OUTLIER = 3.0  # a residual of so many deviations counts half
 _ACTION, _ACTION_MOST = 0.4, 1.2  # deviation of an action's activation before anything is seen, and its bound
-_RESTING_ACTION = 0.02  # the same where the face is known to rest
+_RESTING_ACTION = 0.06  # the same where the face is known to rest: nobody rests exactly
+_ACTION_LEAST = -0.1
+_PINNED_ROUNDS = 3  # after which actions at their bounds are few
 _TURN, _SHIFT_MM = 0.05, 4.0  # deviation (radians, mm) of how the headset is put on
 _SLIP_TURN, _SLIP_MM = 0.01, 0.8  # of how it moves after that
 _GAZE = 0.35  # radians
@@ -95,6 +97,8 @@ class HeadFit(nn.Module):
         spread = torch.cat([turn[:, None].expand(-1, 3), shift[:, None].expand(-1, 3), action, gaze], 1).to(double)
         start = torch.cat([pose, pose.new_zeros(b, n + GAZE)], 1)
         state = start.clone()
+        least, most = torch.full_like(state, -torch.inf), torch.full_like(state, torch.inf)
+        least[:, POSE : POSE + n], most[:, POSE : POSE + n] = _ACTION_LEAST, _ACTION_MOST
         for _ in range(self.iterations):
             hessian = torch.diag_embed(spread**-2)
             slope = (state - start) / spread**2
@@ -106,8 +110,7 @@ class HeadFit(nn.Module):
                 flat = jacobian.flatten(1, 2)
                 hessian = hessian + weighed.flatten(1, 2).transpose(1, 2) @ flat
                 slope = slope + (weighed.flatten(1, 2).transpose(1, 2) @ away.flatten(1)[..., None])[..., 0]
-            state = state - torch.linalg.solve(hessian, slope[..., None])[..., 0]
-            state[:, POSE : POSE + n] = state[:, POSE : POSE + n].clamp(-0.1, _ACTION_MOST)
+            state = state + bounded_step(hessian, slope, least - state, most - state)
         pose, actions, angles = state.float().split([POSE, n, GAZE], 1)
         return Fit(pose, actions, angles)
 
@@ -216,6 +219,33 @@ class _Lens(nn.Module):
                 -1,
             )
         return flat @ self.intrinsics[:2, :2].T + self.intrinsics[:2, 2]
+
+
+def bounded_step(hessian: Tensor, slope: Tensor, least: Tensor, most: Tensor) -> Tensor:
+    """The step d [B, P] that minimises d' H d / 2 + s' d between bounds, as far as a few rounds of pinning tell.
+
+    What goes beyond a bound is held there, and the rest is solved for again: cut off after the solve, it would leave
+    to nobody what it was to explain.
+
+    Args:
+        hessian: H [B, P, P], positive definite.
+        slope: s [B, P].
+        least: lower bounds [B, P], and
+        most: upper ones; no step is within them.
+    """
+    step = -torch.linalg.solve(hessian, slope)
+    pinned = torch.zeros_like(step, dtype=torch.bool)
+    for _ in range(_PINNED_ROUNDS):
+        beyond = (step < least) | (step > most)
+        if not beyond.any():
+            break
+        pinned |= beyond
+        held = torch.where(pinned, step.clamp(least, most), 0.0)
+        free = (~pinned).to(step)
+        left = hessian * free[:, :, None] * free[:, None] + torch.diag_embed(pinned.to(step))
+        rest = (slope + (hessian @ held[..., None])[..., 0]) * free
+        step = held - torch.linalg.solve(left, rest)
+    return step.clamp(least, most)
 
 
 def rotation_of(turn: Tensor) -> Tensor:

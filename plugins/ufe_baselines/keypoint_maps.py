@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ARC = 6  # keypoints of a ring that one motion, or map, stands for: an upper and a lower lip have theirs
-_RINGS = ("lid", "lip_inner", "lip_outer")
+ARC = 6  # keypoints of a ring that one motion, or map, stands for, about
+_RINGS, _QUARTERS = ("lid", "lip_inner", "lip_outer"), 4
 
 
 def groups_of(names: Sequence[str], *, arc: int | None = None) -> list[list[int]]:
     """Indices of keypoints by the part of the face that their names tell: `lid_00` and `lid_01` are one group.
 
-    Both pupils are groups of their own. With `arc`, rings (lids, lips), whose points are numbered along them, are cut
-    into arcs of about so many points.
+    Both pupils are groups of their own. With `arc`, rings (lids, lips), whose points are numbered along them from the
+    middle of their upper half, are cut into arcs of about so many points: a multiple of four, so that none goes around
+    a corner of the mouth or of the eye.
     """
     parts: dict[str, list[int]] = {}
     for k, name in enumerate(names):
@@ -24,7 +25,7 @@ def groups_of(names: Sequence[str], *, arc: int | None = None) -> list[list[int]
         parts.setdefault(stem if number.isdigit() else name, []).append(k)
     out = []
     for stem, group in parts.items():
-        arcs = max(1, round(len(group) / arc)) if arc and stem in _RINGS else 1
+        arcs = _QUARTERS * max(1, round(len(group) / (_QUARTERS * arc))) if arc and stem in _RINGS else 1
         out += [some.tolist() for some in np.array_split(group, arcs)]
     return out
 

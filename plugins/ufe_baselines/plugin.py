@@ -52,11 +52,10 @@ class FlnetConfig(_ReadOut):
     width: int = Field(512, ge=8, le=4096, description="Hidden width of the perceptrons on displacements")
 
 
-class MovementSdkConfig(ComponentConfig):
+class MovementSdkConfig(_ReadOut):
     """Options of `movement_sdk`."""
 
     width: int = Field(16, ge=4, le=256, description="Channels after the first halving; up to 8 times as many later")
-    gaze_width: int = Field(128, ge=8, le=8192, description="Hidden width of f_gaze")
 
 
 class MeshConfig(_ReadOut):
@@ -92,7 +91,7 @@ _BASELINES: tuple[tuple[str, str, type[ComponentConfig], dict[str, dict[str, Any
      {"smoke": _SMOKE, "cpu": _NARROW_34}, "NeckNet-style: raw images, a ResNet-34 (Chen 2021)"),
     ("movement_sdk", "movement_sdk:MovementSdkEncoder", MovementSdkConfig,
      {"smoke": {"width": 4}},
-     "SDK-style: raw images, a light network, 63 bounded activations (Meta 2023)"),
+     "SDK-style: raw images, a light network (Meta 2023)"),
     ("mesh_tracking", "mesh_tracking:MeshTrackingEncoder", MeshTrackingConfig, {},
      "A mesh really tracked: the head model fitted to keypoints (Thies 2016)"),
     ("mesh_tracking_gt", "mesh_tracking:ExactMeshEncoder", MeshConfig, {},

@@ -60,10 +60,7 @@ class Reference(Regressor[ConfigT]):
         assert anchors.keypoints is not None
         found = anchors.keypoints.map(lambda value: value[:, at])
         known = anchors.present[:, at].float()
-        return {
-            "points": found.points, "visible": found.visible * known[:, None, None],
-            "image": anchors.images[:, at].float() * known[:, None, None, None],
-        }  # fmt: skip
+        return {"points": found.points, "visible": found.visible * known[:, None, None]}
 
 
 class Pooled(nn.Module):

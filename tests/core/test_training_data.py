@@ -30,10 +30,10 @@ def capture(person, *, labelled=True, images=None):
     )  # fmt: skip
 
 
-def data(people=PEOPLE, make=capture, drops_anchors=True, **options):
+def data(people=PEOPLE, make=capture, **options):
     config = TrainingConfig(**{"users": 3, "frames_per_user": 2, "frames": FRAMES, "size": 32, **options})
     captures = [make(person) for person in range(people)]
-    return TrainingData(captures, CAMERAS, ANCHORS, config, drops_anchors=drops_anchors)
+    return TrainingData(captures, CAMERAS, ANCHORS, config)
 
 
 def flat(batch):
@@ -125,8 +125,6 @@ def test_anchors_are_left_out_one_by_one_and_all_at_once():
     # All are gone where the person's are left out, or each of them by chance.
     expected = 0.25 + 0.75 * 0.25 ** len(ANCHORS)
     assert expected - 0.05 < float((~present.any(1)).float().mean()) < expected + 0.05
-    needed = data(**{**STILL, "anchor_dropout": 0.25}, drops_anchors=False)
-    assert all(bool(needed.batch(step).anchors.present.all()) for step in range(20))
 
 
 def test_batches_made_ahead_are_the_batches_asked_for():

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from ufe_baselines.fomm import DenseMotion, first_order, sparse_fields
+from ufe_baselines.head_fit import bounded_step
 from ufe_baselines.keypoint_maps import drawn, groups_of
-from ufe_baselines.movement_sdk import ACTIVATIONS
 from ufe_core.errors import ConfigError, ContractError
 from ufe_core.head import load_head
 from ufe_core.interfaces.detector import KeypointNames
@@ -180,13 +180,31 @@ def test_flnet_reads_displacements_not_places(make):
     assert not torch.allclose(encoder.encode(moved, encoder.enroll(anchors)).expression, before, atol=1e-4)
 
 
-def test_the_bottleneck_of_the_sdk_is_63_activations_in_0_to_1(make):
-    encoder = make("movement_sdk").eval()
-    frames, _ = batch(encoder)
-    with torch.no_grad():
-        _, activations = encoder.features(frames, {})
-    assert activations.shape == (4, ACTIVATIONS) and activations.abs().max() <= 0.5
-    assert encoder.fuse[0].in_features == ACTIVATIONS
+def test_flnet_bounds_what_a_point_that_is_not_found_says(make):
+    """A point that was put somewhere far counts for a few deviations of what points do, not for hundreds."""
+    encoder = make("flnet").eval()
+    frames, anchors = batch(encoder)
+    calibration = encoder.enroll(anchors)
+    read = []
+    for trunk in encoder.trunks:
+        trunk.register_forward_hook(lambda module, given, out: read.append(given[0]))
+    far = Detections(frames.keypoints.points + 1e4, frames.keypoints.visible)
+    encoder.encode(FrameBatch(frames.images, CAMERAS, frames.users, far), calibration)
+    assert len(read) == 2 and all(given.abs().max() == 4 for given in read)
+
+
+def test_flnet_takes_no_displacement_from_a_view_in_which_nothing_is_found(make):
+    encoder = make("flnet").eval()
+    frames, anchors = batch(encoder)
+    calibration = encoder.enroll(anchors)
+    lost, elsewhere = frames.keypoints.visible.clone(), frames.keypoints.points.clone()
+    lost[:, 2] = 0
+    elsewhere[:, 2] = 7.0
+    one, other = (
+        encoder.encode(FrameBatch(frames.images, CAMERAS, frames.users, Detections(points, lost)), calibration)
+        for points in (frames.keypoints.points, elsewhere)
+    )
+    assert torch.equal(one.expression, other.expression)
 
 
 def test_first_order_motion_is_the_affine_map_that_moved_the_points():
@@ -241,11 +259,35 @@ def test_the_warp_field_begins_with_each_part_s_motion_about_it_and_none_far_awa
     torch.nn.init.zeros_(dense.masks.bias)
     with torch.no_grad():
         motions = first_order(driving, reference, torch.ones(1, 12), torch.ones(1), HALVES)
-        field = dense(torch.rand(1, 1, 64, 64), motions)[0, :2].permute(1, 2, 0) / 10
+        field = dense(torch.rand(1, 1, 32, 32), motions)[0, :2].permute(1, 2, 0) / 10
     for part, (x, y) in enumerate(motions.driving[0]):
         here = field[int((y + 1) * 16), int((x + 1) * 16)]
         torch.testing.assert_close(here, moved[part], atol=0.04, rtol=0)
     assert field[-1, 0].abs().max() < 0.01
+
+
+def test_a_part_that_is_not_believed_in_warps_next_to_nothing():
+    """A covered camera's points lie anywhere: before anything is learned, its warp field stays the identity."""
+    draw = torch.Generator().manual_seed(0)
+    driving, reference = torch.rand(1, 12, 2, generator=draw) - 0.5, torch.rand(1, 12, 2, generator=draw) - 0.5
+    dense = DenseMotion(2, 8, 5, 32).eval()
+    torch.nn.init.zeros_(dense.masks.weight)
+    torch.nn.init.zeros_(dense.masks.bias)
+    with torch.no_grad():
+        believed, not_believed = (
+            dense(torch.zeros(1, 1, 32, 32), first_order(driving, reference, weight, torch.ones(1), HALVES))[:, :2]
+            for weight in (torch.ones(1, 12), torch.full((1, 12), 1e-4))
+        )
+    assert not_believed.abs().max() < 0.02 * believed.abs().max()
+
+
+def test_a_part_as_thin_as_points_are_uncertain_is_not_turned_by_their_noise():
+    """Points on a line that moved along with it, but for noise across: the Jacobian stays near the identity."""
+    draw = torch.Generator().manual_seed(0)
+    line = torch.linspace(-0.2, 0.2, 6)[None, :, None] * torch.tensor([1.0, 0.0])
+    noise = 0.01 * torch.randn(200, 2, 6, 2, generator=draw)
+    motions = first_order(line + noise[:, 0], line + noise[:, 1], torch.ones(200, 6), torch.ones(200), [[*range(6)]])
+    assert (motions.jacobian[:, 0] - torch.eye(2)).norm(dim=(-2, -1)).mean() < 0.25
 
 
 def test_without_a_reference_the_warp_field_is_nothing(make):
@@ -263,11 +305,22 @@ def test_without_a_reference_the_warp_field_is_nothing(make):
     assert fields[2][:, :2].abs().max() > 0.1
 
 
-def test_rings_are_cut_into_arcs(keypoints):
+def test_rings_are_cut_into_arcs_that_end_near_the_corners(keypoints):
+    """Of the lips: no arc has more than a point on the other lip."""
     whole, arcs = groups_of(keypoints[2].names), groups_of(keypoints[2].names, arc=6)
     assert sorted(k for group in arcs for k in group) == list(range(96)) and len(arcs) > len(whole) + 4
     rings = [group for group in arcs if keypoints[2].names[group[0]].startswith("lip")]
     assert all(4 <= len(group) <= 8 and group == list(range(group[0], group[-1] + 1)) for group in rings)
+    head = load_head()
+    places = head.template[list(keypoints[2].vertices)]
+    for part in ("lip_inner", "lip_outer"):
+        ring = [k for k, name in enumerate(keypoints[2].names) if name.rpartition("_")[0] == part]
+        corners = [ring[places[ring, 0].argmin()], ring[places[ring, 0].argmax()]]
+        cut = [group for group in arcs if group[0] in ring]
+        beyond = [
+            min(corner - group[0], group[-1] - corner) for group in cut for corner in corners if corner in group
+        ]  # fmt: skip
+        assert len(cut) % 4 == 0 and len(beyond) == 2 and max(beyond) <= 1
 
 
 def test_where_nothing_moved_the_warp_field_is_nothing():
@@ -275,7 +328,7 @@ def test_where_nothing_moved_the_warp_field_is_nothing():
     motions = first_order(points, points, torch.ones(2, 12), torch.ones(2), HALVES)
     dense = DenseMotion(2, 8, 5, 32).eval()
     with torch.no_grad():
-        field = dense(torch.rand(2, 1, 64, 64), motions)
+        field = dense(torch.rand(2, 1, 32, 32), motions)
     assert field.shape == (2, 3, 32, 32) and field[:, :2].abs().max() < 1e-4
 
 
@@ -337,6 +390,29 @@ def fitted(capture, rig, keypoints):
     open_eyes = found.visible[1:, :2, -2].amin(1) > 0  # each camera sees its own pupil
     gaze = torch.from_numpy(capture.labels(frames).gaze).view(-1, 2, 3)
     return fit, tracked, neutral, torch.from_numpy(capture.geometry(frames)), gaze, open_eyes
+
+
+def test_a_bounded_step_is_the_least_between_bounds():
+    """Of random quadratics: nothing can be gained by moving any number within its bounds."""
+    draw = torch.Generator().manual_seed(0)
+    root = torch.randn(50, 6, 6, generator=draw, dtype=torch.float64)
+    hessian = root @ root.transpose(1, 2) + 0.5 * torch.eye(6)
+    slope = torch.randn(50, 6, generator=draw, dtype=torch.float64)
+    least, most = torch.full_like(slope, -0.2), torch.full_like(slope, 0.3)
+    least[:, :2], most[:, :2] = -torch.inf, torch.inf
+
+    def value(step):
+        return 0.5 * torch.einsum("bi,bij,bj->b", step, hessian, step) + (slope * step).sum(1)
+
+    step = bounded_step(hessian, slope, least, most)
+    assert (step >= least).all() and (step <= most).all()
+    cut_off = (-torch.linalg.solve(hessian, slope)).clamp(least, most)
+    assert (value(step) <= value(cut_off) + 1e-9).all() and (value(step) < value(cut_off) - 1e-3).float().mean() > 0.5
+    free = (step > least + 1e-9) & (step < most - 1e-9)
+    pull = torch.einsum("bij,bj->bi", hessian, step) + slope
+    assert pull[free].abs().max() < 1e-9
+    inside = bounded_step(hessian, slope, torch.full_like(slope, -1e3), torch.full_like(slope, 1e3))
+    torch.testing.assert_close(inside, -torch.linalg.solve(hessian, slope))
 
 
 class TestFit:

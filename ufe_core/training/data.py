@@ -62,7 +62,7 @@ class TrainingData:
 
     def __init__(
         self, captures: Sequence[PackedCapture], cameras: tuple[str, ...], anchors: tuple[str, ...],
-        config: TrainingConfig, *, moves_images: bool = True, drops_anchors: bool = True,
+        config: TrainingConfig, *, moves_images: bool = True,
     ) -> None:  # fmt: skip
         for capture in captures:
             if not len(capture.expression) or not len(capture.geometry):
@@ -73,7 +73,7 @@ class TrainingData:
         self.cameras = cameras
         self.anchor_names = anchors
         self.config = config
-        self.moves_images, self.drops_anchors = moves_images, drops_anchors
+        self.moves_images = moves_images
         self.users = min(config.users, len(captures))
         self.frames_per_user = min(config.frames_per_user, config.frames)
         self._first = np.cumsum([0, *(len(capture.frame_rows) for capture in captures)])
@@ -116,9 +116,7 @@ class TrainingData:
         patches = CutMix.draw(config.cutmix_patches, images.shape[:3], images.shape[-1], rng)
         if self.moves_images:
             images, held = patches.apply(augment.apply(images)), augment.apply(held)
-        present = present_anchors(
-            config.anchor_dropout if self.drops_anchors else 0.0, self.users, len(self.anchor_names), rng
-        )
+        present = present_anchors(config.anchor_dropout, self.users, len(self.anchor_names), rng)
         users = torch.arange(self.users).repeat_interleave(self.frames_per_user)
         found = self._detections(rows, chosen, augment, patches)
         anchors = self._detections(anchor_rows, chosen, augment)

@@ -299,10 +299,7 @@ class _Run:
             captures, type(self.encoder), source, detector=self.recipe.detector, store=self.store, device=self.device,
             progress=lambda done: self.tell(Progress("keypoints", done, len(captures), {})),
         )  # fmt: skip
-        return TrainingData(
-            captures, cameras, anchors, self.config, moves_images=not self.encoder.uses_rig,
-            drops_anchors=self.encoder.calibrated,
-        )  # fmt: skip
+        return TrainingData(captures, cameras, anchors, self.config, moves_images=not self.encoder.uses_rig)
 
 
 def training_captures(

@@ -98,12 +98,10 @@ def _detect(capture: PackedCapture, detector: Any, device: torch.device) -> Dete
 
 def _kept(store: Store, key: str) -> Detections | None:
     file = store.path("detections", key) / "keypoints.safetensors"
-    if not file.is_file():
-        return None
     try:
         tensors = load_weights(file)[0]
         return Detections(tensors["points"], tensors["visible"])
-    except ArtifactError:  # they are found again and written over
+    except ArtifactError:  # not there, or damaged: they are found again and written over
         store.remove("detections", key)
         return None
 

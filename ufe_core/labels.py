@@ -79,11 +79,9 @@ def _read(capture: PackedCapture, geometry: np.ndarray | None, decoder: Decoder[
 
 def _kept(store: Store, key: str) -> np.ndarray | None:
     file = store.path("labels", key) / "codes.safetensors"
-    if not file.is_file():
-        return None
     try:
         return load_weights(file)[0]["expression"].numpy()
-    except ArtifactError:  # it is read again and written over
+    except ArtifactError:  # not there, or damaged: it is read again and written over
         store.remove("labels", key)
         return None
 

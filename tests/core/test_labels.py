@@ -129,7 +129,7 @@ def test_a_decoder_whose_code_changed_reads_anew(store, monkeypatch):
     assert sum(after.reads) == 38
 
 
-@pytest.mark.parametrize("damage", ["truncated", "altered", "something else"])
+@pytest.mark.parametrize("damage", ["truncated", "altered", "something else", "gone"])
 def test_a_damaged_kept_file_is_made_again(store, damage):
     source, decoder = FacesSource(), Reader()
     captures = captures_of(source, store, "A")
@@ -141,6 +141,8 @@ def test_a_damaged_kept_file_is_made_again(store, damage):
         data = bytearray(file.read_bytes())
         data[-1] ^= 1
         file.write_bytes(data)
+    elif damage == "gone":
+        file.unlink()
     else:
         file.write_bytes(b"something else")
     for _ in range(2):

@@ -59,6 +59,26 @@ processes.wait()
 """
 
 
+PARTLY_USED = """
+import sys
+import torch
+from torch import nn
+from ufe_core.training.processes import Processes
+
+processes = Processes.join(torch.device("cpu"))
+both, first, none = (nn.Parameter(torch.full((2,), 3.0)) for _ in range(3))
+scale = nn.BatchNorm1d(2, affine=False)
+processes.share_statistics(scale)
+rows = torch.tensor([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0], [6.0, 7.0]])[processes.share(4)]
+loss = (both * scale(rows)).square().mean() + (first.sum() if processes.first else 0.0)
+loss.backward()
+processes.average_gradients([both, first, none])
+if not processes.first:
+    torch.save({"both": both.grad, "first": first.grad, "none": none.grad, "mean": scale.running_mean}, sys.argv[1])
+processes.wait()
+"""
+
+
 def two_processes(script, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -85,6 +105,17 @@ def test_shared_statistics_and_gradients_are_those_of_the_whole_batch(tmp_path):
         torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=1e-4)
     for name, value in network.state_dict().items():
         torch.testing.assert_close(made["state"][name], value, atol=1e-6, rtol=1e-4)
+
+
+def test_what_only_one_process_uses_has_half_its_gradient_in_both(tmp_path):
+    """Where anchors are missing by chance, a calibrator may be used in one process and not in the other."""
+    two_processes(PARTLY_USED, tmp_path / "made.pt")
+    made = torch.load(tmp_path / "made.pt", weights_only=True)
+    assert made["first"].tolist() == [0.5, 0.5] and made["none"] is None
+    scale, both = nn.BatchNorm1d(2, affine=False), nn.Parameter(torch.full((2,), 3.0))
+    (both * scale(torch.tensor([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0], [6.0, 7.0]]))).square().mean().backward()
+    torch.testing.assert_close(made["both"], both.grad)
+    torch.testing.assert_close(made["mean"], scale.running_mean)
 
 
 def rows_of(log):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -83,16 +83,29 @@ class Processes:
             dist.barrier()
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace gradients by their means over the processes."""
+        """Replace gradients by their means over the processes; what only some of them use has none in the others."""
         if self.count == 1:
             return
-        grads = [p.grad for p in parameters if p.grad is not None]
+        grads = self._gradients(list(parameters))
         if not grads:
             return
         together = torch.cat([grad.flatten() for grad in grads])
         dist.all_reduce(together)
         for grad, mean in zip(grads, (together / self.count).split([grad.numel() for grad in grads]), strict=True):
             grad.copy_(mean.view_as(grad))
+
+    def _gradients(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+        """Gradients of what any process uses, in the same order in all; zero where this one does not use it."""
+        used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=self._device())
+        dist.all_reduce(used, dist.ReduceOp.MAX)
+        grads = []
+        for parameter, anywhere in zip(parameters, used.tolist(), strict=True):
+            if not anywhere:
+                continue
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            grads.append(parameter.grad)
+        return grads
 
     def mean(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         """Means of numbers over the processes."""
@@ -137,8 +150,9 @@ def _shared(kind: type[Any], count: int) -> type[Any]:
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (seen / (seen - 1)), self.momentum)
             self.num_batches_tracked += 1
-        scale = self.weight * (variance + self.eps).rsqrt()
-        y = (values - mean.view(shape)) * scale.view(shape) + self.bias.view(shape)
+        y = (values - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
         for name in ("drop", "act"):  # timm's normalisations have an activation
             rest = getattr(self, name, None)
             y = rest(y) if isinstance(rest, nn.Module) else y

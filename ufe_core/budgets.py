@@ -13,6 +13,9 @@ from ufe_core.names import BUDGETS
 BudgetName = Literal["smoke", "cpu", "gpu", "paper"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
+#: Value of `pretraining.weights` where none are given: the pre-training is done.
+TRAINED = "trained"
+
 
 class ScheduleConfig(ComponentConfig):
     """Steps of AdamW: linear warm-up, then a cosine (P§7.5)."""
@@ -85,7 +88,7 @@ class PretrainingConfig(ScheduleConfig, AugmentationConfig):
     person_pace: float = Field(1.0, gt=0, description="Learning rate of what is learned of each person, in the others'")
     precision: Precision = Field("auto", description="auto: bfloat16 where it is fast")
     picture_every: int = Field(500, ge=1, description="Steps between the pictures that show how far it is")
-    weights: str = Field("trained", description="'trained', or a file of 'ufe pretrain run --out' to begin from")
+    weights: str = Field(TRAINED, description="'trained', or a file of 'ufe pretrain run --out' to begin from")
 
 
 class DomeTrainingConfig(ComponentTrainingConfig):

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ufe_core.budgets import PretrainingConfig, TrainingConfig, budget_defaults
+from ufe_core.budgets import TRAINED, PretrainingConfig, TrainingConfig, budget_defaults
 from ufe_core.components import ComponentSpec
 from ufe_core.config import ComponentConfig, build_config
-from ufe_core.errors import ConfigError, PluginError
+from ufe_core.errors import ArtifactError, ConfigError, PluginError
 from ufe_core.plugins import Catalogue
 from ufe_core.store import code_fingerprint, fingerprint
 
@@ -124,8 +124,10 @@ class Recipe:
     @property
     def given_weights(self) -> Path | None:
         """The file of the pre-trained encoder, where one is given instead of a training."""
-        named = getattr(self.pretraining.config, "weights", "trained") if self.learns_first and self.pretraining else ""
-        return Path(named).expanduser() if named not in ("", "trained") else None
+        named = (
+            getattr(self.pretraining.config, "weights", TRAINED) if self.learns_first and self.pretraining else TRAINED
+        )
+        return Path(named).expanduser() if named != TRAINED else None
 
     def pretraining_key(self) -> str:
         """Store key of the weights that the recipe's pre-training gives; labels and the avatar have no part in them."""
@@ -241,6 +243,7 @@ def resolve_recipe(
     Raises:
         UnknownComponentError: a name is not registered.
         ConfigError: an option is unknown, its value not allowed, or its component not in the recipe.
+        ArtifactError: pre-trained weights that are named are missing, damaged or of another method.
     """
     extra = dict(overrides or {})
     unknown = sorted(set(extra) - set(OWNERS))
@@ -305,7 +308,27 @@ def _pretraining(
         raise PluginError(
             f"Pre-training '{chosen.spec.id}' learns in steps, and its options do not derive from PretrainingConfig."
         )
+    if chosen.config.weights != TRAINED:
+        return replace(chosen, config=_options_in(Path(chosen.config.weights).expanduser(), chosen))
     return chosen if "seed" in overrides else replace(chosen, config=chosen.config.model_copy(update={"seed": seed}))
+
+
+def _options_in(file: Path, chosen: Chosen) -> ComponentConfig:
+    """The options that a file's pre-training had, whatever is asked for, and that it comes from this file."""
+    from pydantic import ValidationError
+
+    from ufe_core.weights import load_weights
+
+    spec = load_weights(file)[1]
+    if spec["component"] != chosen.spec.id:
+        raise ArtifactError(
+            f"{file} holds weights of {spec['component']!r}, not of '{chosen.spec.id}'. Name a file of 'ufe pretrain "
+            f"run --pretraining {chosen.spec.name} --out'."
+        )
+    try:
+        return chosen.spec.config.model_validate({**spec["config"], "weights": str(file)})
+    except ValidationError as error:
+        raise ArtifactError(f"{file} does not tell the options of its pre-training. Pre-train anew.") from error
 
 
 def _view_detector(pretraining: Chosen | None) -> str | None:

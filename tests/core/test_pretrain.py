@@ -369,7 +369,15 @@ def test_a_copy_of_the_weights_is_taken_as_it_is(straight, store, tmp_path):
     named = recipe(weights=str(file), people=2, sigma=10.0)
     done, told = run(Store(tmp_path), named)
     assert done.path == file and done.sha256 == straight[0].sha256 and told == []
-    assert done.method.config == straight[0].method.config, "its own options, whatever is asked for"
+    own = straight[0].method.config.model_copy(update={"weights": str(file)})
+    assert done.method.config == named.pretraining.config == own, "its own options, whatever is asked for"
+    elsewhere = tmp_path / "elsewhere.safetensors"
+    elsewhere.write_bytes(file.read_bytes())
+    assert recipe(weights=str(elsewhere)).describe() == named.describe(), "known by what is in it"
+    with pytest.raises(ArtifactError, match=r"holds weights of 'ufe/mae_novel_view', not of 'ufe/simclr'"):
+        resolve_recipe(catalogue(), pretraining="simclr", overrides={"pretraining": {"weights": str(file)}})
+    with pytest.raises(ArtifactError, match="nowhere.safetensors' do not exist"):
+        recipe(weights=str(tmp_path / "nowhere.safetensors"))
     with pytest.raises(ConfigError, match="leave --fresh out"):
         run(Store(tmp_path), named, fresh=True)
     with pytest.raises(ArtifactError, match=r"people.npy holds no rows of people .*--people unseen"):

@@ -26,6 +26,11 @@ def test_it_says_where_the_weights_are_and_how_fast_it_was(ufe, tmp_path):
     assert "mae_novel_view: univ on 2 people x 2 frames of 64 px, 2 steps of 4; cpu" in told
     assert "headset captures: 2/2" in told and "pre-training: 2/2, loss" in told
     assert out.stat().st_size > 1_000_000
+    half, mine = tmp_path / "half.safetensors", ("--set", f"pretraining.weights={out}")
+    assert ufe("pretrain", "run", *QUICK, *mine, "--out", half, "--half")[0] == 0
+    assert 0.45 < half.stat().st_size / out.stat().st_size < 0.6
+    assert ufe("pretrain", "run", *QUICK, "--set", f"pretraining.weights={half}", "--json")[0] == 0
+    assert "give --out too" in ufe("pretrain", "run", *QUICK, "--half")[2]
     again = json.loads(ufe("pretrain", "run", *QUICK, "--json")[1])
     assert again["weights"] == facts["weights"] and again["record"]["people"] == 2
 

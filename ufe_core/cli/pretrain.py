@@ -61,8 +61,9 @@ def pretrain() -> None:
 @_what
 @click.option("--fresh", is_flag=True, help="Start from the first step, even where weights or a checkpoint are.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also copy the weights to this file.")
+@click.option("--half", is_flag=True, help="Write --out in half precision: half the size, as files are released.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any) -> None:
+def run(device: str, fresh: bool, out: Path | None, half: bool, as_json: bool, **asked: Any) -> None:
     """Pre-train an encoder, or find the one that was pre-trained before.
 
     Nothing but headset images is read. Kill it at any time and run the same command again: it goes on from the last
@@ -79,20 +80,26 @@ def run(device: str, fresh: bool, out: Path | None, as_json: bool, **asked: Any)
     from ufe_core.store import Store, write_atomic
     from ufe_core.training.curve import draw_curve
     from ufe_core.training.runs import pick_device
+    from ufe_core.weights import save_halved
 
+    if half and out is None:
+        raise ConfigError("--half is of the file that --out names: give --out too.")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("Pre-training is done in one process: run the same command without torchrun.")
     place = pick_device(device)
     recipe = _recipe(**asked)
     made = _pretrained(recipe, Store(), place, fresh=fresh)
     curve, pictures = made.path.with_name("curve.png"), made.path.with_name("pictures")
-    drawn = curve.is_file() or draw_curve(made.path.with_name("log.csv"), curve)
-    if out is not None:
+    trained = recipe.given_weights is None  # what lies beside a file that was named is not its own
+    drawn = trained and (curve.is_file() or draw_curve(made.path.with_name("log.csv"), curve))
+    if out is not None and half:
+        save_halved(made.path, out)
+    elif out is not None:
         write_atomic(out, made.path.read_bytes())
     facts = {
         "weights": str(made.path), "sha256": made.sha256, "seconds": made.record["seconds"],
         "frames/s": round(made.record["frames_seen"] / made.record["seconds"], 1) if made.record["seconds"] else None,
-        "curve": str(curve) if drawn else None, "pictures": str(pictures) if pictures.is_dir() else None,
+        "curve": str(curve) if drawn else None, "pictures": str(pictures) if trained and pictures.is_dir() else None,
         "out": str(out.absolute()) if out else None,
     }  # fmt: skip
     if as_json:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ufe_core.budgets import TRAINED
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import ConfigError
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.types import AnchorSet, Detections, FrameBatch
+from ufe_core.weights import sha256_file
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
 
@@ -102,6 +105,16 @@ class Pretraining(nn.Module, Generic[ConfigT]):
         self.config = config
         self.size = encoder.needs.size
         self.view_names = views
+
+    @classmethod
+    def weights_sha256(cls, config: ConfigT) -> str | None:
+        """Hash of the file of weights that it begins from, by which it is known wherever the file lies; None without.
+
+        Raises:
+            ArtifactError: the file cannot be read.
+        """
+        named = getattr(config, "weights", TRAINED)
+        return None if named == TRAINED else sha256_file(Path(named).expanduser())
 
     @classmethod
     def detector(cls, config: ConfigT) -> str | None:

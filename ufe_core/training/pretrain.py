@@ -12,7 +12,6 @@ from typing import Any, cast
 import cv2
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ufe_core.budgets import PretrainingConfig
@@ -119,7 +118,7 @@ def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> Pretrai
         ArtifactError: the file is damaged, or was made by another method or for another encoder.
     """
     tensors, spec = load_weights(file)
-    recipe = _as_made(recipe, file, spec)
+    _refuse_others(recipe, file, spec)
     source, people = recipe.unlabelled()
     encoder, method = _networks(recipe, source, people)
     _load(file, encoder, tensors, _ENCODER)
@@ -129,17 +128,6 @@ def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> Pretrai
         encoder.to(device).eval(), method.to(device).eval(), file, sha256_file(file), record,
         tensors.get(_AVERAGE_PERSON),
     )  # fmt: skip
-
-
-def _as_made(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> Recipe:
-    """The recipe with the options that a file's pre-training had."""
-    _refuse_others(recipe, file, spec)
-    assert recipe.pretraining is not None, "there is no pre-training"
-    try:
-        config = type(recipe.pretraining.config).model_validate(spec["config"])
-    except (KeyError, ValidationError) as error:
-        raise ArtifactError(f"{file} does not tell the options of its pre-training. Pre-train anew.") from error
-    return replace(recipe, pretraining=replace(recipe.pretraining, config=config))
 
 
 def _refuse_others(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> None:

@@ -224,14 +224,14 @@ class _Lens(nn.Module):
 def bounded_step(hessian: Tensor, slope: Tensor, least: Tensor, most: Tensor) -> Tensor:
     """The step d [B, P] that minimises d' H d / 2 + s' d between bounds, as far as a few rounds of pinning tell.
 
-    What goes beyond a bound is held there, and the rest is solved for again: cut off after the solve, it would leave
-    to nobody what it was to explain.
+    What goes beyond a bound is held there, and the rest is solved for again. Merely cut off after the solve, it would
+    leave the others where they fit only what was cut off.
 
     Args:
         hessian: H [B, P, P], positive definite.
         slope: s [B, P].
-        least: lower bounds [B, P], and
-        most: upper ones; no step is within them.
+        least: lower bounds [B, P], minus infinity where there is none.
+        most: upper ones, infinity where there is none.
     """
     step = -torch.linalg.solve(hessian, slope)
     pinned = torch.zeros_like(step, dtype=torch.bool)

@@ -37,15 +37,11 @@ class Regressor(FaceEncoder[ConfigT]):
             kept: what `_enroll` kept, a row for each frame.
         """
 
-    def join(self, upper: Tensor, lower: Tensor) -> Tensor:
-        """What f_fuse reads."""
-        return torch.cat([upper, lower], 1)
-
     def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
         count = frames.images.shape[0]
         kept = {name: value.expand(count, *value.shape[1:]) for name, value in calibration.rows(frames.users).items()}
         upper, lower = self.features(frames, kept)
-        return self.coded(self.join(upper, lower), upper)
+        return self.coded(torch.cat([upper, lower], 1), upper)
 
 
 class Reference(Regressor[ConfigT]):

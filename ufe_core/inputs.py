@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,9 @@ def _detected(
     for done, (capture, key) in enumerate(zip(captures, keys, strict=True), 1):
         detections = _kept(store, key)
         if detections is None:
-            detector = detector or chosen.spec.load()(chosen.config).to(device)
+            if detector is None:
+                detector = chosen.spec.load()(chosen.config).to(device)
+                _tell_if_coarse(chosen, detector.size, capture.images.shape[-1])
             names = tuple(camera.name for camera in capture.cameras)
             if names != detector.cameras:
                 raise DataError(
@@ -86,6 +89,16 @@ def _detected(
         if progress:
             progress(done)
     return found
+
+
+def _tell_if_coarse(chosen: Chosen, looked_at: int, side: int) -> None:
+    if looked_at < side:
+        name = chosen.spec.name
+        logging.getLogger("ufe").warning(
+            "Detector '%s' looks at images of %d px, and these have %d: keypoints are coarser than they could be. "
+            "Train one for them, 'ufe train --detector %s --set training.size=%d --out FILE', and give --set "
+            "detector.weights=FILE.", name, looked_at, side, name, side,
+        )  # fmt: skip
 
 
 def _detect(capture: PackedCapture, detector: Any, device: torch.device) -> Detections:

@@ -14,7 +14,7 @@ from ufe_bench import formats
 from ufe_bench.aggregate import PairedDifference, Summary
 from ufe_bench.schema import MetricInfo, Result, Trial
 from ufe_bench.study import Cell, Study
-from ufe_bench.suite import SuiteRow
+from ufe_bench.suite import Claim, SuiteRow
 from ufe_bench.table import markdown_table
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
@@ -109,7 +109,7 @@ def as_json(study: Study) -> dict[str, Any]:
     claims = [
         {"says": claim.says, "at": at, "better": better, "worse": worse, "differences": {
             name: vars(difference) for name in study.metrics
-            if (difference := study.difference(better, worse, name)) is not None
+            if claim.is_of(name) and (difference := study.difference(better, worse, name)) is not None
         }}
         for claim in study.suite.claims for at, better, worse in study.claimed(claim)
     ]  # fmt: skip
@@ -288,15 +288,23 @@ def _differences(study: Study) -> list[str]:
 
 def _claims(study: Study) -> list[str]:
     """Each thing that the paper says of two methods, by metric: the difference, and whether it holds here."""
-    heads = [_heading(info) for info in study.metrics.values()]
+    claims = study.suite.claims
+    metrics = {name: info for name, info in study.metrics.items() if any(claim.is_of(name) for claim in claims)}
+    heads = [_heading(info) for info in metrics.values()]
     tested = [
-        (claim.says, [[at, *_tested(study, better, worse)] for at, better, worse in study.claimed(claim)])
-        for claim in study.suite.claims
+        (
+            claim.says,
+            [[at, *_tested(study, claim, better, worse, metrics)] for at, better, worse in study.claimed(claim)],
+        )
+        for claim in claims
     ]
     tested = [(says, rows) for says, rows in tested if rows]
     if not tested:
         return []
-    note = "The one less the other, paired over people; a claim holds or fails where the interval leaves out zero.\n"
+    note = (
+        "The one less the other, paired over people; a claim holds or fails where the interval leaves out zero. "
+        "Where rows have one seed each, another seed may turn what is near.\n"
+    )
     parts = ["## What the paper says, put to the test\n", note]
     if study.suite.along is None:
         rows = [[says, *cells] for says, ((_, *cells),) in tested]
@@ -306,8 +314,13 @@ def _claims(study: Study) -> list[str]:
     return parts
 
 
-def _tested(study: Study, better: str, worse: str) -> list[str]:
-    found = [(study.difference(better, worse, name), name, info) for name, info in study.metrics.items()]
+def _tested(
+    study: Study, claim: Claim, better: str, worse: str, metrics: Mapping[str, MetricInfo]
+) -> list[str]:  # fmt: skip
+    found = [
+        (study.difference(better, worse, name) if claim.is_of(name) else None, name, info)
+        for name, info in metrics.items()
+    ]
     return [
         formats.UNKNOWN if d is None else f"{_signed(d, info)} {_share(study, worse, name, d)}, {_verdict(d, info)}"
         for d, name, info in found

@@ -50,6 +50,11 @@ class Claim(ComponentConfig):
     worse: str = Field(description="The other")
     says: str = Field(description="In a few words, and where in the paper")
     at: float | None = Field(None, description="At which point of the lines; at every one, where nothing is said")
+    metrics: tuple[str, ...] = Field((), description="Of which errors; of all of them, where nothing is said")
+
+    def is_of(self, metric: str) -> bool:
+        """Whether it says something of a metric."""
+        return not self.metrics or metric in self.metrics
 
 
 class Tuning(ComponentConfig):
@@ -112,6 +117,9 @@ class Suite(ComponentConfig):
             for name in (claim.better, claim.worse):
                 if name not in lines:
                     raise ValueError(f"a claim is of {name!r}, which is no {'line' if self.along else 'row'}")
+            unknown = [name for name in claim.metrics if name not in self.metrics]
+            if unknown:
+                raise ValueError(f"a claim is of the metric {unknown[0]!r}, which is not measured")
         for row in self.rows:
             for what, other in (("repeats", row.repeats), ("base", row.base)):
                 if other is not None and (other not in names or self.row(other).repeats is not None):

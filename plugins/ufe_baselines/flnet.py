@@ -10,7 +10,7 @@ of four layers regresses (e, g) from them (P§10, P§13.8, O61). The reference i
 go in beside the displacements, so that hidden points need not be believed; pupils are among the keypoints, for gaze.
 Displacements are standardised by what each point does in training; confidences are not, or one that training hardly
 ever sees fall would be all that is left when it does. No displacement counts for more than a few deviations, and those
-of a view in which next to nothing is found, a covered camera's, for none.
+of a view in which next to nothing is found, now or in the reference, for none.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from ufe_baselines.plugin import FlnetConfig
-from ufe_baselines.regressor import Reference
+from ufe_baselines.regressor import Reference, found_in_views
 from ufe_core.face_encoder import by_region, mirrored_detections, perceptron
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import CodeSpace, Detections, FrameBatch
 
 _MOST = 4.0  # deviations that a point may be displaced by
-_FOUND = 0.1  # mean confidence of a view's points from which on it is believed in full
 _STILL = 1.5 / 192  # of the side: points that move less over the training frames are not blown up
 
 
@@ -56,7 +55,7 @@ class FlnetEncoder(Reference[FlnetConfig]):
         now = mirrored_detections(frames.keypoints, side)
         before = mirrored_detections(Detections(kept["points"], kept["visible"]), side)
         known = (before.visible.flatten(1).amax(1) > 0).float()[:, None, None, None]  # was there a reference at all?
-        found = (now.visible.mean(-1) / _FOUND).clamp_max(1)[:, :, None, None]
+        found = found_in_views(now, before)[:, :, None, None]
         moved = by_region((now.points - before.points) * known * found / side)
         sure = by_region(torch.stack([now.visible, before.visible], -1) - 0.5)
         upper, lower = (

@@ -16,8 +16,8 @@ add; the channel of occlusion means whatever helps. Keypoints are those of the h
 shares; each sparse motion belongs to one part of the face (brow, a quarter of the lips' outer rim ...), whose centre is
 the mean of its keypoints and whose Jacobian is their least-squares fit. The detector's confidence, which the original's
 keypoints lack, weighs them in that fit and is how strongly the part is drawn into the heat maps; where there is no
-reference nothing moves, and a part that is not believed in has next to no mask. The hourglass is narrower than the
-original's, as the images are smaller. The reference is the neutral anchor (O60).
+reference nothing moves, and in a view in which nothing is found parts have next to no mask. The hourglass is narrower
+than the original's, as the images are smaller. The reference is the neutral anchor (O60).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from torch.nn import functional
 
 from ufe_baselines.keypoint_maps import ARC, groups_of
 from ufe_baselines.plugin import FommConfig
-from ufe_baselines.regressor import REFERENCE, Pooled, Reference
+from ufe_baselines.regressor import REFERENCE, Pooled, Reference, found_in_views
 from ufe_core.face_encoder import REGIONS, by_region, mirrored_detections
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import AnchorSet, CodeSpace, Detections, FrameBatch
 
 _RIDGE = 5e-4  # variance of detected points, half sides squared: parts that are as thin keep the identity across
-_LEAST_BELIEF = 1e-4
+_LEAST_FOUND = 1e-4
 _WIDEST, _LEAST_SIDE = 8, 8
 _HEAT_VARIANCE = 0.01  # of the heat maps, as in the original (kp_variance), in half sides squared
 _NEAR_VARIANCE, _NEAR_MOST = 0.04, 2.0  # masks start as a part's Gaussian; the still background is 2 deviations away
@@ -130,12 +130,15 @@ class FommEncoder(Reference[FommConfig]):
         weight = by_region(now.visible * before.visible)
         known = (before.visible.flatten(1).amax(1) > 0).float().repeat_interleave(2)  # left and right
         driving, reference = by_region(2 * now.points / side - 1), by_region(2 * before.points / side - 1)
+        found = by_region(found_in_views(now, before))
         made = []
         for k, (dense, network) in enumerate(zip(self.dense, self.regions, strict=True)):
             with torch.autocast(driving.device.type, enabled=False):  # half precision would round motions away
                 motions = first_order(driving[k], reference[k], weight[k], known, self.groups[k])
             image = kept["image"][:, k].flatten(0, 1)[:, None]
-            field = functional.interpolate(dense(image, motions), (side, side), mode="bilinear", align_corners=False)
+            field = functional.interpolate(
+                dense(image, motions, found[k]), (side, side), mode="bilinear", align_corners=False
+            )
             made.append(network(field).view(len(frames.images), -1))
         return made[0], made[1]
 
@@ -159,12 +162,13 @@ class DenseMotion(nn.Module):
         self.up = nn.ModuleList(_block(above + below, above, 1) for above, below in pairwise(widths))
         self.masks, self.occlusion = nn.Conv2d(width, parts + 1, 3, padding=1), nn.Conv2d(width, 1, 3, padding=1)
 
-    def forward(self, reference: Tensor, motions: Motions) -> Tensor:
+    def forward(self, reference: Tensor, motions: Motions, found: Tensor) -> Tensor:
         """The field of a batch.
 
         Args:
             reference: float32 [B, 1, S, S], reference images, standardised.
             motions: towards them.
+            found: float32 [B] in [0, 1], how far the view's keypoints are believed at all.
         """
         side = self.side
         centres = (torch.arange(side, device=reference.device) + 0.5) * (2 / side) - 1
@@ -177,7 +181,7 @@ class DenseMotion(nn.Module):
         ).view(batch, count, side, side)
         heat = motions.belief[:, :, None, None] * (_heat(motions.driving, grid) - _heat(motions.reference, grid))
         x = self._hourglass(torch.cat([warped, functional.pad(heat, (0, 0, 0, 0, 1, 0))], 1))
-        masks = (self.masks(x).float() + _nearness(motions, grid)).softmax(1)
+        masks = (self.masks(x).float() + _nearness(motions.driving, found, grid)).softmax(1)
         field = (masks[..., None] * (fields - grid)).sum(1)
         return torch.cat([10 * field.permute(0, 3, 1, 2), self.occlusion(x).sigmoid()], 1)
 
@@ -192,12 +196,14 @@ class DenseMotion(nn.Module):
         return x
 
 
-def _nearness(motions: Motions, grid: Tensor) -> Tensor:
-    """Logits of the still background and of G parts on a grid [S, S, 2], [B, 1 + G, S, S]: how near each is, and how
-    far it is believed.
+def _nearness(centres: Tensor, found: Tensor, grid: Tensor) -> Tensor:
+    """Logits of the still background and of parts about centres [B, G, 2] on a grid [S, S, 2], [B, 1 + G, S, S].
+
+    A part that something hides keeps its own: it is found nearly as well. Those of a view in which nothing is found
+    are far below the background's.
     """
-    parts = -(grid - motions.driving[:, :, None, None]).square().sum(-1) / (2 * _NEAR_VARIANCE)
-    parts = parts + motions.belief.clamp_min(_LEAST_BELIEF).log()[:, :, None, None]
+    parts = -(grid - centres[:, :, None, None]).square().sum(-1) / (2 * _NEAR_VARIANCE)
+    parts = parts + found.clamp_min(_LEAST_FOUND).log()[:, None, None, None]
     return functional.pad(parts, (0, 0, 0, 0, 1, 0), value=-(_NEAR_MOST**2) / 2)
 
 

@@ -20,7 +20,7 @@ _OUTLIER = 3.0  # a residual of so many deviations counts half
 _ACTION, _ACTION_MOST = 0.4, 1.2  # deviation of an action's activation before anything is seen, and its bound
 _RESTING_ACTION = 0.06  # the same where the face is known to rest: nobody rests exactly
 _ACTION_LEAST = -0.1
-_PINNED_ROUNDS = 3  # after which actions at their bounds are few
+_PINNED_ROUNDS = 6  # of holding actions at their bounds and letting go of them; more change next to nothing
 _TURN, _SHIFT_MM = 0.05, 4.0  # deviation (radians, mm) of how the headset is put on
 _SLIP_TURN, _SLIP_MM = 0.01, 0.8  # of how it moves after that
 _GAZE = 0.35  # radians
@@ -224,8 +224,8 @@ class _Lens(nn.Module):
 def bounded_step(hessian: Tensor, slope: Tensor, least: Tensor, most: Tensor) -> Tensor:
     """The step d [B, P] that minimises d' H d / 2 + s' d between bounds, as far as a few rounds of pinning tell.
 
-    What goes beyond a bound is held there, and the rest is solved for again. Merely cut off after the solve, it would
-    leave the others where they fit only what was cut off.
+    What goes beyond a bound is held there, what would gain by leaving it is let go, and the rest is solved for again.
+    Merely cut off after the solve, it would leave the others where they fit only what was cut off.
 
     Args:
         hessian: H [B, P, P], positive definite.
@@ -236,10 +236,11 @@ def bounded_step(hessian: Tensor, slope: Tensor, least: Tensor, most: Tensor) ->
     step = -torch.linalg.solve(hessian, slope)
     pinned = torch.zeros_like(step, dtype=torch.bool)
     for _ in range(_PINNED_ROUNDS):
-        beyond = (step < least) | (step > most)
-        if not beyond.any():
+        pull = (hessian @ step[..., None])[..., 0] + slope
+        outwards = ((step <= least) & (pull > 0)) | ((step >= most) & (pull < 0))
+        before, pinned = pinned, (step < least) | (step > most) | (pinned & outwards)
+        if torch.equal(pinned, before):
             break
-        pinned |= beyond
         held = torch.where(pinned, step.clamp(least, most), 0.0)
         free = (~pinned).to(step)
         left = hessian * free[:, :, None] * free[:, None] + torch.diag_embed(pinned.to(step))

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import ConfigError
 from ufe_core.face_encoder import FaceEncoder
-from ufe_core.types import AnchorSet, Calibration, Encoding, FrameBatch
+from ufe_core.types import AnchorSet, Calibration, Detections, Encoding, FrameBatch
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
 
 REFERENCE = "neutral"  # the anchor that displacements and warps are measured from (O60)
 _TRIAL_PX = 64
+_FOUND = 0.1  # mean confidence of a view's points
 
 
 class Regressor(FaceEncoder[ConfigT]):
@@ -57,6 +58,15 @@ class Reference(Regressor[ConfigT]):
         found = anchors.keypoints.map(lambda value: value[:, at])
         known = anchors.present[:, at].float()
         return {"points": found.points, "visible": found.visible * known[:, None, None]}
+
+
+def found_in_views(now: Detections, before: Detections) -> Tensor:
+    """How far keypoints [B, C, K] of a view are believed, now and in its reference, [B, C] in [0, 1].
+
+    In full from where a tenth of them is sure to be seen; not at all in a view in which nothing is found, such as a
+    covered camera's.
+    """
+    return (torch.minimum(now.visible.mean(-1), before.visible.mean(-1)) / _FOUND).clamp_max(1)
 
 
 class Pooled(nn.Module):

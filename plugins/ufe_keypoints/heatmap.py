@@ -20,7 +20,7 @@ from ufe_keypoints.training import AugmentedHeatmapTraining, HeatmapTraining
 class HeatmapDetector(KeypointDetector[HeatmapConfig]):
     """Cameras come as left eye, right eye, left mouth, right mouth, as in `univ`."""
 
-    code_modules = ("ufe_keypoints.heatmap", "ufe_keypoints.network")
+    code_modules = ("ufe_keypoints.heatmap", "ufe_keypoints.network", "ufe_core.face_encoder")
     trained_by: ClassVar = HeatmapTraining
     component: ClassVar[str] = "ufe/heatmap"
 

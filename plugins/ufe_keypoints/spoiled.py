@@ -55,5 +55,6 @@ def covered(images: np.ndarray, chance: float, rng: np.random.Generator) -> tupl
     if not chance:
         return images, np.zeros(images.shape[:2], bool)
     dark = rng.random(images.shape[:2]) < chance
-    light = np.where(dark, rng.uniform(_DARKEST, _LIGHTEST, dark.shape), 1.0)
-    return (images * light[..., None, None]).astype(np.uint8), dark
+    light, out = rng.uniform(_DARKEST, _LIGHTEST, dark.shape), images.copy()
+    out[dark] = (images[dark] * light[dark][:, None, None]).astype(np.uint8)
+    return out, dark

@@ -7,6 +7,7 @@ import torch
 from ufe_baselines.fomm import DenseMotion, first_order, sparse_fields
 from ufe_baselines.head_fit import bounded_step
 from ufe_baselines.keypoint_maps import drawn, groups_of
+from ufe_baselines.regressor import found_in_views
 from ufe_core.errors import ConfigError, ContractError
 from ufe_core.head import load_head
 from ufe_core.interfaces.detector import KeypointNames
@@ -193,12 +194,16 @@ def test_flnet_bounds_what_a_point_that_is_not_found_says(make):
     assert len(read) == 2 and all(given.abs().max() == 4 for given in read)
 
 
-def test_flnet_takes_no_displacement_from_a_view_in_which_nothing_is_found(make):
+@pytest.mark.parametrize("when", ["now", "in the reference"])
+def test_flnet_takes_no_displacement_from_a_view_in_which_nothing_is_found(make, when):
     encoder = make("flnet").eval()
     frames, anchors = batch(encoder)
+    if when == "in the reference":
+        anchors.keypoints.visible[:, :, 2] = 0
     calibration = encoder.enroll(anchors)
     lost, elsewhere = frames.keypoints.visible.clone(), frames.keypoints.points.clone()
-    lost[:, 2] = 0
+    if when == "now":
+        lost[:, 2] = 0
     elsewhere[:, 2] = 7.0
     one, other = (
         encoder.encode(FrameBatch(frames.images, CAMERAS, frames.users, Detections(points, lost)), calibration)
@@ -259,26 +264,32 @@ def test_the_warp_field_begins_with_each_part_s_motion_about_it_and_none_far_awa
     torch.nn.init.zeros_(dense.masks.bias)
     with torch.no_grad():
         motions = first_order(driving, reference, torch.ones(1, 12), torch.ones(1), HALVES)
-        field = dense(torch.rand(1, 1, 32, 32), motions)[0, :2].permute(1, 2, 0) / 10
+        field = dense(torch.rand(1, 1, 32, 32), motions, torch.ones(1))[0, :2].permute(1, 2, 0) / 10
     for part, (x, y) in enumerate(motions.driving[0]):
         here = field[int((y + 1) * 16), int((x + 1) * 16)]
         torch.testing.assert_close(here, moved[part], atol=0.04, rtol=0)
     assert field[-1, 0].abs().max() < 0.01
 
 
-def test_a_part_that_is_not_believed_in_warps_next_to_nothing():
+def test_a_view_in_which_nothing_is_found_warps_next_to_nothing(make):
     """A covered camera's points lie anywhere: before anything is learned, its warp field stays the identity."""
     draw = torch.Generator().manual_seed(0)
     driving, reference = torch.rand(1, 12, 2, generator=draw) - 0.5, torch.rand(1, 12, 2, generator=draw) - 0.5
+    motions = first_order(driving, reference, torch.ones(1, 12), torch.ones(1), HALVES)
     dense = DenseMotion(2, 8, 5, 32).eval()
     torch.nn.init.zeros_(dense.masks.weight)
     torch.nn.init.zeros_(dense.masks.bias)
     with torch.no_grad():
-        believed, not_believed = (
-            dense(torch.zeros(1, 1, 32, 32), first_order(driving, reference, weight, torch.ones(1), HALVES))[:, :2]
-            for weight in (torch.ones(1, 12), torch.full((1, 12), 1e-4))
-        )
-    assert not_believed.abs().max() < 0.02 * believed.abs().max()
+        found, lost = (dense(torch.zeros(1, 1, 32, 32), motions, torch.tensor([sure]))[:, :2] for sure in (1.0, 0.0))
+    assert lost.abs().max() < 0.02 * found.abs().max()
+
+
+@pytest.mark.parametrize("when", ["now", "in the reference"])
+def test_a_view_is_believed_as_far_as_points_are_found_in_it(when):
+    sure, covered = (Detections(torch.zeros(1, 4, 96, 2), torch.full((1, 4, 96), 0.4)) for _ in range(2))
+    covered.visible[:, 2] = 0.02
+    given = (covered, sure) if when == "now" else (sure, covered)
+    torch.testing.assert_close(found_in_views(*given), torch.tensor([[1.0, 1.0, 0.2, 1.0]]))
 
 
 def test_a_part_as_thin_as_points_are_uncertain_is_not_turned_by_their_noise():
@@ -305,18 +316,18 @@ def test_without_a_reference_the_warp_field_is_nothing(make):
     assert fields[2][:, :2].abs().max() > 0.1
 
 
-def test_rings_are_cut_into_arcs_that_end_near_the_corners(keypoints):
-    """Of the lips: no arc has more than a point on the other lip."""
-    whole, arcs = groups_of(keypoints[2].names), groups_of(keypoints[2].names, arc=6)
-    assert sorted(k for group in arcs for k in group) == list(range(96)) and len(arcs) > len(whole) + 4
-    rings = [group for group in arcs if keypoints[2].names[group[0]].startswith("lip")]
-    assert all(4 <= len(group) <= 8 and group == list(range(group[0], group[-1] + 1)) for group in rings)
-    head = load_head()
-    places = head.template[list(keypoints[2].vertices)]
-    for part in ("lip_inner", "lip_outer"):
-        ring = [k for k, name in enumerate(keypoints[2].names) if name.rpartition("_")[0] == part]
-        corners = [ring[places[ring, 0].argmin()], ring[places[ring, 0].argmax()]]
+@pytest.mark.parametrize(("camera", "parts"), enumerate([("lid",), ("lid",), *[("lip_inner", "lip_outer")] * 2]))
+def test_rings_are_cut_into_arcs_that_end_near_the_corners(keypoints, camera, parts):
+    """Of eyes and mouth: no arc has more than a point beyond a corner."""
+    names = keypoints[camera].names
+    whole, arcs = groups_of(names), groups_of(names, arc=6)
+    assert sorted(k for group in arcs for k in group) == list(range(96)) and len(arcs) >= len(whole) + 3 * len(parts)
+    places = load_head().template[list(keypoints[camera].vertices)]
+    for part in parts:
+        ring = [k for k, name in enumerate(names) if name.rpartition("_")[0] == part]
         cut = [group for group in arcs if group[0] in ring]
+        assert all(4 <= len(group) <= 8 and group == list(range(group[0], group[-1] + 1)) for group in cut)
+        corners = [ring[places[ring, 0].argmin()], ring[places[ring, 0].argmax()]]
         beyond = [
             min(corner - group[0], group[-1] - corner) for group in cut for corner in corners if corner in group
         ]  # fmt: skip
@@ -328,7 +339,7 @@ def test_where_nothing_moved_the_warp_field_is_nothing():
     motions = first_order(points, points, torch.ones(2, 12), torch.ones(2), HALVES)
     dense = DenseMotion(2, 8, 5, 32).eval()
     with torch.no_grad():
-        field = dense(torch.rand(2, 1, 32, 32), motions)
+        field = dense(torch.rand(2, 1, 32, 32), motions, torch.ones(2))
     assert field.shape == (2, 3, 32, 32) and field[:, :2].abs().max() < 1e-4
 
 
@@ -410,7 +421,8 @@ def test_a_bounded_step_is_the_least_between_bounds():
     assert (value(step) <= value(cut_off) + 1e-9).all() and (value(step) < value(cut_off) - 1e-3).float().mean() > 0.5
     free = (step > least + 1e-9) & (step < most - 1e-9)
     pull = torch.einsum("bij,bj->bi", hessian, step) + slope
-    assert pull[free].abs().max() < 1e-9
+    assert pull[free].abs().max() < 1e-9 and (step < least + 1e-9).any() and (step > most - 1e-9).any()
+    assert (pull[step <= least] >= 0).all() and (pull[step >= most] <= 0).all(), "held where leaving would gain"
     inside = bounded_step(hessian, slope, torch.full_like(slope, -1e3), torch.full_like(slope, 1e3))
     torch.testing.assert_close(inside, -torch.linalg.solve(hessian, slope))
 

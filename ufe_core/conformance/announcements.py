@@ -66,6 +66,14 @@ def its_code_is_known(candidate: Candidate) -> None:
         "`code_modules` must be a tuple of module names: results and caches are keyed by their source",
     )
     code_fingerprint(candidate.spec.target.partition(":")[0], *named)
+    training = getattr(candidate.factory, "trained_by", None)
+    if training is not None:
+        known = {candidate.spec.target.partition(":")[0], *named, *training.code_modules}
+        require(
+            training.__module__ in known,
+            f"`code_modules` of {training.__name__} must name {training.__module__}: weights are keyed by its source",
+        )
+        code_fingerprint(*training.code_modules)
 
 
 def _interface(spec: ComponentSpec) -> type:

@@ -62,8 +62,9 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     the training subjects: nothing, their statistics alone (`fit_statistics`), or gradient steps too. One that sets
     `calibrated` gets a keyword argument `calibrator`, a function (channels, anchors) -> Calibrator for one face
     region; one that uses anchors in its own way sets `uses_anchors`, and `reads_anchors` where it needs certain ones
-    and looks at no other. One that needs more than images says so in `inputs`, and finds it in the frames and the
-    anchors: `keypoints` that the detector of the recipe found in them
+    and looks at no other; in training anchors are left out by chance, and are not `present` then. One that needs more
+    than images says so in `inputs`, and finds it in the frames and the anchors: `keypoints` that the detector of the
+    recipe found in them
     (it is told which ones these are by a keyword argument `keypoints`, a tuple of `KeypointNames`);
     `neutral_mesh` of the users (anchors); `exact_mesh` of the frames, for hypothetical rows alone. One that reasons
     with the cameras' calibration sets `uses_rig`, gets a keyword argument `rig`, the nominal cameras, and in training

@@ -113,6 +113,11 @@ class CutMix:
 
 
 def present_anchors(chance: float, users: int, anchors: int, rng: np.random.Generator) -> np.ndarray:
-    """Which anchors are there, bool [U, M]: each may be left out, and all of a person's at once."""
+    """Which anchors are there, bool [U, M]: each may be left out, and all of a person's at once.
+
+    One that is the only one is not left out for either reason, but once.
+    """
     each = rng.uniform(size=(users, anchors)) >= chance
+    if anchors == 1:
+        return each
     return each & (rng.uniform(size=(users, 1)) >= chance)

@@ -22,7 +22,8 @@ from ufe_core.training.loop import trained
 from ufe_core.training.processes import ALONE, Processes
 
 TRAIN = load_registry().splits["synthetic"].train
-OVERRIDES = {"training": {"frames": 4, "frames_per_user": 2, "users": 4, "steps": 8, "render_frames": 3, "warmup": 2}}
+OVERRIDES = {"training": {"frames": 4, "frames_per_user": 2, "users": 4, "steps": 8, "render_frames": 3, "warmup": 2,
+                          "precision": "float32"}}  # fmt: skip
 
 CHILD = """
 import sys

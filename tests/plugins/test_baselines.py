@@ -316,7 +316,10 @@ def test_without_a_reference_the_warp_field_is_nothing(make):
     assert fields[2][:, :2].abs().max() > 0.1
 
 
-@pytest.mark.parametrize(("camera", "parts"), enumerate([("lid",), ("lid",), *[("lip_inner", "lip_outer")] * 2]))
+@pytest.mark.parametrize(
+    ("camera", "parts"),
+    [(0, ("lid",)), (1, ("lid",)), (2, ("lip_inner", "lip_outer")), (3, ("lip_inner", "lip_outer"))],
+)
 def test_rings_are_cut_into_arcs_that_end_near_the_corners(keypoints, camera, parts):
     """Of eyes and mouth: no arc has more than a point beyond a corner."""
     names = keypoints[camera].names

@@ -20,7 +20,9 @@ from ufe_keypoints.training import AugmentedHeatmapTraining, HeatmapTraining
 class HeatmapDetector(KeypointDetector[HeatmapConfig]):
     """Cameras come as left eye, right eye, left mouth, right mouth, as in `univ`."""
 
-    code_modules = ("ufe_keypoints.heatmap", "ufe_keypoints.network", "ufe_core.face_encoder")
+    code_modules = (
+        "ufe_keypoints.heatmap", "ufe_keypoints.network", "ufe_keypoints.point_model", "ufe_core.face_encoder",
+    )  # fmt: skip
     trained_by: ClassVar = HeatmapTraining
     component: ClassVar[str] = "ufe/heatmap"
 
@@ -41,7 +43,7 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
             )
             self.networks = Networks(
                 [len(one.names) for one in self.keypoints], spec["widths"], spec.get("reach", 0),
-                spec.get("together", False),
+                spec.get("together", False), spec.get("model", False),
             )  # fmt: skip
             self.networks.load_state_dict({
                 name: value.float() if value.is_floating_point() else value for name, value in tensors.items()
@@ -69,8 +71,7 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
         return self
 
     def _detect(self, images: Tensor) -> Detections:
-        points, seen = self.networks(images)[:2]
-        return Detections(points, seen.sigmoid())
+        return Detections(*self.networks.find(images))
 
 
 class AugmentedHeatmapDetector(HeatmapDetector):

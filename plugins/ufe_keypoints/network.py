@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ufe_core.face_encoder import REGIONS, mirrored_points
+from ufe_keypoints.point_model import PointModel
 
 
 class Found(NamedTuple):
@@ -93,12 +94,15 @@ class Networks(nn.Module):
         widths: of `HeatmapNetwork`.
         reach: of `HeatmapNetwork`.
         together: whether each view is told what the others show of the same face.
+        model: whether `find` draws points to where points of a face are.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, counts: Sequence[int], widths: Sequence[int], reach: int = 0, together: bool = False) -> None:
+    def __init__(
+        self, counts: Sequence[int], widths: Sequence[int], reach: int = 0, together: bool = False, model: bool = False
+    ) -> None:
         super().__init__()
         if len(counts) != 4 or counts[0] != counts[1] or counts[2] != counts[3]:
             raise ValueError(f"'heatmap' needs 4 tracking cameras, two a region; found keypoints {list(counts)}")
@@ -109,6 +113,7 @@ class Networks(nn.Module):
                 for k, region in enumerate(REGIONS)
             }
         )
+        self.point_model = PointModel(counts[0]) if model else None
         self.register_buffer("mean", torch.full((2,), 0.5))
         self.register_buffer("deviation", torch.full((2,), 0.25))
 
@@ -135,6 +140,14 @@ class Networks(nn.Module):
             parts.append(Found(*(value.unflatten(0, (len(images), 2)) for value in found)))
         points, seen, heat = (torch.cat(values, 1) for values in zip(*parts, strict=True))
         return Found(mirrored_points(points, side), seen, heat)
+
+    def find(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Points [B, 4, K, 2] in pixels, and how sure it is that each is seen [B, 4, K], as a detector says them."""
+        found: Found = self(images)
+        visible = found.seen.sigmoid()
+        if self.point_model is None:
+            return found.points, visible
+        return self.point_model(found.points, visible, images.shape[-1]), visible
 
 
 def near_peak(share: Tensor, side: int, reach: int) -> Tensor:

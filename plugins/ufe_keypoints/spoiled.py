@@ -1,4 +1,4 @@
-"""How views are spoiled while `heatmap` learns: hidden in part, or covered altogether."""
+"""How views are spoiled while `heatmap` learns: hidden in part, dim, or covered altogether."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 
 _SIDES = (0.12, 0.5)  # sides of what hides a view, fractions of the image's
 _SHADES = (0.4, 1.6)  # how much darker or brighter it is than where it was taken from
-_DARKEST, _LIGHTEST = 0.02, 0.12  # share of the light that reaches a covered camera
+_DIM = (0.15, 0.7)  # share of the light that is left of a dim view
+_COVERED = (0.02, 0.12)  # and that reaches a covered camera
 
 
 def patched(
@@ -41,8 +42,8 @@ def patched(
     return out, hidden
 
 
-def covered(images: np.ndarray, chance: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Cover some cameras: next to no light reaches them.
+def dimmed(images: np.ndarray, chance: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Take light from some views: what they show is still there.
 
     Args:
         images: uint8 [B, C, S, S].
@@ -50,11 +51,22 @@ def covered(images: np.ndarray, chance: float, rng: np.random.Generator) -> tupl
         rng: of what is drawn.
 
     Returns:
-        The images, and which views are covered, bool [B, C].
+        The images, and which views are dim, bool [B, C].
     """
+    return _darker(images, chance, _DIM, rng)
+
+
+def covered(images: np.ndarray, chance: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Cover some cameras: next to no light reaches them. As `dimmed`."""
+    return _darker(images, chance, _COVERED, rng)
+
+
+def _darker(
+    images: np.ndarray, chance: float, light: tuple[float, float], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     if not chance:
         return images, np.zeros(images.shape[:2], bool)
     dark = rng.random(images.shape[:2]) < chance
-    light, out = rng.uniform(_DARKEST, _LIGHTEST, dark.shape), images.copy()
-    out[dark] = (images[dark] * light[dark][:, None, None]).astype(np.uint8)
+    left, out = rng.uniform(*light, dark.shape), images.copy()
+    out[dark] = (images[dark] * left[dark][:, None, None]).astype(np.uint8)
     return out, dark

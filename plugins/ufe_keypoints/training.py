@@ -23,12 +23,13 @@ from ufe_core.pictures import draw_points
 from ufe_core.store import Store
 from ufe_core.training.augment import Augmentation
 from ufe_keypoints.network import Found, Networks
-from ufe_keypoints.spoiled import covered, patched
+from ufe_keypoints.spoiled import covered, dimmed, patched
 
 _SESSION = 1  # encoders learn from session 0: what is found there is found in images that no training saw
 _SPREAD_CELLS = 1.0  # deviation of the target distributions
 _STATISTICS_FRAMES = 4
 _UNTOLD = 0.15  # chance that a view is not told of to the others, and that none is
+_MODEL_FRAMES = 16  # of each person, of which the point model learns
 _SHOWN, _SHOWN_PX = 6, 192
 
 
@@ -42,9 +43,11 @@ class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
     width: int = Field(32, ge=8, le=256, description="Channels of the finest maps; 2, 3 and 4 times as many below")
     reach: int = Field(3, ge=0, description="Cells about a map's peak that a point is the mean of; 0: the whole map")
     together: bool = Field(True, description="Each view is told what the others show of the same face")
+    model: bool = Field(True, description="Found points are drawn to where points of a face are")
     batch: int = Field(32, ge=1, description="People in a batch, one frame of each")
     stretch: float = Field(1.15, ge=1, le=2, description="Augmentation: largest stretching along some direction")
     patched: float = Field(0.1, ge=0, le=1, description="Augmentation: chance that something hides part of a view")
+    dimmed: float = Field(0.1, ge=0, le=1, description="Augmentation: chance that a view is dim")
     covered: float = Field(0.05, ge=0, le=1, description="Augmentation: chance that a camera is covered")
     heat: float = Field(1.0, ge=0, description="Weight of the maps' cross-entropy with Gaussians")
     seen: float = Field(1.0, ge=0, description="Weight of the cross-entropy of what is seen")
@@ -70,7 +73,8 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
     def __init__(self, config: HeatmapTrainingConfig, keypoints: Sequence[KeypointNames]) -> None:
         super().__init__()
         self.config, self.keypoints = config, tuple(keypoints)
-        self.networks = Networks([len(one.names) for one in keypoints], self._widths, config.reach, config.together)
+        counts = [len(one.names) for one in keypoints]
+        self.networks = Networks(counts, self._widths, config.reach, config.together, config.model)
         self.networks.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -130,6 +134,20 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         return {**terms, "total": total}
 
     @torch.no_grad()
+    def finish(self, data: Sequence[PackedCapture], progress: Callable[[str], None]) -> None:
+        """What faces look like, and how wrong the networks are of them."""
+        if self.networks.point_model is None:
+            return
+        exact, found = [], []
+        for capture in data:
+            rows = np.linspace(0, self.config.frames - 1, min(self.config.frames, _MODEL_FRAMES)).astype(int)
+            images = self._placed(np.array(capture.images[rows]))
+            found.append(self.networks(images.float() / 255).points.cpu())
+            exact.append(torch.from_numpy(np.array(capture.extras["keypoints"][rows])))
+            progress(capture.subject)
+        self.networks.point_model.fit(torch.cat(exact), torch.cat(found), self.config.size)
+
+    @torch.no_grad()
     def picture(self, data: Sequence[PackedCapture]) -> np.ndarray:
         """What it finds on the last people: green where it believes that a point is seen, red where not."""
         rows = []
@@ -149,7 +167,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         ]
         facts = {
             "size": self.config.size, "widths": self._widths, "reach": self.config.reach,
-            "together": self.config.together, "keypoints": keypoints,
+            "together": self.config.together, "model": self.config.model, "keypoints": keypoints,
         }  # fmt: skip
         return self.networks.state_dict(), facts
 
@@ -177,9 +195,10 @@ def _drawn(
     points = np.stack([capture.extras["keypoints"][row] for capture, row in pairs])
     seen = np.stack([capture.extras["visible"][row] for capture, row in pairs])
     moved = Augmentation.draw(config, len(people), images.shape[1], rng, stretch=config.stretch)
-    images, points = moved.apply(images[:, None])[:, 0], moved.move(points[:, None], images.shape[-1])[:, 0]
+    images, points = moved.apply(images[:, None], sharp=True)[:, 0], moved.move(points[:, None], images.shape[-1])[:, 0]
     inside = ((points >= 0) & (points < images.shape[-1])).all(-1)
     images, hidden = patched(images, points, config.patched, rng)
+    images, _ = dimmed(images, config.dimmed, rng)
     images, dark = covered(images, config.covered, rng)
     return images, points.astype(np.float32), seen & inside & ~hidden & ~dark[..., None]
 

@@ -43,17 +43,30 @@ def test_a_known_transform_moves_a_known_pixel(affine, moved_to):
     assert out[moved_to] == 200 and int(out.astype(int).sum()) == 200
 
 
-def test_points_move_with_what_they_are_on():
+@pytest.mark.parametrize("sharp", [False, True])
+def test_points_move_with_what_they_are_on(sharp):
     """The middle of a small square is where its point is, before and after."""
     image = np.zeros((1, 1, 1, 64, 64), np.uint8)
     image[..., 20:25, 40:45] = 200
     turn = np.radians(12)
     augment = single([[1.05 * np.cos(turn), -np.sin(turn), 0.1], [np.sin(turn), 1.05 * np.cos(turn), -0.05]])
-    moved = augment.apply(image)[0, 0, 0].astype(float)
+    moved = augment.apply(image, sharp=sharp)[0, 0, 0].astype(float)
     rows, columns = np.indices(moved.shape) + 0.5
     middle = [(columns * moved).sum() / moved.sum(), (rows * moved).sum() / moved.sum()]
     found = augment.move(np.array([42.5, 22.5]).reshape(1, 1, 1, 1, 2), 64)
     assert found.flatten() == pytest.approx(middle, abs=0.05)
+
+
+def test_sharp_keeps_fine_detail_that_linear_blurs():
+    """Waves of 4 pixels, shifted by half a pixel."""
+    waves = (128 + 100 * np.cos(np.arange(64) * np.pi / 2)).astype(np.uint8)
+    image = np.broadcast_to(waves, (64, 64)).reshape(1, 1, 1, 64, 64).copy()
+    half = single([[1, 0, 1 / 64], [0, 1, 0]])
+    inside = np.s_[0, 0, 0, 8:-8, 8:-8]
+    was, linear, sharp = (
+        one[inside].astype(float).std() for one in (image, half.apply(image), half.apply(image, sharp=True))
+    )
+    assert linear == pytest.approx(was / np.sqrt(2), rel=0.02) and 0.93 * was < sharp < 1.02 * was
 
 
 def test_scaling_keeps_the_centre_and_spreads_from_it():

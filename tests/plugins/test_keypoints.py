@@ -18,7 +18,8 @@ from ufe_core.store import Store
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.types import Detections
 from ufe_keypoints.network import HeatmapNetwork, Networks, near_peak, soft_argmax
-from ufe_keypoints.spoiled import covered, patched
+from ufe_keypoints.point_model import PointModel
+from ufe_keypoints.spoiled import covered, dimmed, patched
 from ufe_keypoints.training import _cross_entropy
 
 TRAIN = load_registry().splits["synthetic"].train
@@ -125,6 +126,65 @@ def test_the_cross_entropy_is_least_where_the_map_is_the_gaussian():
         assert _cross_entropy(other, places) > least
 
 
+@pytest.fixture(scope="module")
+def faces():
+    rng = np.random.default_rng(0)
+    ways, wrong = rng.normal(size=(6, 4, 5, 2)), rng.normal(size=(3, 4, 5, 2))
+    exact = 32 + 4 * np.einsum("nk,kvpc->nvpc", rng.normal(size=(500, 6)), ways)
+    errors = 2 * np.einsum("nk,kvpc->nvpc", rng.normal(size=(500, 3)), wrong) + rng.normal(size=exact.shape)
+    return torch.from_numpy(exact).float(), torch.from_numpy(exact + errors).float()
+
+
+@pytest.fixture(scope="module")
+def model(faces):
+    model = PointModel(5)
+    model.fit(*(values[:400] for values in faces), 64)
+    return model
+
+
+class TestPointModel:
+    """Faces of 4 views and 5 points, wrong in ways that go together."""
+
+    SIDE = 64
+
+    def seen(self, points):
+        return torch.ones(points.shape[:-1])
+
+    def mirror(self, points):
+        return torch.stack([self.SIDE - points[..., 0], points[..., 1]], -1)[:, [1, 0, 3, 2]]
+
+    def test_it_is_what_is_expected_of_gaussians(self, faces, monkeypatch):
+        """Against the dense rule mu + C (C + S)^-1 (x - mu) on the faces and their mirror images together."""
+        monkeypatch.setattr("ufe_keypoints.point_model._TOGETHER", 1.0)
+        exact, found = faces
+        model = PointModel(5)
+        model.fit(exact, found, self.SIDE)
+        both, also = (torch.cat([values, self.mirror(values)]).flatten(1).double() for values in faces)
+        spread, errors = both - both.mean(0), also - both
+        faces_, wrong = spread.T @ spread, errors.T @ errors
+        expected = both.mean(0) + (also - both.mean(0)) @ torch.linalg.solve(faces_ + wrong, faces_)
+        drawn = model(found, self.seen(found), self.SIDE)
+        torch.testing.assert_close(drawn.flatten(1).double(), expected[: len(found)], atol=2e-3, rtol=0)
+
+    def test_it_brings_what_it_has_not_seen_nearer(self, faces, model):
+        exact, found = (values[400:] for values in faces)
+        before, after = (found - exact).norm(dim=-1), (model(found, self.seen(found), self.SIDE) - exact).norm(dim=-1)
+        assert after.median() < 0.6 * before.median()
+
+    def test_a_mirrored_face_is_drawn_alike(self, faces, model):
+        found = faces[1]
+        drawn = model(found, self.seen(found), self.SIDE)
+        turned = model(self.mirror(found), self.seen(found), self.SIDE)
+        torch.testing.assert_close(self.mirror(turned), drawn, atol=1e-4, rtol=0)
+
+    def test_where_a_view_shows_no_face_all_stay(self, faces, model):
+        found = faces[1][:3]
+        visible = self.seen(found)
+        visible[1, 2] = 0.05
+        drawn = model(found, visible, self.SIDE)
+        assert torch.equal(drawn[1], found[1]) and (drawn[[0, 2]] != found[[0, 2]]).all()
+
+
 class TestSpoiledViews:
     def test_what_a_patch_hides_is_not_seen_and_the_rest_is_as_it_was(self):
         rng = np.random.default_rng(0)
@@ -141,11 +201,19 @@ class TestSpoiledViews:
         out, dark = covered(images, 0.2, rng)
         assert 0.1 < dark.mean() < 0.3 and out[dark].max() <= 24 and (out[~dark] == 200).all()
 
+    def test_dim_views_show_what_they_showed(self):
+        rng = np.random.default_rng(0)
+        images = np.broadcast_to(np.arange(64, 256, 3, np.uint8), (100, 4, 8, 64)).copy()
+        out, dim = dimmed(images, 0.3, rng)
+        assert 0.2 < dim.mean() < 0.4 and (out[~dim] == images[~dim]).all()
+        assert (np.diff(out[dim].astype(int), axis=-1) >= 0).all() and out[dim][..., 0].min() >= 9
+        assert out[dim][..., 0].max() < 45
+
     def test_none_of_it_unless_asked_for(self):
         rng = np.random.default_rng(0)
         images, points = rng.integers(0, 255, (3, 4, 32, 32), np.uint8), rng.uniform(0, 32, (3, 4, 5, 2))
         state = rng.bit_generator.state
-        for out, hidden in (patched(images, points, 0, rng), covered(images, 0, rng)):
+        for out, hidden in (patched(images, points, 0, rng), dimmed(images, 0, rng), covered(images, 0, rng)):
             assert out is images and not hidden.any()
         assert rng.bit_generator.state == state, "what is drawn after them is what it was before they were"
 
@@ -202,6 +270,28 @@ def test_errors_are_told_by_part_of_the_face(store, synthetic):
     for part, found in report["parts"].items():
         assert found["median_px"] == pytest.approx(2 * 192 / 48 if part in ("lid", "lid_skin") else 0, abs=1e-4), part
         assert found["visibility"] == 1
+
+
+def test_its_points_are_drawn_to_a_face_unless_told_not_to(trained_one, store, synthetic):
+    """The released file holds what `finish` learned, and without it points are as the network finds them."""
+    recipe, done = trained_one
+    detector = open_detector(done)
+    (capture,) = pack(synthetic, TRAIN[:1], PackRequest(2, 48, CAMERAS, (), session=1), store=store)
+    images = torch.from_numpy(np.array(capture.images[:]))
+    with torch.no_grad():
+        found = detector.networks(images.float() / 255)
+    model = detector.networks.point_model
+    assert model.pull.abs().max() > 0.1 and model.mean.abs().max() > 0.1
+    drawn = model(found.points, torch.ones_like(found.seen), 48)
+    whole = detector.detect(images)
+    torch.testing.assert_close(whole.points, model(found.points, whole.visible, 48))
+    assert (drawn - found.points).abs().max() > 0.1
+    plain = resolve_component_recipe(
+        catalogue(), "detector", "heatmap", budget="smoke",
+        overrides={"training": {**recipe.training.model_dump(), "steps": 2, "model": False}},
+    )  # fmt: skip
+    without = open_detector(trained_component(plain, TRAIN, store=store, device=CPU))
+    assert without.networks.point_model is None and without.detect(images).points.shape == (2, 4, 96, 2)
 
 
 def test_the_weights_say_which_vertices_are_looked_for(detector, synthetic):

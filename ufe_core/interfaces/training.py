@@ -62,6 +62,9 @@ class ComponentTraining(nn.Module, ABC, Generic[OptionsT, DataT]):
     def losses(self, data: Sequence[DataT], step: int) -> dict[str, Tensor]:
         """The terms of a step's loss by name, and `total`; what is drawn, is by the seed and the step alone."""
 
+    def finish(self, data: Sequence[DataT], progress: Callable[[str], None]) -> None:
+        """Set buffers by what was learned, after the last step, telling each subject that is done."""
+
     @abstractmethod
     def picture(self, data: Sequence[DataT]) -> np.ndarray:
         """How far it is, sRGB uint8 [H, W, 3]."""

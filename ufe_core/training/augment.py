@@ -43,8 +43,13 @@ class Augmentation:
             affine[..., :2] = affine[..., :2] @ _stretched(shape, stretch, rng)
         return cls(affine, gain)
 
-    def apply(self, images: np.ndarray) -> np.ndarray:
-        """Transform uint8 [U, N, C, H, W]; what leaves the border is replaced by black."""
+    def apply(self, images: np.ndarray, *, sharp: bool = False) -> np.ndarray:
+        """Transform uint8 [U, N, C, H, W]; what leaves the border is replaced by black.
+
+        Between pixels it is linear, which blurs a little, or cubic, if it is to stay as sharp as images that are met
+        untransformed.
+        """
+        between = cv2.INTER_CUBIC if sharp else cv2.INTER_LINEAR
         side = images.shape[-1]
         to_pixels = np.array([[side / 2, 0, side / 2 - 0.5], [0, side / 2, side / 2 - 0.5], [0, 0, 1]])
         from_pixels = np.linalg.inv(to_pixels)
@@ -55,7 +60,7 @@ class Augmentation:
                 matrix = (to_pixels @ np.vstack([self.affine[u, c], [0, 0, 1]]) @ from_pixels)[:2]
                 curve = np.clip(table * self.gain[u, c] + 0.5, 0, 255).astype(np.uint8)
                 for n in range(images.shape[1]):
-                    moved = cv2.warpAffine(images[u, n, c], matrix, (side, side), flags=cv2.INTER_LINEAR)
+                    moved = cv2.warpAffine(images[u, n, c], matrix, (side, side), flags=between)
                     out[u, n, c] = cv2.LUT(moved, curve)
         return out
 

@@ -161,6 +161,8 @@ def _train(recipe: ComponentRecipe, source: HMCSource[Any], subjects: Sequence[s
         return training.losses(data, step)
 
     optimisation.run(remaining(), losses, checkpoint_every_s=checkpoint_every_s, after=draw)
+    training.eval()
+    training.finish(data, Counter(lambda done: tell(Progress("fitting", done, len(subjects), {}))))
     _save(recipe, training, subjects, store, key, optimisation, device)
     store.remove("training", key)
 

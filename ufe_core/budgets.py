@@ -13,8 +13,8 @@ from ufe_core.names import BUDGETS
 BudgetName = Literal["smoke", "cpu", "gpu", "paper"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
-#: Value of `pretraining.weights` where none are given: the pre-training is done.
-TRAINED = "trained"
+#: Values of `pretraining.weights` that are no file: the pre-training is done; or only where none was released.
+TRAINED, RELEASED = "trained", "released"
 
 
 class ScheduleConfig(ComponentConfig):
@@ -88,7 +88,9 @@ class PretrainingConfig(ScheduleConfig, AugmentationConfig):
     person_pace: float = Field(1.0, gt=0, description="Learning rate of what is learned of each person, in the others'")
     precision: Precision = Field("auto", description="auto: bfloat16 where it is fast")
     picture_every: int = Field(500, ge=1, description="Steps between the pictures that show how far it is")
-    weights: str = Field(TRAINED, description="'trained', or a file of 'ufe pretrain run --out' to begin from")
+    weights: str = Field(
+        TRAINED, description="'trained'; 'released' ones, where the budget has any; or a file of 'ufe pretrain run'"
+    )
 
 
 class DomeTrainingConfig(ComponentTrainingConfig):

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ufe_core.budgets import TRAINED, PretrainingConfig, TrainingConfig, budget_defaults
+from ufe_core.budgets import RELEASED, TRAINED, PretrainingConfig, TrainingConfig, budget_defaults
 from ufe_core.components import ComponentSpec
 from ufe_core.config import ComponentConfig, build_config
 from ufe_core.errors import ArtifactError, ConfigError, PluginError
 from ufe_core.plugins import Catalogue
+from ufe_core.registry import packaged_file, released_pretraining
 from ufe_core.store import code_fingerprint, fingerprint
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def resolve_recipe(
     elif calibrator is not None or "calibrator" in extra:
         raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no calibrator: leave --calibrator out.")
     first = _pretraining(
-        catalogue, pretraining, chosen["encoder"], budget, extra.get("pretraining", {}),
+        catalogue, pretraining, chosen["encoder"], fusion, chosen["source"], budget, extra.get("pretraining", {}),
         seed=extra.get("training", {}).get("seed", 0),
     )  # fmt: skip
     takes_keypoints = "keypoints" in factory.inputs
@@ -286,8 +287,9 @@ def resolve_recipe(
 
 
 def _pretraining(
-    catalogue: Catalogue, name: str | None, encoder: Chosen, budget: str, overrides: Mapping[str, Any], *, seed: int
-) -> Chosen | None:
+    catalogue: Catalogue, name: str | None, encoder: Chosen, calibrator: Chosen | None, source: Chosen, budget: str,
+    overrides: Mapping[str, Any], *, seed: int,
+) -> Chosen | None:  # fmt: skip
     """What goes before training; None where nothing does. Its seed is the training's unless one is given."""
     if name is None and overrides:
         raise ConfigError(
@@ -308,18 +310,24 @@ def _pretraining(
         raise PluginError(
             f"Pre-training '{chosen.spec.id}' learns in steps, and its options do not derive from PretrainingConfig."
         )
-    if chosen.config.weights != TRAINED:
-        return replace(chosen, config=_options_in(Path(chosen.config.weights).expanduser(), chosen))
+    file, sha256 = chosen.config.weights, None
+    if file == RELEASED:
+        fusion = calibrator.spec.id if calibrator else None
+        released = released_pretraining(chosen.spec.id, encoder.spec.id, fusion, source.spec.id, budget)
+        file, sha256 = (str(packaged_file(released.file)), released.sha256) if released else (TRAINED, None)
+        chosen = replace(chosen, config=chosen.config.model_copy(update={"weights": file}))
+    if file != TRAINED:
+        return replace(chosen, config=_options_in(Path(file).expanduser(), chosen, sha256))
     return chosen if "seed" in overrides else replace(chosen, config=chosen.config.model_copy(update={"seed": seed}))
 
 
-def _options_in(file: Path, chosen: Chosen) -> ComponentConfig:
+def _options_in(file: Path, chosen: Chosen, sha256: str | None = None) -> ComponentConfig:
     """The options that a file's pre-training had, whatever is asked for, and that it comes from this file."""
     from pydantic import ValidationError
 
     from ufe_core.weights import load_weights
 
-    spec = load_weights(file)[1]
+    spec = load_weights(file, sha256=sha256)[1]
     if spec["component"] != chosen.spec.id:
         raise ArtifactError(
             f"{file} holds weights of {spec['component']!r}, not of '{chosen.spec.id}'. Name a file of 'ufe pretrain "

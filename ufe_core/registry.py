@@ -92,6 +92,7 @@ class ReleasedWeights(_Table):
     calibrator: ComponentId | None = None
     decoder: ComponentId | None = None
     pretraining: ComponentId | None = None
+    encoder: ComponentId | None = Field(None, description="Whom a pre-training taught")
     source: ComponentId
     budget: str
     file: PackagedFile
@@ -220,6 +221,18 @@ def released_encoder(
     return None
 
 
+def released_pretraining(
+    component: str, encoder: str, calibrator: str | None, source: str, budget: str
+) -> ReleasedWeights | None:
+    """The released weights of a pre-training, by the ids of it and of what it taught; None where there are none."""
+    wanted = (component, encoder, calibrator, source, budget)
+    for one in load_registry().weights:
+        found = (one.component, one.encoder, one.calibrator, one.source, one.budget)
+        if one.kind == "pretraining" and found == wanted:
+            return one
+    return None
+
+
 def packaged_file(reference: str) -> Path:
     """Return where `package/path` lies on disk, without importing the package. The file need not exist.
 
@@ -281,6 +294,7 @@ def _check_weights(registry: Registry, catalogue: Catalogue) -> Iterator[str]:
             ("calibrator", weights.calibrator),
             ("decoder", weights.decoder),
             ("pretraining", weights.pretraining),
+            ("encoder", weights.encoder),
             ("source", weights.source),
         ]
         for kind, component in needed:

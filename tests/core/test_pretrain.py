@@ -16,8 +16,8 @@ from ufe_core.headset_only import HeadsetOnly
 from ufe_core.interfaces.pretraining import Views
 from ufe_core.packed import PackRequest, open_packed, pack
 from ufe_core.plugins import catalogue
-from ufe_core.recipe import resolve_recipe, unlabelled_people
-from ufe_core.registry import load_registry
+from ufe_core.recipe import resolve_recipe, tracking_cameras, unlabelled_people
+from ufe_core.registry import load_registry, packaged_file
 from ufe_core.store import Store
 from ufe_core.training import preview, unlabelled
 from ufe_core.training.components import resolve_component_recipe, trained_component
@@ -27,6 +27,7 @@ from ufe_core.training.pretrain import UnlabelledPeople, initialised, pretrained
 from ufe_core.training.preview import batch_of, gain_of, person_of
 from ufe_core.training.rows import RowTable
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
+from ufe_core.weights import load_weights
 from ufe_pretraining.masked import NovelView
 from ufe_synthetic.source import SyntheticCapture
 
@@ -382,6 +383,46 @@ def test_a_copy_of_the_weights_is_taken_as_it_is(straight, store, tmp_path):
         run(Store(tmp_path), named, fresh=True)
     with pytest.raises(ArtifactError, match=r"people.npy holds no rows of people .*--people unseen"):
         batch_of(named, done, 2, unseen=False, store=store, device=CPU)
+
+
+class TestReleased:
+    def named(self, pretraining="mae_novel_view", **asked):
+        given = {"pretraining": {"weights": "released"}}
+        return resolve_recipe(catalogue(), pretraining=pretraining, overrides=given, **asked)
+
+    def test_it_is_taken_with_its_own_options_and_known_by_its_hash(self):
+        named = self.named()
+        (released,) = (one for one in load_registry().weights if one.kind == "pretraining")
+        assert named.given_weights == packaged_file(released.file)
+        assert named.pretraining.options()["weights"] == released.sha256
+        assert named.pretraining.config.steps == 1500
+
+    @pytest.mark.parametrize(
+        "asked",
+        [{"pretraining": "simclr"}, {"budget": "smoke"}, {"calibrator": "none"}],
+        ids=lambda one: next(iter(one)),
+    )
+    def test_where_nothing_was_released_it_is_trained(self, asked):
+        named, usual = self.named(**asked), resolve_recipe(catalogue(), **{"pretraining": "mae_novel_view", **asked})
+        assert named.given_weights is None and named.describe() == usual.describe()
+
+    def test_what_does_not_fit_is_found_out_before_anything_is_rendered(self, store):
+        others = self.named(anchors=("neutral", "smile"))
+        with pytest.raises(ArtifactError, match="was pre-trained with another anchors"):
+            trained(others, SPLIT.train, store=store, device=CPU)
+
+    def test_the_encoder_is_what_the_file_holds_but_for_what_labels_teach(self, store):
+        named = self.named()
+        source = named.make_source()
+        encoder = named.make_network(tracking_cameras(source, SPLIT.train[0]), named.make_decoder().code_space)
+        anew = {name: value.clone() for name, value in encoder.state_dict().items()}
+        facts = initialised(named, encoder, store=store, device=CPU)
+        held, _ = load_weights(named.given_weights)
+        own = encoder.taught_by_labels()
+        for name, value in encoder.state_dict().items():
+            expected = anew[name] if name.startswith(own) else held[f"encoder.{name}"]
+            torch.testing.assert_close(value, expected.to(value.dtype), msg=name)
+        assert facts["people"] == 512 and facts["source"] == "ufe/synthetic"
 
 
 def test_whom_it_never_saw_it_takes_for_their_anchors_or_for_the_mean_of_all(straight, store):

@@ -5,6 +5,8 @@ import json
 import cv2
 import pytest
 
+from ufe_core.weights import load_weights
+
 QUICK = ("--budget", "smoke", "--decoder", "blendshape", "--device", "cpu", *(
     word for name, value in {"people": 2, "frames": 2, "steps": 2, "users": 2, "aligned": "false"}.items()
     for word in ("--set", f"pretraining.{name}={value}")
@@ -30,7 +32,14 @@ def test_it_says_where_the_weights_are_and_how_fast_it_was(ufe, tmp_path):
     assert ufe("pretrain", "run", *QUICK, *mine, "--out", half, "--half")[0] == 0
     assert 0.45 < half.stat().st_size / out.stat().st_size < 0.6
     assert ufe("pretrain", "run", *QUICK, "--set", f"pretraining.weights={half}", "--json")[0] == 0
-    assert "give --out too" in ufe("pretrain", "run", *QUICK, "--half")[2]
+    alone = tmp_path / "alone.safetensors"
+    assert ufe("pretrain", "run", *QUICK, "--out", alone, "--encoder-only", "--half")[0] == 0
+    everything, encoder = load_weights(half)[0], load_weights(alone)[0]
+    assert encoder.keys() == {name for name in everything if name.startswith("encoder.")} < everything.keys()
+    code, _, line = ufe("pretrain", "preview", *QUICK, "--set", f"pretraining.weights={alone}")
+    assert code == 1 and "holds the encoder alone: enough for 'ufe train'" in line.splitlines()[-1]
+    for flag in ("--half", "--encoder-only"):
+        assert f"{flag} is of the file that --out names" in ufe("pretrain", "run", *QUICK, flag)[2]
     again = json.loads(ufe("pretrain", "run", *QUICK, "--json")[1])
     assert again["weights"] == facts["weights"] and again["record"]["people"] == 2
 

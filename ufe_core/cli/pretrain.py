@@ -62,8 +62,12 @@ def pretrain() -> None:
 @click.option("--fresh", is_flag=True, help="Start from the first step, even where weights or a checkpoint are.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also copy the weights to this file.")
 @click.option("--half", is_flag=True, help="Write --out in half precision: half the size, as files are released.")
+@click.option("--encoder-only", is_flag=True,
+              help="Write to --out what 'ufe train' takes, and nothing of what reconstructs.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
-def run(device: str, fresh: bool, out: Path | None, half: bool, as_json: bool, **asked: Any) -> None:
+def run(
+    device: str, fresh: bool, out: Path | None, half: bool, encoder_only: bool, as_json: bool, **asked: Any
+) -> None:  # fmt: skip
     """Pre-train an encoder, or find the one that was pre-trained before.
 
     Nothing but headset images is read. Kill it at any time and run the same command again: it goes on from the last
@@ -77,13 +81,13 @@ def run(device: str, fresh: bool, out: Path | None, half: bool, as_json: bool, *
       ufe train --pretraining mae_novel_view --set pretraining.weights=before-labels.safetensors
     """
     from ufe_core.errors import ConfigError
-    from ufe_core.store import Store, write_atomic
+    from ufe_core.store import Store
     from ufe_core.training.curve import draw_curve
+    from ufe_core.training.pretrain import copy_pretrained
     from ufe_core.training.runs import pick_device
-    from ufe_core.weights import save_halved
 
-    if half and out is None:
-        raise ConfigError("--half is of the file that --out names: give --out too.")
+    if (half or encoder_only) and out is None:
+        raise ConfigError(f"{'--half' if half else '--encoder-only'} is of the file that --out names: give --out too.")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("Pre-training is done in one process: run the same command without torchrun.")
     place = pick_device(device)
@@ -92,10 +96,8 @@ def run(device: str, fresh: bool, out: Path | None, half: bool, as_json: bool, *
     curve, pictures = made.path.with_name("curve.png"), made.path.with_name("pictures")
     trained = recipe.given_weights is None  # what lies beside a file that was named is not its own
     drawn = trained and (curve.is_file() or draw_curve(made.path.with_name("log.csv"), curve))
-    if out is not None and half:
-        save_halved(made.path, out)
-    elif out is not None:
-        write_atomic(out, made.path.read_bytes())
+    if out is not None:
+        copy_pretrained(made.path, out, half=half, encoder_only=encoder_only)
     facts = {
         "weights": str(made.path), "sha256": made.sha256, "seconds": made.record["seconds"],
         "frames/s": round(made.record["frames_seen"] / made.record["seconds"], 1) if made.record["seconds"] else None,

@@ -29,7 +29,7 @@ from ufe_core.training.rows import LearnedRows, RowTable
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
 from ufe_core.types import Detections
-from ufe_core.weights import load_weights, save_weights, sha256_file
+from ufe_core.weights import halved, load_weights, save_weights, sha256_file
 
 _PACKED_AT_A_TIME = 64  # people; more are never held in memory
 _SAMPLE = 64  # people whose views and images set statistics
@@ -111,14 +111,31 @@ def pretrained(
     return load_pretrained(recipe, file, device)
 
 
+def copy_pretrained(source: Path, path: Path, *, half: bool = False, encoder_only: bool = False) -> str:
+    """Write what `pretrained` wrote to another file, the encoder alone if so; returns its sha256.
+
+    Raises:
+        ArtifactError: the file is damaged, a number is too large for half precision, or it cannot be written.
+    """
+    tensors, spec = load_weights(source)
+    if encoder_only:
+        tensors = {name: value for name, value in tensors.items() if name.startswith(_ENCODER)}
+    return save_weights(path, halved(tensors) if half else tensors, spec)
+
+
 def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> PretrainedEncoder:
     """What `pretrained` wrote, here or as a copy elsewhere.
 
     Raises:
-        ArtifactError: the file is damaged, or was made by another method or for another encoder.
+        ArtifactError: the file is damaged, was made by another method or for another encoder, or holds the encoder
+            alone.
     """
     tensors, spec = load_weights(file)
     _refuse_others(recipe, file, spec)
+    if not any(name.startswith(_METHOD) for name in tensors):
+        raise ArtifactError(
+            f"{file} holds the encoder alone: enough for 'ufe train', not to go on with the pre-training or to show it."
+        )
     source, people = recipe.unlabelled()
     encoder, method = _networks(recipe, source, people)
     _load(file, encoder, tensors, _ENCODER)
@@ -457,6 +474,7 @@ def refuse_unfit(recipe: Recipe, source: HMCSource[Any], subject: str) -> None:
 
     Raises:
         ConfigError: an option does not fit the encoder, or there are no weights for it.
+        ArtifactError: the weights that are named are of another encoder or other options.
         DataError: the source has no such cameras, or the detector looks through others.
     """
     if recipe.pretraining is None:
@@ -464,7 +482,9 @@ def refuse_unfit(recipe: Recipe, source: HMCSource[Any], subject: str) -> None:
     encoder, method = _networks(recipe, source, [subject])
     if not recipe.learns_first:
         method.initialise(encoder)
-    elif recipe.view_detector is not None and recipe.given_weights is None:
+    elif recipe.given_weights is not None:
+        _refuse_others(recipe, recipe.given_weights, load_weights(recipe.given_weights)[1])
+    elif recipe.view_detector is not None:
         _refuse_other_cameras(recipe.view_detector.spec.load()(recipe.view_detector.config), recipe, method.view_names)
 
 

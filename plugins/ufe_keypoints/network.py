@@ -147,7 +147,8 @@ class Networks(nn.Module):
         visible = found.seen.sigmoid()
         if self.point_model is None:
             return found.points, visible
-        return self.point_model(found.points, visible, images.shape[-1]), visible
+        shown = images.flatten(2).amax(-1, keepdim=True) > 0  # a view that is not there shows no face
+        return self.point_model(found.points, visible * shown, images.shape[-1]), visible
 
 
 def near_peak(share: Tensor, side: int, reach: int) -> Tensor:

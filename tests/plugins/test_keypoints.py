@@ -282,10 +282,13 @@ def test_its_points_are_drawn_to_a_face_unless_told_not_to(trained_one, store, s
         found = detector.networks(images.float() / 255)
     model = detector.networks.point_model
     assert model.pull.abs().max() > 0.1 and model.mean.abs().max() > 0.1
-    drawn = model(found.points, torch.ones_like(found.seen), 48)
-    whole = detector.detect(images)
+    drawn, whole = model(found.points, torch.ones_like(found.seen), 48), detector.detect(images)
     torch.testing.assert_close(whole.points, model(found.points, whole.visible, 48))
     assert (drawn - found.points).abs().max() > 0.1
+    images[:, 2:] = 0  # of the eyes alone: as the network finds them
+    with torch.no_grad():
+        alone = detector.networks(images.float() / 255)
+    torch.testing.assert_close(detector.detect(images).points, alone.points)
     plain = resolve_component_recipe(
         catalogue(), "detector", "heatmap", budget="smoke",
         overrides={"training": {**recipe.training.model_dump(), "steps": 2, "model": False}},

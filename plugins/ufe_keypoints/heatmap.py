@@ -43,7 +43,7 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
             )
             self.networks = Networks(
                 [len(one.names) for one in self.keypoints], spec["widths"], spec.get("reach", 0),
-                spec.get("together", False), spec.get("model", False),
+                spec.get("together", False), spec.get("point_model", False),
             )  # fmt: skip
             self.networks.load_state_dict({
                 name: value.float() if value.is_floating_point() else value for name, value in tensors.items()
@@ -71,7 +71,7 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
         return self
 
     def _detect(self, images: Tensor) -> Detections:
-        return Detections(*self.networks.find(images))
+        return Detections(*self.networks.detect(images, drawn=self.config.point_model))
 
 
 class AugmentedHeatmapDetector(HeatmapDetector):

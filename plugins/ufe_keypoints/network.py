@@ -94,15 +94,16 @@ class Networks(nn.Module):
         widths: of `HeatmapNetwork`.
         reach: of `HeatmapNetwork`.
         together: whether each view is told what the others show of the same face.
-        model: whether `find` draws points to where points of a face are.
+        point_model: whether `detect` draws points to where points of a face are.
     """
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(
-        self, counts: Sequence[int], widths: Sequence[int], reach: int = 0, together: bool = False, model: bool = False
-    ) -> None:
+        self, counts: Sequence[int], widths: Sequence[int], reach: int = 0, together: bool = False,
+        point_model: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         if len(counts) != 4 or counts[0] != counts[1] or counts[2] != counts[3]:
             raise ValueError(f"'heatmap' needs 4 tracking cameras, two a region; found keypoints {list(counts)}")
@@ -113,7 +114,7 @@ class Networks(nn.Module):
                 for k, region in enumerate(REGIONS)
             }
         )
-        self.point_model = PointModel(counts[0]) if model else None
+        self.point_model = PointModel(counts[0]) if point_model else None
         self.register_buffer("mean", torch.full((2,), 0.5))
         self.register_buffer("deviation", torch.full((2,), 0.25))
 
@@ -123,7 +124,7 @@ class Networks(nn.Module):
         `told`, bool [B, 4], is which views tell the others what they show: those that show anything, unless given.
         """
         side = images.shape[-1]
-        told = images.flatten(2).amax(-1) > 0 if told is None else told
+        told = _shown(images) if told is None else told
         levels, means = [], []
         networks = [cast("HeatmapNetwork", network) for network in self.regions.values()]
         for k, network in enumerate(networks):
@@ -141,14 +142,21 @@ class Networks(nn.Module):
         points, seen, heat = (torch.cat(values, 1) for values in zip(*parts, strict=True))
         return Found(mirrored_points(points, side), seen, heat)
 
-    def find(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Points [B, 4, K, 2] in pixels, and how sure it is that each is seen [B, 4, K], as a detector says them."""
+    def detect(self, images: Tensor, *, drawn: bool = True) -> tuple[Tensor, Tensor]:
+        """Points [B, 4, K, 2] in pixels, and how sure it is that each is seen [B, 4, K].
+
+        They are drawn to where points of a face are, if so and if there is a model of these.
+        """
         found: Found = self(images)
         visible = found.seen.sigmoid()
-        if self.point_model is None:
+        if self.point_model is None or not drawn:
             return found.points, visible
-        shown = images.flatten(2).amax(-1, keepdim=True) > 0  # a view that is not there shows no face
-        return self.point_model(found.points, visible * shown, images.shape[-1]), visible
+        return self.point_model(found.points, visible * _shown(images)[..., None], images.shape[-1]), visible
+
+
+def _shown(images: Tensor) -> Tensor:
+    """Which views [B, 4] of images [B, 4, S, S] are there: one that is not is black."""
+    return images.flatten(2).amax(-1) > 0
 
 
 def near_peak(share: Tensor, side: int, reach: int) -> Tensor:

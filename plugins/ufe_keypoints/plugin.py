@@ -11,6 +11,9 @@ class HeatmapConfig(ComponentConfig):
     """Which weights a heatmap detector has."""
 
     weights: str = Field("released", description="'released', or a file of `ufe train --detector NAME --out`")
+    point_model: bool = Field(
+        True, description="Points are drawn to where points of a face are, in this headset; false for images of another"
+    )
 
 
 @hookimpl

@@ -7,21 +7,22 @@ from torch import Tensor, nn
 
 from ufe_core.face_encoder import mirrored_points
 
-_TOGETHER = (
-    0.5  # how much of what ties the errors of different points is believed; it is known of training people alone
-)
-_BLIND = 0.1  # a view that shows less of its points than this shows no face
+_TOGETHER = 0.7  # how much of what ties errors to each other is believed: it is known of training people alone
+_BLIND, _WHOLE = 0.1, 0.2  # shares of its points that a view shows of no face, and of a face
 
 
 class PointModel(nn.Module):
     """Draws points that were found in all views to where points of a face are.
 
     True points t and found points t + e are taken as Gaussian. Then the true points behind x are expected at
-    x + S (C + S)^-1 (mu - x), with mu and C the mean and covariance of true points and S the covariance of errors. Of a
-    person that it has not seen a network is wrong in many points at once, and in all views; S knows how.
+    x + S (C + S)^-1 (mu - x), with mu and C the mean and covariance of true points and S the second moment of errors.
+    Of each person a network is wrong in many points at once, and in all views; S knows how, from people that the
+    network has learned from, of whom it is less wrong than of others. A point outside the image, which no map can say,
+    is among the errors: so it is believed little.
 
     Points are in sides of the image, those of right cameras mirrored. No side of a face is special, so there is one
-    such rule for what both sides share, their mean, and one for half their difference.
+    such rule for what both sides share, their mean, and one for half their difference. Drawn points may lie outside the
+    image, where a face goes on.
 
     Args:
         count: K, keypoints of each of the 4 cameras.
@@ -41,29 +42,29 @@ class PointModel(nn.Module):
         truth = _halves(exact.double(), side)
         errors = _halves(found.double(), side) - truth
         self.mean.copy_(truth[0].mean(0))
-        for half in range(2):
-            spread = truth[half] - (truth[0].mean(0) if half == 0 else 0)
-            faces, wrong = spread.T @ spread / len(spread), errors[half].T @ errors[half] / len(spread)
-            wrong = _TOGETHER * wrong + (1 - _TOGETHER) * wrong.diagonal().diag()
-            self.pull[half].copy_(torch.linalg.solve(faces + wrong, wrong).T)
+        truth[0] -= truth[0].mean(0)
+        faces, wrong = (values.mT @ values / values.shape[1] for values in (truth, errors))
+        alone = wrong.mean(0).diagonal().diag()  # what they would be if no error had to do with any other
+        wrong = _TOGETHER * wrong + (1 - _TOGETHER) * alone
+        self.pull.copy_(torch.linalg.solve(faces + wrong, wrong).mT)
 
     def forward(self, points: Tensor, visible: Tensor, side: int) -> Tensor:
         """Points [B, 4, K, 2], pixels of images of that side, drawn to a face.
 
-        Those of an instant at which some view shows no face stay where they are: what is found there would draw the
-        others with it.
+        The less of its points some view shows, the less they are drawn: where it shows no face they stay, for what is
+        found there would draw the others with it.
 
         Args:
             points: where they were found.
-            visible: how sure it is that each is seen, [B, 4, K] in [0, 1].
+            visible: how sure it is that each is seen, [B, 4, K] in [0, 1]; zeros of a view that is not there.
             side: of the images.
         """
         shared, apart = _halves(points, side)
         shared = shared + (self.mean - shared) @ self.pull[0].T
         apart = apart - apart @ self.pull[1].T
         drawn = torch.stack([shared + apart, shared - apart], 1).unflatten(2, (2, -1, 2)).transpose(1, 2).flatten(1, 2)
-        whole = (visible.mean(-1) > _BLIND).all(-1)
-        return torch.where(whole[:, None, None, None], mirrored_points(drawn * side, side), points)
+        whole = ((visible.mean(-1).amin(-1) - _BLIND) / (_WHOLE - _BLIND)).clamp(0, 1)
+        return points + whole[:, None, None, None] * (mirrored_points(drawn * side, side) - points)
 
 
 def _halves(points: Tensor, side: int) -> Tensor:

@@ -43,7 +43,8 @@ class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
     width: int = Field(32, ge=8, le=256, description="Channels of the finest maps; 2, 3 and 4 times as many below")
     reach: int = Field(3, ge=0, description="Cells about a map's peak that a point is the mean of; 0: the whole map")
     together: bool = Field(True, description="Each view is told what the others show of the same face")
-    model: bool = Field(True, description="Found points are drawn to where points of a face are")
+    point_model: bool = Field(True, description="Found points are drawn to where points of a face are")
+    sharp: bool = Field(True, description="Augmentation: images are moved without being blurred")
     batch: int = Field(32, ge=1, description="People in a batch, one frame of each")
     stretch: float = Field(1.15, ge=1, le=2, description="Augmentation: largest stretching along some direction")
     patched: float = Field(0.1, ge=0, le=1, description="Augmentation: chance that something hides part of a view")
@@ -74,7 +75,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         super().__init__()
         self.config, self.keypoints = config, tuple(keypoints)
         counts = [len(one.names) for one in keypoints]
-        self.networks = Networks(counts, self._widths, config.reach, config.together, config.model)
+        self.networks = Networks(counts, self._widths, config.reach, config.together, config.point_model)
         self.networks.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -167,7 +168,7 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
         ]
         facts = {
             "size": self.config.size, "widths": self._widths, "reach": self.config.reach,
-            "together": self.config.together, "model": self.config.model, "keypoints": keypoints,
+            "together": self.config.together, "point_model": self.config.point_model, "keypoints": keypoints,
         }  # fmt: skip
         return self.networks.state_dict(), facts
 
@@ -195,7 +196,10 @@ def _drawn(
     points = np.stack([capture.extras["keypoints"][row] for capture, row in pairs])
     seen = np.stack([capture.extras["visible"][row] for capture, row in pairs])
     moved = Augmentation.draw(config, len(people), images.shape[1], rng, stretch=config.stretch)
-    images, points = moved.apply(images[:, None], sharp=True)[:, 0], moved.move(points[:, None], images.shape[-1])[:, 0]
+    images, points = (
+        moved.apply(images[:, None], sharp=config.sharp)[:, 0],
+        moved.move(points[:, None], images.shape[-1])[:, 0],
+    )
     inside = ((points >= 0) & (points < images.shape[-1])).all(-1)
     images, hidden = patched(images, points, config.patched, rng)
     images, _ = dimmed(images, config.dimmed, rng)

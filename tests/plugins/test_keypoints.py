@@ -153,15 +153,17 @@ class TestPointModel:
     def mirror(self, points):
         return torch.stack([self.SIDE - points[..., 0], points[..., 1]], -1)[:, [1, 0, 3, 2]]
 
-    def test_it_is_what_is_expected_of_gaussians(self, faces, monkeypatch):
+    @pytest.mark.parametrize("together", [0.0, 0.5, 1.0])
+    def test_it_is_what_is_expected_of_gaussians(self, faces, monkeypatch, together):
         """Against the dense rule mu + C (C + S)^-1 (x - mu) on the faces and their mirror images together."""
-        monkeypatch.setattr("ufe_keypoints.point_model._TOGETHER", 1.0)
+        monkeypatch.setattr("ufe_keypoints.point_model._TOGETHER", together)
         exact, found = faces
         model = PointModel(5)
         model.fit(exact, found, self.SIDE)
         both, also = (torch.cat([values, self.mirror(values)]).flatten(1).double() for values in faces)
         spread, errors = both - both.mean(0), also - both
         faces_, wrong = spread.T @ spread, errors.T @ errors
+        wrong = together * wrong + (1 - together) * wrong.diagonal().diag()
         expected = both.mean(0) + (also - both.mean(0)) @ torch.linalg.solve(faces_ + wrong, faces_)
         drawn = model(found, self.seen(found), self.SIDE)
         torch.testing.assert_close(drawn.flatten(1).double(), expected[: len(found)], atol=2e-3, rtol=0)
@@ -176,6 +178,19 @@ class TestPointModel:
         drawn = model(found, self.seen(found), self.SIDE)
         turned = model(self.mirror(found), self.seen(found), self.SIDE)
         torch.testing.assert_close(self.mirror(turned), drawn, atol=1e-4, rtol=0)
+
+    def test_images_of_another_size_have_the_same_points(self, faces, model):
+        found = faces[1][:5]
+        large = model(3 * found, self.seen(found), 3 * self.SIDE)
+        torch.testing.assert_close(large, 3 * model(found, self.seen(found), self.SIDE), atol=1e-3, rtol=0)
+
+    def test_they_are_drawn_the_less_the_less_a_view_shows(self, faces, model):
+        found = faces[1][:1].expand(41, -1, -1, -1)
+        visible = self.seen(found)
+        visible[:, 1] = torch.linspace(0, 0.4, 41)[:, None]
+        pulled = (model(found, visible, self.SIDE) - found).norm(dim=-1).amax((1, 2))
+        assert (pulled[:11] < 1e-4).all() and (pulled[20:] == pulled[-1]).all()
+        assert (pulled.diff() >= 0).all() and pulled.diff().max() < 0.11 * pulled[-1]
 
     def test_where_a_view_shows_no_face_all_stay(self, faces, model):
         found = faces[1][:3]
@@ -291,7 +306,7 @@ def test_its_points_are_drawn_to_a_face_unless_told_not_to(trained_one, store, s
     torch.testing.assert_close(detector.detect(images).points, alone.points)
     plain = resolve_component_recipe(
         catalogue(), "detector", "heatmap", budget="smoke",
-        overrides={"training": {**recipe.training.model_dump(), "steps": 2, "model": False}},
+        overrides={"training": {**recipe.training.model_dump(), "steps": 2, "point_model": False}},
     )  # fmt: skip
     without = open_detector(trained_component(plain, TRAIN, store=store, device=CPU))
     assert without.networks.point_model is None and without.detect(images).points.shape == (2, 4, 96, 2)
@@ -381,3 +396,7 @@ class TestCommands:
         assert code == 0 and list(report["subjects"]) == [load_registry().split("synthetic", "test")[0]]
         code, printed, _ = ufe(*asked)
         assert code == 0 and "knows what is seen" in printed and "right_mouth" in printed
+        code, alone, _ = ufe(*asked, "--set", "detector.point_model=false")
+        assert code == 0 and alone != printed
+        code, _, line = ufe(*asked, "--set", "detector.point_modell=false")
+        assert code != 0 and "Did you mean 'point_model'?" in line and line.count("\n") == 1

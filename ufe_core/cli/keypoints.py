@@ -66,7 +66,7 @@ def find(
     from ufe_core.config import did_you_mean
     from ufe_core.errors import ConfigError
 
-    found_by = _open(detector, weights)
+    found_by, assignments = _open(detector, weights, assignments)
     if camera is not None and camera not in found_by.cameras:
         hint = did_you_mean(camera, list(found_by.cameras))
         raise ConfigError(f"The detector has no camera {camera!r}.{hint} It has {', '.join(found_by.cameras)}.")
@@ -122,13 +122,14 @@ def measure(
     Examples:
       ufe keypoints measure
       ufe keypoints measure --condition glasses --condition hand
+      ufe keypoints measure --set detector.point_model=false     each point as it is found, by itself
       ufe keypoints measure --count 8 --frames 8 --json
     """
     from ufe_core.keypoint_errors import measured
     from ufe_core.packed import PackRequest, pack
     from ufe_core.store import Store
 
-    found_by = _open(detector, weights)
+    found_by, assignments = _open(detector, weights, assignments)
     spec, source = open_source(name, assignments)
     sources = {condition: open_source(name, [*assignments, f"source.condition={condition}"])[1]
                for condition in conditions}  # fmt: skip
@@ -162,11 +163,15 @@ def _tell(what: str, rows: Mapping[str, Mapping[str, float]]) -> None:
         )
 
 
-def _open(name: str, weights: str) -> KeypointDetector[Any]:
+def _open(name: str, weights: str, assignments: Sequence[str]) -> tuple[KeypointDetector[Any], list[str]]:
+    """The detector with its options among the assignments, and those of the source."""
+    from ufe_core.config import parse_overrides
     from ufe_core.plugins import catalogue
 
-    detector: KeypointDetector[Any] = catalogue().create("detector", name, {"weights": weights})
-    return detector
+    own = [one for one in assignments if one.startswith("detector.")]
+    options = parse_overrides(own, owners=("detector",)).get("detector", {})
+    detector: KeypointDetector[Any] = catalogue().create("detector", name, {"weights": weights, **options})
+    return detector, [one for one in assignments if one not in own]
 
 
 def _image_of(path: Path, camera: str | None, detector: KeypointDetector[Any]) -> np.ndarray:

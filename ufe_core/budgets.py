@@ -13,7 +13,7 @@ from ufe_core.names import BUDGETS
 BudgetName = Literal["smoke", "cpu", "gpu", "paper"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
-#: Values of `pretraining.weights` that are no file: the pre-training is done; or only where none was released.
+#: Values of `pretraining.weights` that are no file: the pre-training is done; or only where the same is not released.
 TRAINED, RELEASED = "trained", "released"
 
 
@@ -89,7 +89,8 @@ class PretrainingConfig(ScheduleConfig, AugmentationConfig):
     precision: Precision = Field("auto", description="auto: bfloat16 where it is fast")
     picture_every: int = Field(500, ge=1, description="Steps between the pictures that show how far it is")
     weights: str = Field(
-        TRAINED, description="'trained'; 'released' ones, where the budget has any; or a file of 'ufe pretrain run'"
+        TRAINED,
+        description="'trained'; 'released': the release's, if this very one is; or a file of 'ufe pretrain run'",
     )
 
 

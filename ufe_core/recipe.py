@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from ufe_core.config import ComponentConfig, build_config
 from ufe_core.errors import ArtifactError, ConfigError, PluginError
 from ufe_core.plugins import Catalogue
 from ufe_core.registry import packaged_file, released_pretraining
-from ufe_core.store import code_fingerprint, fingerprint
+from ufe_core.store import canonical_json, code_fingerprint, fingerprint
 
 if TYPE_CHECKING:
     from ufe_core.interfaces.decoder import Decoder
@@ -129,6 +130,18 @@ class Recipe:
             getattr(self.pretraining.config, "weights", TRAINED) if self.learns_first and self.pretraining else TRAINED
         )
         return Path(named).expanduser() if named != TRAINED else None
+
+    def pretraining_facts(self) -> dict[str, Any]:
+        """What a file of the pre-training's weights says of the components inside."""
+        assert self.pretraining is not None, "there is no pre-training"
+        calibrator = self.calibrator
+        return {
+            "component": self.pretraining.spec.id,
+            "encoder": {"id": self.encoder.spec.id, "config": self.encoder.config.model_dump(mode="json")},
+            "calibrator": calibrator
+            and {"id": calibrator.spec.id, "config": calibrator.config.model_dump(mode="json")},
+            "anchors": list(self.anchors), "size": self.training.size,
+        }  # fmt: skip
 
     def pretraining_key(self) -> str:
         """Store key of the weights that the recipe's pre-training gives; labels and the avatar have no part in them."""
@@ -261,7 +274,7 @@ def resolve_recipe(
     elif calibrator is not None or "calibrator" in extra:
         raise ConfigError(f"Encoder '{chosen['encoder'].spec.id}' takes no calibrator: leave --calibrator out.")
     first = _pretraining(
-        catalogue, pretraining, chosen["encoder"], fusion, chosen["source"], budget, extra.get("pretraining", {}),
+        catalogue, pretraining, chosen["encoder"], budget, extra.get("pretraining", {}),
         seed=extra.get("training", {}).get("seed", 0),
     )  # fmt: skip
     takes_keypoints = "keypoints" in factory.inputs
@@ -280,16 +293,21 @@ def resolve_recipe(
             f"Encoder '{chosen['encoder'].spec.id}' cannot be probed: it does not learn from images alone. Leave "
             "training.update out."
         )
-    return Recipe(
+    recipe = Recipe(
         chosen["source"], chosen["decoder"], chosen["encoder"], fusion, finder if takes_keypoints else None, given,
         budget, training, changed, first, None if takes_keypoints else finder,
     )  # fmt: skip
+    if first is None or getattr(first.config, "weights", TRAINED) != RELEASED:
+        return recipe
+    usual_source = choose(catalogue, "source", source, budget, {}).config == chosen["source"].config
+    file = _released_file(recipe, extra.get("pretraining", {})) if usual_source else None
+    config = _options_in(file, first) if file else first.config.model_copy(update={"weights": TRAINED})
+    return replace(recipe, pretraining=replace(first, config=config))
 
 
 def _pretraining(
-    catalogue: Catalogue, name: str | None, encoder: Chosen, calibrator: Chosen | None, source: Chosen, budget: str,
-    overrides: Mapping[str, Any], *, seed: int,
-) -> Chosen | None:  # fmt: skip
+    catalogue: Catalogue, name: str | None, encoder: Chosen, budget: str, overrides: Mapping[str, Any], *, seed: int
+) -> Chosen | None:
     """What goes before training; None where nothing does. Its seed is the training's unless one is given."""
     if name is None and overrides:
         raise ConfigError(
@@ -310,24 +328,41 @@ def _pretraining(
         raise PluginError(
             f"Pre-training '{chosen.spec.id}' learns in steps, and its options do not derive from PretrainingConfig."
         )
-    file, sha256 = chosen.config.weights, None
-    if file == RELEASED:
-        fusion = calibrator.spec.id if calibrator else None
-        released = released_pretraining(chosen.spec.id, encoder.spec.id, fusion, source.spec.id, budget)
-        file, sha256 = (str(packaged_file(released.file)), released.sha256) if released else (TRAINED, None)
-        chosen = replace(chosen, config=chosen.config.model_copy(update={"weights": file}))
-    if file != TRAINED:
-        return replace(chosen, config=_options_in(Path(file).expanduser(), chosen, sha256))
+    if chosen.config.weights not in (TRAINED, RELEASED):
+        return replace(chosen, config=_options_in(Path(chosen.config.weights).expanduser(), chosen))
     return chosen if "seed" in overrides else replace(chosen, config=chosen.config.model_copy(update={"seed": seed}))
 
 
-def _options_in(file: Path, chosen: Chosen, sha256: str | None = None) -> ComponentConfig:
+def _released_file(recipe: Recipe, asked: Mapping[str, Any]) -> Path | None:
+    """What is released of the recipe's pre-training as it is, in another seed if none is asked for; None if nothing."""
+    from ufe_core.weights import load_weights
+
+    assert recipe.pretraining is not None, "there is no pre-training"
+    fusion = recipe.calibrator.spec.id if recipe.calibrator else None
+    released = released_pretraining(
+        recipe.pretraining.spec.id, recipe.encoder.spec.id, fusion, recipe.decoder.spec.id, recipe.source.spec.id,
+        recipe.budget,
+    )  # fmt: skip
+    if released is None:
+        return None
+    file = packaged_file(released.file)
+    spec = load_weights(file, sha256=released.sha256)[1]
+    free = {"weights"} if "seed" in asked else {"weights", "seed"}
+    wanted = {
+        name: value for name, value in recipe.pretraining.config.model_dump(mode="json").items() if name not in free
+    }
+    same = all(spec["config"].get(name) == value for name, value in wanted.items())
+    facts = json.loads(canonical_json(recipe.pretraining_facts()))
+    return file if same and all(spec.get(name) == value for name, value in facts.items()) else None
+
+
+def _options_in(file: Path, chosen: Chosen) -> ComponentConfig:
     """The options that a file's pre-training had, whatever is asked for, and that it comes from this file."""
     from pydantic import ValidationError
 
     from ufe_core.weights import load_weights
 
-    spec = load_weights(file, sha256=sha256)[1]
+    spec = load_weights(file)[1]
     if spec["component"] != chosen.spec.id:
         raise ArtifactError(
             f"{file} holds weights of {spec['component']!r}, not of '{chosen.spec.id}'. Name a file of 'ufe pretrain "

@@ -222,12 +222,12 @@ def released_encoder(
 
 
 def released_pretraining(
-    component: str, encoder: str, calibrator: str | None, source: str, budget: str
+    component: str, encoder: str, calibrator: str | None, decoder: str, source: str, budget: str
 ) -> ReleasedWeights | None:
     """The released weights of a pre-training, by the ids of it and of what it taught; None where there are none."""
-    wanted = (component, encoder, calibrator, source, budget)
+    wanted = (component, encoder, calibrator, decoder, source, budget)
     for one in load_registry().weights:
-        found = (one.component, one.encoder, one.calibrator, one.source, one.budget)
+        found = (one.component, one.encoder, one.calibrator, one.decoder, one.source, one.budget)
         if one.kind == "pretraining" and found == wanted:
             return one
     return None

@@ -103,6 +103,22 @@ def test_a_row_is_given_the_options_that_it_knows():
     assert unknown == {"pretraining": {"peopel": 9}}, "what no row knows is refused where it is used"
 
 
+@pytest.mark.parametrize("budget", ["smoke", "cpu", "gpu"])
+def test_rows_of_table4_that_repeat_another_share_its_pretraining(budget):
+    """But for one, whose title says so."""
+    suite = load_suite("table4")
+
+    def first_of(name):
+        row = suite.row(name)
+        options = request_of(suite, row, {}).options
+        return resolve_recipe(catalogue(), pretraining=row.pretraining, budget=budget, overrides=options).pretraining
+
+    repeating = [row for row in suite.rows if row.repeats is not None and row.pretraining is not None]
+    assert len(repeating) == 7
+    for row in repeating:
+        assert (first_of(row.name) == first_of(row.repeats)) is (row.name != "mae_novel_view_anew")
+
+
 def test_an_unknown_row_is_answered_with_the_nearest():
     with pytest.raises(ConfigError, match=r"'table3@2' has no row 'poolin'. Did you mean 'pooling'\?"):
         chosen_rows(load_suite("table3"), ["poolin"])

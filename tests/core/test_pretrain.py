@@ -386,30 +386,54 @@ def test_a_copy_of_the_weights_is_taken_as_it_is(straight, store, tmp_path):
 
 
 class TestReleased:
-    def named(self, pretraining="mae_novel_view", **asked):
-        given = {"pretraining": {"weights": "released"}}
+    def named(self, pretraining="mae_novel_view", overrides=None, **asked):
+        given = {**(overrides or {})}
+        given["pretraining"] = {"weights": "released", **given.get("pretraining", {})}
         return resolve_recipe(catalogue(), pretraining=pretraining, overrides=given, **asked)
 
-    def test_it_is_taken_with_its_own_options_and_known_by_its_hash(self):
-        named = self.named()
+    def test_it_is_what_the_usual_options_give_and_known_by_its_hash(self):
+        named, usual = self.named(), resolve_recipe(catalogue(), pretraining="mae_novel_view")
         (released,) = (one for one in load_registry().weights if one.kind == "pretraining")
         assert named.given_weights == packaged_file(released.file)
         assert named.pretraining.options()["weights"] == released.sha256
-        assert named.pretraining.config.steps == 1500
+        own = named.pretraining.config.model_copy(update={"weights": "trained"})
+        assert own == usual.pretraining.config, "another preset needs another release"
+
+    def test_another_seed_of_the_labels_is_no_other_pretraining_but_one_that_is_asked_for_is(self):
+        assert self.named(overrides={"training": {"seed": 1}}).given_weights is not None
+        assert self.named(overrides={"pretraining": {"seed": 1}}).given_weights is None
 
     @pytest.mark.parametrize(
         "asked",
-        [{"pretraining": "simclr"}, {"budget": "smoke"}, {"calibrator": "none"}],
-        ids=lambda one: next(iter(one)),
-    )
-    def test_where_nothing_was_released_it_is_trained(self, asked):
-        named, usual = self.named(**asked), resolve_recipe(catalogue(), **{"pretraining": "mae_novel_view", **asked})
+        [
+            {"pretraining": "simclr"}, {"budget": "smoke"}, {"calibrator": "none"}, {"decoder": "blendshape"},
+            {"anchors": ("neutral", "jaw_open")}, {"overrides": {"training": {"size": 96}}},
+            {"overrides": {"pretraining": {"people": 9}}}, {"overrides": {"encoder": {"cells": 3}}},
+            {"overrides": {"source": {"condition": "glasses"}}},
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_whatever_else_is_asked_for_is_trained(self, asked):
+        """As without the word."""
+        named = self.named(**asked)
+        usual = resolve_recipe(catalogue(), **{"pretraining": "mae_novel_view", **asked})
         assert named.given_weights is None and named.describe() == usual.describe()
 
-    def test_what_does_not_fit_is_found_out_before_anything_is_rendered(self, store):
-        others = self.named(anchors=("neutral", "smile"))
-        with pytest.raises(ArtifactError, match="was pre-trained with another anchors"):
-            trained(others, SPLIT.train, store=store, device=CPU)
+    @pytest.mark.parametrize(
+        ("asked", "told"),
+        [
+            ({"anchors": ("neutral", "jaw_open")}, "pre-trained with another anchors"),
+            ({"decoder": "blendshape"}, "fit"),
+        ],
+    )
+    def test_a_file_that_does_not_fit_is_found_out_before_anything_is_rendered(self, store, asked, told):
+        (released,) = (one for one in load_registry().weights if one.kind == "pretraining")
+        given = {"pretraining": {"weights": str(packaged_file(released.file))}}
+        others = resolve_recipe(catalogue(), pretraining="mae_novel_view", overrides=given, **asked)
+        heard = []
+        with pytest.raises(ArtifactError, match=told):
+            trained(others, SPLIT.train, store=store, device=CPU, listener=heard.append)
+        assert heard == []
 
     def test_the_encoder_is_what_the_file_holds_but_for_what_labels_teach(self, store):
         named = self.named()

@@ -37,7 +37,7 @@ def test_it_says_where_the_weights_are_and_how_fast_it_was(ufe, tmp_path):
     everything, encoder = load_weights(half)[0], load_weights(alone)[0]
     assert encoder.keys() == {name for name in everything if name.startswith("encoder.")} < everything.keys()
     code, _, line = ufe("pretrain", "preview", *QUICK, "--set", f"pretraining.weights={alone}")
-    assert code == 1 and "holds the encoder alone: enough for 'ufe train'" in line.splitlines()[-1]
+    assert code == 1 and "holds the encoder alone, which 'ufe train' takes" in line.splitlines()[-1]
     for flag in ("--half", "--encoder-only"):
         assert f"{flag} is of the file that --out names" in ufe("pretrain", "run", *QUICK, flag)[2]
     again = json.loads(ufe("pretrain", "run", *QUICK, "--json")[1])

@@ -187,7 +187,8 @@ def _plan(recipe: Recipe, device: torch.device) -> str:
     if recipe.anchors:
         text += f" ({len(recipe.anchors)} anchors)"
     if recipe.pretraining is not None:
-        text += f", pre-trained by {recipe.pretraining.spec.name},"
+        text += f", pre-trained by {recipe.pretraining.spec.name}"
+        text += f" ({recipe.given_weights.name})," if recipe.given_weights else ","
     text += f" through {recipe.decoder.spec.name}"
     size = recipe.training
     if recipe.encoder.spec.load().learns == "weights":

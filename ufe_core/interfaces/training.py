@@ -63,7 +63,11 @@ class ComponentTraining(nn.Module, ABC, Generic[OptionsT, DataT]):
         """The terms of a step's loss by name, and `total`; what is drawn, is by the seed and the step alone."""
 
     def finish(self, data: Sequence[DataT], progress: Callable[[str], None]) -> None:
-        """Set buffers by what was learned, after the last step, telling each subject that is done."""
+        """Set buffers by what was learned, after the last step, telling each subject that is done; nothing by default.
+
+        In evaluation mode, where it was trained. What it sets is decided by the weights and the data alone: it is done
+        again after a kill.
+        """
 
     @abstractmethod
     def picture(self, data: Sequence[DataT]) -> np.ndarray:

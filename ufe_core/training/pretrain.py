@@ -134,7 +134,7 @@ def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> Pretrai
     _refuse_others(recipe, file, spec)
     if not any(name.startswith(_METHOD) for name in tensors):
         raise ArtifactError(
-            f"{file} holds the encoder alone: enough for 'ufe train', not to go on with the pre-training or to show it."
+            f"{file} holds the encoder alone, which 'ufe train' takes; 'ufe pretrain' needs one without --encoder-only."
         )
     source, people = recipe.unlabelled()
     encoder, method = _networks(recipe, source, people)
@@ -148,7 +148,7 @@ def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> Pretrai
 
 
 def _refuse_others(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> None:
-    for name, value in json.loads(canonical_json(_facts(recipe))).items():
+    for name, value in json.loads(canonical_json(recipe.pretraining_facts())).items():
         if spec.get(name) != value:
             raise ArtifactError(
                 f"{file} was pre-trained with another {name}: {spec.get(name)!r}, not {value!r}. Pre-train anew."
@@ -161,18 +161,6 @@ def _load(file: Path, module: nn.Module, tensors: Mapping[str, Tensor], prefix: 
         module.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in own.items()})
     except RuntimeError as error:
         raise ArtifactError(f"{file} does not fit: {str(error).splitlines()[-1].strip()} Pre-train anew.") from error
-
-
-def _facts(recipe: Recipe) -> dict[str, Any]:
-    """What a weights file says of the components inside."""
-    assert recipe.pretraining is not None, "there is no pre-training"
-    calibrator = recipe.calibrator
-    return {
-        "component": recipe.pretraining.spec.id,
-        "encoder": {"id": recipe.encoder.spec.id, "config": recipe.encoder.config.model_dump(mode="json")},
-        "calibrator": calibrator and {"id": calibrator.spec.id, "config": calibrator.config.model_dump(mode="json")},
-        "anchors": list(recipe.anchors), "size": recipe.training.size,
-    }  # fmt: skip
 
 
 def _networks(
@@ -430,7 +418,7 @@ class _Run:
             if self.rows is not None:
                 self.rows.finish(folder / _PEOPLE)
                 tensors[_AVERAGE_PERSON] = torch.from_numpy(LearnedRows(folder / _PEOPLE).mean())
-            spec = {"config": self.config.model_dump(mode="json"), **_facts(recipe), "training": record}
+            spec = {"config": self.config.model_dump(mode="json"), **recipe.pretraining_facts(), "training": record}
             save_weights(folder / "weights.safetensors", tensors, spec)
             write_atomic(folder / "log.csv", self.optimisation.log_csv())
             write_atomic(folder / TIMING, json.dumps({"seconds": round(self.optimisation.seconds, 1)}).encode())
@@ -483,7 +471,9 @@ def refuse_unfit(recipe: Recipe, source: HMCSource[Any], subject: str) -> None:
     if not recipe.learns_first:
         method.initialise(encoder)
     elif recipe.given_weights is not None:
-        _refuse_others(recipe, recipe.given_weights, load_weights(recipe.given_weights)[1])
+        tensors, spec = load_weights(recipe.given_weights)
+        _refuse_others(recipe, recipe.given_weights, spec)
+        _load(recipe.given_weights, encoder, tensors, _ENCODER)
     elif recipe.view_detector is not None:
         _refuse_other_cameras(recipe.view_detector.spec.load()(recipe.view_detector.config), recipe, method.view_names)
 

@@ -100,6 +100,7 @@ class ReleasedWeights(_Table):
     bytes: int = Field(ge=1)
     license: str
     command: str
+    superseded: tuple[str, ...] = Field((), description="Hashes of the files that stood here before")
 
 
 class Suite(_Table):

@@ -160,11 +160,16 @@ def _explained(place: str, key: RunKey) -> bool:
         return True
     if place == "weights.sha256":
         return key.weights.origin != "released"
-    younger = ".config." in place or place in UNTOLD
-    return younger and _at(key.model_dump(mode="json"), place) is None
+    return is_younger(place, key)
 
 
-def _at(parts: Any, place: str) -> Any:
+def is_younger(place: str, key: RunKey) -> bool:
+    """Whether a choice came later than a file, which does not tell of it."""
+    return (".config." in place or place in UNTOLD) and value_at(key.model_dump(mode="json"), place) is None
+
+
+def value_at(parts: Any, place: str) -> Any:
+    """What a key has at a place, such as `components.encoder.config.width`; None where it has nothing."""
     for name in place.split("."):
         if isinstance(parts, list):
             parts = parts[int(name)] if int(name) < len(parts) else None

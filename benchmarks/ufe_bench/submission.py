@@ -10,13 +10,13 @@ from typing import Any
 
 from ufe_bench.board import FLOORS
 from ufe_bench.harness import Description, Harness
-from ufe_bench.rerun import UNTOLD, changed_choices, request_from, rerun
+from ufe_bench.rerun import UNTOLD, changed_choices, is_younger, request_from, rerun, value_at
 from ufe_bench.schema import Result, best_trial, incomplete_reason
 from ufe_bench.suite import Suite, load_suite
 from ufe_core.budgets import TrainingConfig, budget_defaults
 from ufe_core.errors import ArtifactError, UfeError
 from ufe_core.recipe import subjects_digest
-from ufe_core.registry import Split
+from ufe_core.registry import Split, load_registry
 from ufe_core.store import canonical_json
 
 #: Of the floor `neutral` (the resting face for every frame): what is below has seen the answers.
@@ -98,7 +98,7 @@ def _people(result: Result, suite: Suite, split: Split) -> Iterator[Objection]:
 
 
 def _key(result: Result, expected: Description) -> Iterator[Objection]:
-    """What it says of itself is what its command asks for, but for the versions of the code."""
+    """What it says of itself is what its command asks for, but for versions: of the code, and of what is released."""
     key = result.key
     if expected.data.edition != key.data.edition:
         yield Objection("data", "It was measured on captures of another version of the source: measure again with this "
@@ -109,8 +109,11 @@ def _key(result: Result, expected: Description) -> Iterator[Objection]:
         "split": expected.split, "protocol": expected.protocol, "seed": expected.seed,
         "components": expected.components, "data": expected.data.model_copy(update=untold),
     })  # fmt: skip
+    before = {sha256 for weights in load_registry().weights for sha256 in weights.superseded}
     for place in changed_choices(key, now):
         of_release = place.rpartition(".")[2] in _OF_RELEASES and ".config." not in place
+        of_release |= is_younger(place, key)
+        of_release |= place.endswith(".config.weights") and value_at(key.model_dump(mode="json"), place) in before
         if not of_release and place not in ("data.fingerprint", "data.version"):
             yield Objection("key", f"{place} is not what its command asks for: {result.command}")
     if {name: info.model_dump() for name, info in result.metrics.items()} != {

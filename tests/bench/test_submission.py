@@ -369,6 +369,25 @@ def test_choices_that_are_others_now_are_named_by_their_place():
     assert changed_choices(PUBLISHED.key, key(PUBLISHED, components=newer)) == ("components.metrics.0.code_sha256",)
 
 
+def test_weights_that_were_released_before_are_no_objection_and_others_are(tmp_path):
+    """Table 1 was measured with an earlier detector; a file that nobody released is told."""
+    (path,) = RESULTS.parent.glob("table1@*/ufe__geometry_guided/*.json")
+    result = load_result(path)
+    harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
+
+    def told(sha256):
+        detector = result.key.components.detector
+        own = detector.model_copy(update={"config": {**detector.config, "weights": sha256}})
+        changed_key = key(result, components=result.key.components.model_copy(update={"detector": own}))
+        return [
+            one.line for one in objections(changed(result, key=changed_key), harness) if "config.weights" in one.line
+        ]
+
+    released = next(one for one in load_registry().weights if one.component == "ufe/heatmap")
+    assert not told(released.sha256) and not any(told(one) for one in released.superseded)
+    assert "components.detector.config.weights is not what its command asks for" in told("0" * 64)[0]
+
+
 def test_numbers_that_come_out_again_of_something_else_do_not_agree():
     """Newer code, and weights that were trained anew, may be; another seed, training or release may not."""
     weights, budget = TRAINED.key.weights, TRAINED.key.budget

@@ -214,22 +214,25 @@ def released_encoder(
 
     None where there are none.
     """
-    wanted = (component, calibrator, decoder, source, budget, pretraining)
-    for one in load_registry().weights:
-        found = (one.component, one.calibrator, one.decoder, one.source, one.budget, one.pretraining)
-        if one.kind == "encoder" and found == wanted:
-            return one
-    return None
+    return _released(
+        "encoder", component=component, calibrator=calibrator, decoder=decoder, source=source, budget=budget,
+        pretraining=pretraining,
+    )  # fmt: skip
 
 
 def released_pretraining(
     component: str, encoder: str, calibrator: str | None, decoder: str, source: str, budget: str
 ) -> ReleasedWeights | None:
     """The released weights of a pre-training, by the ids of it and of what it taught; None where there are none."""
-    wanted = (component, encoder, calibrator, decoder, source, budget)
+    return _released(
+        "pretraining", component=component, encoder=encoder, calibrator=calibrator, decoder=decoder, source=source,
+        budget=budget,
+    )  # fmt: skip
+
+
+def _released(kind: Kind, **wanted: str | None) -> ReleasedWeights | None:
     for one in load_registry().weights:
-        found = (one.component, one.encoder, one.calibrator, one.decoder, one.source, one.budget)
-        if one.kind == "pretraining" and found == wanted:
+        if one.kind == kind and all(getattr(one, name) == value for name, value in wanted.items()):
             return one
     return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ def measured(detector: KeypointDetector[Any], captures: Sequence[PackedCapture])
     A part is what stands before the last underscore of its points' names: `lid_05` and `lid_21` are of `lid`.
 
     `median_px`, `mean_px` and `p95_px` are of points that are seen; `hidden_median_px` of points inside the image that
-    something hides; `visibility` is the share of all points whose flag (more than half sure) is right.
+    something hides; `visibility` is the share of all points whose flag (more than half sure) is right, and
+    `visibility_guess`, of cameras and of all, the share that would be if a point always had its most frequent flag.
     """
     away, seen, inside, right = [], [], [], []
     for capture in captures:
@@ -39,8 +40,13 @@ def measured(detector: KeypointDetector[Any], captures: Sequence[PackedCapture])
         name: _summary(*(value[:, :, c] for value in every)) for c, name in enumerate(detector.cameras)
     }  # fmt: skip
     part_of = np.array([[name.rpartition("_")[0] for name in one.names] for one in detector.keypoints])  # [C, K]
+    cameras["all"] = _summary(*every)
+    often = every[1].mean((0, 1))  # [C, K]
+    guess = np.maximum(often, 1 - often)
+    for name, share in (*zip(detector.cameras, guess.mean(-1), strict=True), ("all", guess.mean())):
+        cameras[name]["visibility_guess"] = float(share)
     return {
-        "side": SIDE, "cameras": {**cameras, "all": _summary(*every)},
+        "side": SIDE, "cameras": cameras,
         "parts": {part: _summary(*(value[..., part_of == part] for value in every)) for part in np.unique(part_of)},
         "subjects": {
             capture.subject: {**_summary(*(value[n] for value in every)), "traits": dict(capture.traits)}
@@ -49,7 +55,7 @@ def measured(detector: KeypointDetector[Any], captures: Sequence[PackedCapture])
     }  # fmt: skip
 
 
-def _summary(away: np.ndarray, seen: np.ndarray, inside: np.ndarray, right: np.ndarray) -> Mapping[str, float]:
+def _summary(away: np.ndarray, seen: np.ndarray, inside: np.ndarray, right: np.ndarray) -> dict[str, float]:
     hidden, none = away[inside & ~seen], float("nan")
     away = away[seen]
     return {

@@ -90,7 +90,8 @@ def bench(
     everything needed to make it again, and rebuilds the leaderboard. Interrupted work continues where it stopped.
 
     A study trains and measures each of its rows, keeps each by itself, and puts them side by side with the paper's:
-    study.md, study.png and study.json beside the result files. With --row some rows are run, and the report stays.
+    study.md with its pictures and study.json beside the result files. With --row some rows are run, and the report
+    stays; their figures lie in a folder of their own.
 
     \b
     Examples:
@@ -153,6 +154,7 @@ def _run_study(
 ) -> bool:
     """Run rows, print what was found, and draw figures where that is asked for; whether nothing is missing."""
     from ufe_bench.figures import write_figures
+    from ufe_bench.leaderboard import FIGURES
     from ufe_bench.study import run_study
     from ufe_bench.study_report import write_report
     from ufe_core.cli.progress import TrainingDisplay
@@ -160,15 +162,14 @@ def _run_study(
 
     with TrainingDisplay() as harness.listener:
         study = run_study(harness, suite, rows=rows, say=lambda text: click.echo(text, err=True), **asked)
-        # A report of some rows must not take the place of that of all.
+        # A report of some rows must not take the place of that of all; nor do figures.
         report = None if rows else write_report(study, harness.results)
     sound = _tell_study(study, report, as_json)
     if figures:
         with TrainingDisplay() as harness.listener:
             tell = harness.tell
-            drawn = write_figures(
-                harness, study, harness.results, lambda done, total: tell(Progress("figures", done, total, {}))
-            )
+            folder = harness.results / suite.id / "_".join([FIGURES, *rows])
+            drawn = write_figures(harness, study, folder, lambda n, total: tell(Progress("figures", n, total, {})))
         if not as_json:
             click.echo(f"figures      {drawn}")
     return sound

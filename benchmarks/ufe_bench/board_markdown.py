@@ -37,7 +37,7 @@ def render_markdown(board: Sequence[Ground], extras: Extras = NOTHING) -> str:
             parts.append(f"### {group.title}\n")
             parts.append(_group_markdown(group))
             if any(row.result.hypothetical for row in group.rows):
-                parts.append(f"{HYPOTHETICAL}\n")
+                parts.append(f"\\{HYPOTHETICAL}\n")  # no item of a list
             parts += [f"Not ranked: {row.name}: {row.unranked}.\n" for row in group.rows if row.unranked]
     if extras.failures:
         parts.append("## Without a result\n")

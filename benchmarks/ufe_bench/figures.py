@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ufe_bench.board_markdown import HYPOTHETICAL
 from ufe_bench.enrolment import enroll
 from ufe_bench.evaluate import frames_of
 from ufe_bench.harness import Harness, Ready
@@ -83,21 +84,22 @@ def picks(result: Result, conditions: Sequence[str]) -> list[Pick]:
 
 
 def write_figures(
-    harness: Harness, study: Study, folder: Path,
-    progress: Callable[[int, int], None] | None = None,
-) -> Path:  # fmt: skip
-    """Draw what the rule picks, and write `figures/index.html` beside the study; returns it.
+    harness: Harness, study: Study, folder: Path, progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """Draw what the rule picks, and write `index.html` beside the pictures; returns it.
+
+    A row that repeats another with another seed is left out.
 
     Args:
         harness: which ran the study.
         study: finished rows.
-        folder: of the results.
+        folder: for the page and its pictures.
         progress: told of pictures done, and of how many there are.
 
     Raises:
         ConfigError: the study has no base row, or it has no result.
     """
-    cells = {cell.row.name: cell for cell in study.cells if cell.result is not None}
+    cells = {cell.row.name: cell for cell in study.methods}
     base = study.suite.base
     if base is None or base not in cells:
         raise ConfigError(f"Figures of '{study.suite.id}' need its base row {base!r}: run that too.")
@@ -105,8 +107,7 @@ def write_figures(
     assert result is not None
     ready = {name: harness.ready(cell.request) for name, cell in cells.items() if cell.request is not None}
     chosen = picks(result, study.suite.conditions)
-    target = folder / study.suite.id / "figures"
-    target.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for done, pick in enumerate(chosen):
         if progress is not None:
@@ -115,11 +116,11 @@ def write_figures(
         panels, truth = _panels(ready, {name: cells[name].row.title for name in cells}, pick, row)
         if pick.condition is not None:
             panels += _on_others(ready[base], pick, row)
-        file = target / f"{done + 1:02d}.png"
+        file = folder / f"{done + 1:02d}.png"
         write_atomic(file, draw(np.array(capture.images[row]), truth, panels))
         what = f"{capture.subject}, {capture.segments[row].replace('_', ' ')}, frame {capture.frames[row]}"
         entries.append((file.name, f"{pick.why[:1].upper()}{pick.why[1:]}", what))
-    page = target / "index.html"
+    page = folder / "index.html"
     write_atomic(page, _page(study, entries).encode())
     return page
 
@@ -240,6 +241,11 @@ def draw(cameras: np.ndarray, truth: np.ndarray, panels: Sequence[Panel]) -> byt
 
 
 def _page(study: Study, entries: Sequence[tuple[str, str, str]]) -> str:
+    base = study.suite.row(str(study.suite.base)).title
+    results = {cell.row.title: cell.result for cell in study.methods if cell.result is not None}
+    budgets = ", ".join(sorted({result.key.budget.name for result in results.values()} - {"none"}))
+    runs = "; ".join(f"{title} {result.run_id}" for title, result in results.items())
+    hypothetical = any(result.hypothetical for result in results.values())
     parts = [
         "<!doctype html>", '<html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
@@ -249,11 +255,14 @@ def _page(study: Study, entries: Sequence[tuple[str, str, str]]) -> str:
         "figcaption{position:sticky;left:0}</style>",
         f"<h1>{html.escape(study.suite.summary)}</h1>",
         "<p>People and frames are picked by rule, from the photometric errors of the base row: "
-        f"{html.escape(str(study.suite.base))}. Above: what the four cameras saw, the truth, what each method made of "
+        f"{html.escape(base)}. Above: what the four cameras saw, the truth, what each method made of "
         "it. Below: its error inside the face, and the mean. Under conditions the base row's code also drives other "
         "people's avatars.</p>",
+        f"<p>Suite {html.escape(study.suite.id)}, budget {html.escape(budgets)}. Runs: {html.escape(runs)}.</p>",
+        *([f"<p>{html.escape(HYPOTHETICAL)}</p>"] if hypothetical else []),
     ]  # fmt: skip
     for file, why, what in entries:
         title = html.escape(f"{why}: {what}")
-        parts.append(f'<figure><figcaption>{title}</figcaption><img src="{file}" alt="{title}"></figure>')
+        image = f'<a href="{file}"><img src="{file}" alt="{title}"></a>'
+        parts.append(f"<figure><figcaption>{title}</figcaption>{image}</figure>")
     return "\n".join(parts) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -25,10 +26,15 @@ from ufe_core.recipe import DEFAULT_ANCHORS
 if TYPE_CHECKING:
     from ufe_core.budgets import BudgetName
 
+_LONG = 30.0  # seconds: a row that takes less was there before, and says nothing of those to come
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A row, what its encoder looks at, and what became of it: its result, or why there is none."""
+    """A row, what its encoder looks at, and what became of it: its result, or why there is none.
+
+    `log` tells how it learned, where it was trained here.
+    """
 
     row: SuiteRow
     result: Result | None
@@ -36,6 +42,7 @@ class Cell:
     error: str | None = None
     request: Request | None = None
     inputs: tuple[str, ...] = ()
+    log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +212,20 @@ def chosen_rows(suite: Suite, names: Sequence[str]) -> tuple[SuiteRow, ...]:
     return tuple(suite.row(name) for name in dict.fromkeys(names) if name not in suite.floors) if names else suite.rows
 
 
+def _time_left(taken: Sequence[float], rows: int) -> str:
+    """For how long rows have run, and for how long the others will if they take as long; seconds of each in `taken`."""
+    long = [seconds for seconds in taken if seconds >= _LONG]
+    if not long:
+        return ""
+    left = fmean(long) * (rows - len(taken))
+    return f", {_minutes(sum(taken))} so far, about {_minutes(left)} to go"
+
+
+def _minutes(seconds: float) -> str:
+    hours, minutes = divmod(max(1, round(seconds / 60)), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
 def run_study(
     harness: Harness, suite: Suite, *, rows: Sequence[str] = (),
     overrides: Mapping[str, Mapping[str, Any]] | None = None, floors: bool = True,
@@ -232,9 +253,13 @@ def run_study(
     chosen = chosen_rows(suite, rows)
     if not chosen:
         beside = harness.floors(request_of(suite, suite.rows[0], overrides, **asked), failed)
+    begun = time.monotonic()
+    taken: list[float] = []
     for number, row in enumerate(chosen, 1):
+        if number > 1:
+            taken.append(time.monotonic() - begun - sum(taken))
         if say is not None:
-            say(f"Row {number} of {len(chosen)}: {row.title} ({row.name})")
+            say(f"Row {number} of {len(chosen)}: {row.title} ({row.name}){_time_left(taken, len(chosen))}")
         inputs: tuple[str, ...] = ()
         request = request_of(suite, row, overrides, **asked)  # as far as it is known where the method cannot be loaded
         try:
@@ -255,5 +280,6 @@ def run_study(
             continue
         beside = beside or outcome.floors
         failed = failed or dict(outcome.failed)
-        cells.append(Cell(row, outcome.result, outcome.path, request=request, inputs=inputs))
+        log = outcome.weights.with_name("log.csv") if outcome.weights is not None else None
+        cells.append(Cell(row, outcome.result, outcome.path, request=request, inputs=inputs, log=log))
     return Study(suite, tuple(cells), tuple(beside), failed)

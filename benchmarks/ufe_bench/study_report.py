@@ -12,6 +12,8 @@ from typing import Any
 
 from ufe_bench import formats
 from ufe_bench.aggregate import PairedDifference, Summary
+from ufe_bench.board_markdown import HYPOTHETICAL
+from ufe_bench.learning import Learning, draw_learning, learning_of
 from ufe_bench.schema import MetricInfo, Result, Trial
 from ufe_bench.study import Cell, Study
 from ufe_bench.suite import Claim, SuiteRow
@@ -19,24 +21,31 @@ from ufe_bench.table import markdown_table
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
 
+_PICTURE, _LEARNING = "study.png", "learning.png"
+_ONE_SEED = "Where rows have one seed each, another seed may turn what is near."
 _OURS, _PAPER = "#0072b2", "#d55e00"
 _SERIES = (_OURS, _PAPER, "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by most eyes
 
 
 def write_report(study: Study, folder: Path) -> Path:
-    """Write `study.md`, `study.json` and `study.png` under the suite's folder; returns the first."""
+    """Write `study.md`, `study.json`, `study.png` and `learning.png` under the suite's folder; returns the first."""
     folder = folder / study.suite.id
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "study.json", (json.dumps(as_json(study), indent=1) + "\n").encode())
-    picture = draw(study)
-    if picture is not None:
-        write_atomic(folder / "study.png", picture)
+    learning = learning_of(study)
+    pictures = {_PICTURE: draw(study), _LEARNING: draw_learning(learning) if learning else None}
+    for name, drawn in pictures.items():
+        if drawn is None:
+            (folder / name).unlink(missing_ok=True)  # of a report before
+        else:
+            write_atomic(folder / name, drawn)
     path = folder / "study.md"
-    write_atomic(path, markdown(study, picture="study.png" if picture is not None else None).encode())
+    picture = _PICTURE if pictures[_PICTURE] is not None else None
+    write_atomic(path, markdown(study, picture=picture, learning=learning).encode())
     return path
 
 
-def markdown(study: Study, *, picture: str | None = None) -> str:
+def markdown(study: Study, *, picture: str | None = None, learning: Sequence[Learning] = ()) -> str:
     """The study as a page: a table with the paper's numbers below ours, differences to the base row, agreement."""
     suite, metrics = study.suite, study.metrics
     table, numbers = study.paper()
@@ -63,6 +72,8 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
     parts.append(markdown_table(heads, rows, left=1 + len(before)))
     other = " The paper's numbers were measured on other data." if numbers else ""
     parts.append(f"Means over people, 95 % intervals over people.{other}\n")
+    if any(cell.result is not None and cell.result.hypothetical for cell in study.cells):
+        parts.append(f"\\{HYPOTHETICAL}\n")
     parts += _seeds(study)
     parts += _differences(study)
     parts += _claims(study)
@@ -70,6 +81,7 @@ def markdown(study: Study, *, picture: str | None = None) -> str:
         parts.append(_rankings(study))
     parts += _slices(study)
     parts += _searches(study)
+    parts += _learned(learning)
     if table is not None:
         parts.append(_agreements(study))
     failed = [f"- {cell.row.title}: {cell.error}" for cell in study.cells if cell.error is not None]
@@ -303,7 +315,7 @@ def _claims(study: Study) -> list[str]:
         return []
     note = (
         "The one less the other, paired over people; a claim holds or fails where the interval leaves out zero. "
-        "Where rows have one seed each, another seed may turn what is near.\n"
+        f"{_ONE_SEED}\n"
     )
     parts = ["## What the paper says, put to the test\n", note]
     if study.suite.along is None:
@@ -358,7 +370,7 @@ def _rankings(study: Study) -> str:
         return ""
     return (
         "Order of the rows, best first; **<** where a row is better than the next by an interval that leaves out zero "
-        "(paired over people), ≈ where not:\n\n" + "\n".join(lines) + "\n"
+        f"(paired over people), ≈ where not. {_ONE_SEED}\n\n" + "\n".join(lines) + "\n"
     )
 
 
@@ -413,6 +425,24 @@ def _searches(study: Study) -> list[str]:
         f"**bold**.{ends}\n",
         markdown_table(["Row", *tried], rows, left=1),
         *([f"Trained with what another row's search chose: {'; '.join(shared)}.\n"] if shared else []),
+    ]
+
+
+def _learned(learning: Sequence[Learning]) -> list[str]:
+    """A picture of the rows' losses, and by how much these still fell."""
+    if not learning:
+        return []
+    rows = [
+        [row.title, f"{row.steps[-1]:,}", *(f"{loss:.3g}" for loss in row.thirds), f"{100 * row.fell:.0f} %"]
+        for row in learning
+    ]
+    heads = ["Row", "Steps", "first third", "middle third", "last third", "fell by, in the last"]
+    return [
+        "## How rows learned\n",
+        "The loss that a row was trained with, all its terms, on the batches that it learned from: means of thirds of "
+        "the steps. The learning rate falls to nothing over them.\n",
+        f"![Loss of every row against the step]({_LEARNING})\n",
+        markdown_table(heads, rows, left=1),
     ]
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ufe_bench import evaluate as evaluate_module
+from ufe_bench import figures as figures_module
 from ufe_bench import harness as harness_module
 from ufe_bench import rerun as rerun_module
 from ufe_bench import resolve as resolve_module
@@ -19,8 +20,9 @@ from ufe_bench.harness import Harness
 from ufe_bench.request import Request
 from ufe_bench.rerun import rerun
 from ufe_bench.schema import load_result
-from ufe_bench.study import request_of
-from ufe_bench.suite import Suite, load_suite
+from ufe_bench.study import request_of, run_study
+from ufe_bench.study_report import write_report
+from ufe_bench.suite import Suite, SuiteRow, load_suite
 from ufe_core import splits as splits_module
 from ufe_core.errors import (
     ArtifactError,
@@ -439,3 +441,50 @@ def test_people_are_also_measured_by_segment_in_clips_and_under_conditions(run, 
         assert subject.metrics["jitter"] > 0, "a resting face does not move as the truth does"
     assert all(set(values) == {"mesh_l2"} for values in result.segments.values()) and len(result.segments) > 2
     assert not result.hypothetical
+
+
+@pytest.mark.slow
+def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, suite, store, tmp_path, monkeypatch):
+    rows = (
+        SuiteRow(name="univ", title="Universal", encoder="univ", calibrator="late_fusion"),
+        SuiteRow(name="still", title="At rest", encoder="neutral"),
+        SuiteRow(name="mean", title="Another", encoder="mean", repeats="still"),
+    )
+    study_suite = suite.model_copy(
+        update={"rows": rows, "base": "univ", "conditions": ("dim",), "condition_frames": 2, "floors": ()}
+    )
+    harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
+    study = run_study(harness, study_suite, budget="smoke")
+    drawn, draw, encoded = [], figures_module.draw, figures_module._encoded
+
+    def fails_in_the_dark(ready, pick, rows):
+        if pick.condition == "dim" and type(ready.encoder).__name__.startswith("Neutral"):
+            raise RuntimeError("no light")
+        return encoded(ready, pick, rows)
+
+    def remember(cameras, truth, panels):
+        drawn.append((truth, panels))
+        return draw(cameras, truth, panels)
+
+    monkeypatch.setattr(figures_module, "_encoded", fails_in_the_dark)
+    monkeypatch.setattr(figures_module, "draw", remember)
+    page = figures_module.write_figures(harness, study, tmp_path / "some")
+    assert page == tmp_path / "some" / "index.html"
+    assert len(list(page.parent.glob("*.png"))) == len(drawn) == 6
+    for truth, panels in drawn[:5]:
+        assert [panel.title for panel in panels] == ["Universal", "At rest"], "no row that repeats another"
+        for panel in panels:
+            assert panel.image.shape == truth.shape and panel.image.std() > 0.05, "a face"
+            moved = 255 * abs(panel.image.astype(float) - truth).max(-1)
+            assert 0 < panel.value < 40 and panel.error[moved > 40].mean() > panel.error[moved < 4].mean()
+    least, median, worst, greatest = (drawn[k][1][0].value for k in (0, 1, 2, 3))
+    assert least < greatest and median < worst
+    assert [panel.title for panel in drawn[5][1]][:2] == ["Universal", "At rest: failed"]
+    assert all(panel.error is None for panel in drawn[5][1][2:]), "that code on other people's avatars"
+    text, results = page.read_text(), [cell.result for cell in study.cells]
+    assert results[0].run_id in text and results[2].run_id not in text and "budget smoke." in text
+
+    report = write_report(study, tmp_path)
+    learned = report.read_text().partition("## How rows learned")[2]
+    assert "| Universal " in learned and "| At rest " not in learned
+    assert (report.parent / "learning.png").read_bytes().startswith(b"\x89PNG")

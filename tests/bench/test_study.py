@@ -9,7 +9,7 @@ from ufe_bench.harness import Outcome
 from ufe_bench.paper import load_paper
 from ufe_bench.request import Request
 from ufe_bench.schema import Trial
-from ufe_bench.study import Cell, Study, chosen_rows, request_of, run_study, that_fit, with_steps
+from ufe_bench.study import Cell, Study, _time_left, chosen_rows, request_of, run_study, that_fit, with_steps
 from ufe_bench.study_report import as_json, draw, markdown, write_report
 from ufe_bench.suite import SuiteRow, load_suite
 from ufe_core.cli.main import main
@@ -18,7 +18,7 @@ from ufe_core.errors import ConfigError, DataError, RegistryError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
-STUDIES = ("table2", "table3", "table4", "fig8", "given", "fig19", "robustness")
+STUDIES = ("table1", "table2", "table3", "table4", "fig8", "given", "fig19", "robustness")
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -381,7 +381,13 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
     assert len(study.floors) == 1 and said[0] == "Row 1 of 3: Pooling aggregation (pooling)"
 
 
-@pytest.mark.parametrize("name", [*STUDIES, "table1"])
+def test_how_long_the_other_rows_will_take_is_told_by_those_that_were_run():
+    assert _time_left([], 5) == "" == _time_left([2.0, 1.0], 5), "rows that were there before say nothing"
+    assert _time_left([2.0, 600.0, 1200.0], 5) == ", 30 min so far, about 30 min to go"
+    assert _time_left([2000.0], 10) == ", 33 min so far, about 5 h 00 min to go"
+
+
+@pytest.mark.parametrize("name", STUDIES)
 def test_the_recorded_command_of_a_row_asks_for_the_same_again(name, monkeypatch, tmp_path, capsys):
     """Every word of it is taken by the command line, and gives the request that it is of."""
     suite, overrides = load_suite(name), {"training": {"steps": 7}}

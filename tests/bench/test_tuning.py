@@ -81,8 +81,11 @@ def test_a_trial_that_diverges_has_lost_and_only_if_all_do_there_is_none(harness
 
 
 def test_what_is_searched_cannot_be_set_too(harness, asked):
-    with pytest.raises(ConfigError, match=r"'table1@2' searches training.learning_rate itself: leave it out of --set"):
-        run_study(harness, load_suite("table1"), overrides={"training": {"steps": 5, "learning_rate": 0.1}})
+    suite = load_suite("table1")
+    with pytest.raises(
+        ConfigError, match=f"'{suite.id}' searches training.learning_rate itself: leave it out of --set"
+    ):
+        run_study(harness, suite, overrides={"training": {"steps": 5, "learning_rate": 0.1}})
     assert asked == []
 
 

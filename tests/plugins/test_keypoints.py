@@ -21,8 +21,11 @@ from ufe_keypoints.network import HeatmapNetwork, Networks, near_peak, soft_argm
 from ufe_keypoints.point_model import PointModel
 from ufe_keypoints.spoiled import covered, dimmed, patched
 from ufe_keypoints.training import _cross_entropy
+from ufe_synthetic.plugin import SyntheticConfig
+from ufe_synthetic.source import SyntheticSource
 
 TRAIN = load_registry().splits["synthetic"].train
+UNLISTED = ("S1060", "S1061", "S1062", "S1063")  # of no split, and no training's without labels
 CPU = torch.device("cpu")
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 
@@ -285,6 +288,23 @@ def test_errors_are_told_by_part_of_the_face(store, synthetic):
     for part, found in report["parts"].items():
         assert found["median_px"] == pytest.approx(2 * 192 / 48 if part in ("lid", "lid_skin") else 0, abs=1e-4), part
         assert found["visibility"] == 1
+    shown = np.stack([np.array(capture.extras["visible"][:]) for capture in captures])  # [S, N, C, K]
+    guessed = [(shown[:, :, c] == (shown[:, :, c].mean((0, 1)) > 0.5)).mean() for c in range(4)]
+    assert [report["cameras"][name]["visibility_guess"] for name in CAMERAS] == pytest.approx(guessed)
+    assert report["cameras"]["all"]["visibility_guess"] == pytest.approx(np.mean(guessed))
+    assert 0.5 < np.mean(guessed) < 1
+
+
+@pytest.mark.slow
+def test_the_released_detector_finds_points_of_people_it_never_saw(store):
+    detector, more = catalogue().create("detector", "heatmap", {}), SyntheticSource(SyntheticConfig(subjects=1064))
+    request = PackRequest(6, 64, CAMERAS, (), extras=("keypoints",))
+    report = measured(detector, pack(more, UNLISTED, request, store=store))
+    for camera, found in report["cameras"].items():
+        assert found["median_px"] < 2.5 and found["hidden_median_px"] < 3, camera
+        wrong, guessed_wrong = 1 - found["visibility"], 1 - found["visibility_guess"]
+        assert wrong < 0.08 and wrong < guessed_wrong, camera
+    assert report["cameras"]["all"]["median_px"] < 2
 
 
 def test_its_points_are_drawn_to_a_face_unless_told_not_to(trained_one, store, synthetic):

@@ -116,7 +116,8 @@ def measure(
     """Measure a detector against exact keypoints, by camera and by part of the face.
 
     In pixels at 192 x 192, of points that are seen; hidden ones stand beside them, and how often it knows which they
-    are. With --condition the same people are measured under conditions of the source too, a line each.
+    are, beside how often one who always says the same of a point would be right. With --condition the same people are
+    measured under conditions of the source too, a line each.
 
     \b
     Examples:
@@ -155,11 +156,15 @@ def measure(
 
 def _tell(what: str, rows: Mapping[str, Mapping[str, float]]) -> None:
     """A table of errors, a line for each row."""
-    click.echo(f"{what:25}{'median':>8}{'mean':>8}{'95 %':>8}{'hidden, median':>16}{'knows what is seen':>20}")
+    guess = all("visibility_guess" in row for row in rows.values())
+    click.echo(
+        f"{what:25}{'median':>8}{'mean':>8}{'95 %':>8}{'hidden, median':>16}{'knows what is seen':>20}"
+        + f"{'one guess a point':>19}" * guess
+    )
     for name, row in rows.items():
         click.echo(
             f"{name:25}{row['median_px']:8.2f}{row['mean_px']:8.2f}{row['p95_px']:8.2f}{row['hidden_median_px']:16.2f}"
-            f"{row['visibility']:20.1%}"
+            f"{row['visibility']:20.1%}" + (f"{row['visibility_guess']:19.1%}" if guess else "")
         )
 
 

@@ -20,6 +20,20 @@ _NO_LOSS = ("step", "learning_rate")
 _LOG_BELOW = 0.5  # a loss that falls below this share of its maximum is clearer on a log scale
 
 
+def read_log(log: Path) -> tuple[list[int], dict[str, list[float]]]:
+    """The steps of a `log.csv`, and each loss term at them.
+
+    Raises:
+        ArtifactError: the log cannot be read.
+    """
+    try:
+        rows = list(csv.DictReader(io.StringIO(log.read_text())))
+        names = [name for name in (rows[0] if rows else {}) if name not in _NO_LOSS]
+        return [int(float(row["step"])) for row in rows], {name: [float(row[name]) for row in rows] for name in names}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"Training log '{log}' cannot be read ({type(error).__name__}: {error}).") from error
+
+
 def draw_curve(log: Path, picture: Path) -> bool:
     """Draw `log.csv` as a PNG, one line for each loss term.
 
@@ -29,13 +43,7 @@ def draw_curve(log: Path, picture: Path) -> bool:
     Raises:
         ArtifactError: the log cannot be read.
     """
-    try:
-        rows = list(csv.DictReader(io.StringIO(log.read_text())))
-        steps = [int(float(row["step"])) for row in rows]
-        names = [name for name in (rows[0] if rows else {}) if name not in _NO_LOSS]
-        lines = {name: [float(row[name]) for row in rows] for name in names}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"Training log '{log}' cannot be read ({type(error).__name__}: {error}).") from error
+    steps, lines = read_log(log)
     lines = {name: values for name, values in lines.items() if any(value != 0 for value in values)}
     if len(steps) < 2 or not lines:
         return False

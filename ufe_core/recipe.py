@@ -299,8 +299,10 @@ def resolve_recipe(
     )  # fmt: skip
     if first is None or getattr(first.config, "weights", TRAINED) != RELEASED:
         return recipe
-    usual_source = choose(catalogue, "source", source, budget, {}).config == chosen["source"].config
-    file = _released_file(recipe, extra.get("pretraining", {})) if usual_source else None
+    as_usual = choose(catalogue, "source", source, budget, {}) == chosen["source"] and (
+        usual is None or choose(catalogue, "detector", usual, budget, {}) == finder
+    )
+    file = _released_file(recipe, extra.get("pretraining", {})) if as_usual else None
     config = _options_in(file, first) if file else first.config.model_copy(update={"weights": TRAINED})
     return replace(recipe, pretraining=replace(first, config=config))
 
@@ -329,7 +331,7 @@ def _pretraining(
             f"Pre-training '{chosen.spec.id}' learns in steps, and its options do not derive from PretrainingConfig."
         )
     if chosen.config.weights not in (TRAINED, RELEASED):
-        return replace(chosen, config=_options_in(Path(chosen.config.weights).expanduser(), chosen))
+        return replace(chosen, config=_options_in(Path(chosen.config.weights).expanduser(), chosen, overrides))
     return chosen if "seed" in overrides else replace(chosen, config=chosen.config.model_copy(update={"seed": seed}))
 
 
@@ -356,8 +358,13 @@ def _released_file(recipe: Recipe, asked: Mapping[str, Any]) -> Path | None:
     return file if same and all(spec.get(name) == value for name, value in facts.items()) else None
 
 
-def _options_in(file: Path, chosen: Chosen) -> ComponentConfig:
-    """The options that a file's pre-training had, whatever is asked for, and that it comes from this file."""
+def _options_in(file: Path, chosen: Chosen, asked: Mapping[str, Any] | None = None) -> ComponentConfig:
+    """The options that a file's pre-training had, and that it comes from this file.
+
+    Raises:
+        ArtifactError: it is of another method, or does not tell its options.
+        ConfigError: an option that is asked for is not the file's.
+    """
     from pydantic import ValidationError
 
     from ufe_core.weights import load_weights
@@ -369,9 +376,17 @@ def _options_in(file: Path, chosen: Chosen) -> ComponentConfig:
             f"run --pretraining {chosen.spec.name} --out'."
         )
     try:
-        return chosen.spec.config.model_validate({**spec["config"], "weights": str(file)})
+        held = chosen.spec.config.model_validate({**spec["config"], "weights": str(file)})
     except ValidationError as error:
         raise ArtifactError(f"{file} does not tell the options of its pre-training. Pre-train anew.") from error
+    for name in set(asked or {}) - {"weights"}:
+        mine, wanted = getattr(held, name), getattr(chosen.config, name)
+        if mine != wanted:
+            raise ConfigError(
+                f"{file} was pre-trained with {name}={mine}, not {wanted}: leave pretraining.{name} out, or "
+                "pretraining.weights."
+            )
+    return held
 
 
 def _view_detector(pretraining: Chosen | None) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ufe_core.errors import ConfigError
@@ -32,7 +33,14 @@ class ImageNet(Pretraining[ImageNetConfig]):
 
     def initialise(self, encoder: Encoder[Any]) -> dict[str, Any]:
         facts: dict[str, Any] = {}
-        encoder.load_backbone(lambda name, options: self._load(name, options, facts))
+
+        def load(name: str, options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+            weights = self._load(name, options, facts)
+            tensors = {key: value.contiguous() for key, value in weights.items()}
+            facts["tensors_sha256"] = hashlib.sha256(save(tensors)).hexdigest()  # wherever they came from
+            return weights
+
+        encoder.load_backbone(load)
         return facts
 
     def _load(self, name: str, options: Mapping[str, Any], facts: dict[str, Any]) -> Mapping[str, Tensor]:

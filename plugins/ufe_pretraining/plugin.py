@@ -18,7 +18,7 @@ class MaskedConfig(PretrainingConfig):
 
     aligned: bool = Field(True, description="Warp faces to a template, by the keypoints that --detector finds")
     mask_ratio: float = Field(0.9, gt=0, lt=1, description="Share of a view's patches that is removed")
-    hidden: float = Field(0.0, ge=0, le=1, description="Share of frames of which all that moves is removed besides")
+    hidden: float = Field(0.0, ge=0, le=1, description="Share of frames without all that moves; needs `aligned`")
     patch: int = Field(16, ge=2, description="Side of a patch, pixels; divides the side of an image")
     sigma: float = Field(40.0, gt=0, description="Reach of a keypoint's pull on the warp, pixels of a 192 pixel image")
     channels: tuple[int, ...] = Field(

@@ -24,7 +24,7 @@ from ufe_core.training.components import resolve_component_recipe, trained_compo
 from ufe_core.training.kept_views import open_views
 from ufe_core.training.loop import trained
 from ufe_core.training.pretrain import UnlabelledPeople, initialised, pretrained
-from ufe_core.training.preview import batch_of, gain_of, person_of
+from ufe_core.training.preview import batch_of, gain_of, gains_of, person_of
 from ufe_core.training.rows import RowTable
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
 from ufe_core.weights import load_weights
@@ -345,6 +345,14 @@ def test_what_the_own_code_gains_is_over_people():
     assert gain.mean == pytest.approx(1.0) and (gain.better, gain.people) == (3, 4)
     assert -0.5 <= gain.ci95[0] < 1 < gain.ci95[1] <= 2
     assert gain_of([1.0] * 4, [2.0] * 4).ci95 == (1.0, 1.0)
+    each = [
+        {"right": 1.0 + k, "other": 2.0 + k, "zero": 0.0, "an eye: right": 3.0, "an eye: other": 3.5 + k}
+        for k in range(3)
+    ]
+    gains = gains_of(each)
+    assert {name: gain.mean for name, gain in gains.items()} == {"other": 1.0, "zero": -2.0, "an eye: other": 1.5}
+    assert gains["zero"].better == 0 and gains["an eye: other"].better == gains["other"].people == 3
+    assert gains_of([{"accuracy": 0.5}]) == {}
 
 
 def test_frames_that_it_learned_from_are_not_shown(straight, store, monkeypatch):
@@ -367,11 +375,13 @@ def test_a_copy_of_the_weights_is_taken_as_it_is(straight, store, tmp_path):
     """Nothing is trained; without what was learned of each person it can be shown on people whom it never saw."""
     file = tmp_path / "copy.safetensors"
     file.write_bytes(straight[0].path.read_bytes())
-    named = recipe(weights=str(file), people=2, sigma=10.0)
+    named = recipe(weights=str(file))
     done, told = run(Store(tmp_path), named)
     assert done.path == file and done.sha256 == straight[0].sha256 and told == []
     own = straight[0].method.config.model_copy(update={"weights": str(file)})
-    assert done.method.config == named.pretraining.config == own, "its own options, whatever is asked for"
+    assert done.method.config == named.pretraining.config == own, "its own options, not the budget's"
+    with pytest.raises(ConfigError, match=r"was pre-trained with sigma=40.0, not 10.0: leave pretraining.sigma"):
+        recipe(weights=str(file), sigma=10.0)
     elsewhere = tmp_path / "elsewhere.safetensors"
     elsewhere.write_bytes(file.read_bytes())
     assert recipe(weights=str(elsewhere)).describe() == named.describe(), "known by what is in it"
@@ -409,7 +419,8 @@ class TestReleased:
             {"pretraining": "simclr"}, {"budget": "smoke"}, {"calibrator": "none"}, {"decoder": "blendshape"},
             {"anchors": ("neutral", "jaw_open")}, {"overrides": {"training": {"size": 96}}},
             {"overrides": {"pretraining": {"people": 9}}}, {"overrides": {"encoder": {"cells": 3}}},
-            {"overrides": {"source": {"condition": "glasses"}}},
+            {"overrides": {"source": {"condition": "glasses"}}}, {"detector": "heatmap"},
+            {"overrides": {"detector": {"point_model": False}}},
         ],
         ids=str,
     )  # fmt: skip

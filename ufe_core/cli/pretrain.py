@@ -129,8 +129,8 @@ def preview(
 
     A row for each person: of each view what the camera saw, the same warped to the template, what is left of it (all
     of the mouth and the eyes is removed), the reconstruction with the frame's own code, the frame of the same person
-    that looks least like it, and the reconstruction with the code of that. Only the code can know the expression: the
-    first reconstruction must show that of the frame itself, the second that of the other.
+    that looks least like it, and the reconstruction with the code of that. Little but the code can tell the expression:
+    the first reconstruction must show that of the frame itself, the second that of the other.
 
     \b
     Examples:
@@ -140,7 +140,7 @@ def preview(
       ufe pretrain preview --pretraining mae_original_view --out original.png
     """
     from ufe_core.store import Store
-    from ufe_core.training.preview import batch_of, gain_of, person_of
+    from ufe_core.training.preview import batch_of, gains_of, person_of
     from ufe_core.training.runs import pick_device
 
     place, recipe, store = pick_device(device), _recipe(**asked), Store()
@@ -148,10 +148,7 @@ def preview(
     batch = batch_of(recipe, made, count, unseen=people == "unseen", store=store, device=place, session=session)
     numbers = made.method.measure(made.encoder, batch)
     each = [made.method.measure(made.encoder, person_of(batch, k)) for k in range(len(batch.subjects))]
-    gains = {
-        name: gain_of([one["right"] for one in each], [one[name] for one in each])
-        for name in ("other", "zero") if {"right", name} <= numbers.keys()
-    }  # fmt: skip
+    gains = gains_of(each)
     image = made.method.picture(made.encoder, batch)
     if image is not None:
         import cv2
@@ -172,7 +169,7 @@ def preview(
     for name, gain in gains.items():
         low, high = gain.ci95
         click.echo(
-            f"right is less than {name} by {gain.mean:.2f} [{low:.2f}, {high:.2f}] (mean of people, 95 %), for "
+            f"{name:{width}} is {gain.mean:.2f} [{low:.2f}, {high:.2f}] above right, mean of people; above it for "
             f"{gain.better} of {gain.people}"
         )
     if image is not None:

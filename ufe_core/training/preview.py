@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -106,6 +106,21 @@ class Gain:
     ci95: tuple[float, float]
     better: int
     people: int
+
+
+def gains_of(each: Sequence[Mapping[str, float]]) -> dict[str, Gain]:
+    """How much nearer the own code comes than `other` and `zero`, over all views and in each, by their names.
+
+    Args:
+        each: what `measure` said of each person: `right`, `other`, `zero`, and the same after the name of a view.
+    """
+    found = {}
+    for name in each[0]:
+        view, mark, code = name.rpartition(": ")
+        own = f"{view}{mark}right"
+        if code in ("other", "zero") and own in each[0]:
+            found[name] = gain_of([one[own] for one in each], [one[name] for one in each])
+    return found
 
 
 def gain_of(own: Sequence[float], other: Sequence[float]) -> Gain:

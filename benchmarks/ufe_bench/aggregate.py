@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from ufe_core.bootstrap import RESAMPLES, SEED, FloatArray, bootstrap_interval, interval, resampled_indices
 from ufe_core.errors import DataError
 
+_FEWEST_RANKED = 3  # rows: two are in the same order as others half of the time
+
 
 class Summary(BaseModel):
     """One metric over the subjects of a run, in the metric's own unit."""
@@ -145,14 +147,14 @@ def rank_agreement(ours: Mapping[str, Mapping[str, float]], theirs: Mapping[str,
         theirs: row to value; rows that only one side has do not count.
 
     Returns:
-        None where fewer than two rows are on both sides, or `theirs` are all equal.
+        None where fewer than three rows are on both sides, or `theirs` are all equal.
 
     Raises:
         DataError: rows stand on different subjects.
     """
     rows = [row for row in ours if row in theirs]
     wanted = np.array([theirs[row] for row in rows], dtype=np.float64)
-    if len(rows) < 2 or np.ptp(wanted) == 0:
+    if len(rows) < _FEWEST_RANKED or np.ptp(wanted) == 0:
         return None
     subjects = set(ours[rows[0]])
     odd = [row for row in rows if set(ours[row]) != subjects]

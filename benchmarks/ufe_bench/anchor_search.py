@@ -8,7 +8,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -130,11 +130,16 @@ class Workers:
         candidate: what measuring takes.
         count: processes.
         on_done: told of each set that is measured.
+        on_wait: called after Ctrl-C where trainings end first; a second Ctrl-C stops them.
     """
 
-    def __init__(self, candidate: Candidate, count: int, on_done: Callable[[Measured], None] | None = None) -> None:
+    def __init__(
+        self, candidate: Candidate, count: int, on_done: Callable[[Measured], None] | None = None,
+        on_wait: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
         self.candidate, self.count, self.measured = candidate, count, dict[frozenset[str], Measured]()
         self._on_done = on_done or (lambda measured: None)
+        self._on_wait = on_wait or (lambda: None)
         self._stack = ExitStack()
 
     def __enter__(self) -> Workers:
@@ -144,9 +149,17 @@ class Workers:
         )
         return self
 
-    def __exit__(self, *error: Any) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._stack.close()
+    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+        try:
+            if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self._on_wait()
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        except KeyboardInterrupt:
+            for process in active_children():
+                process.kill()  # checkpoints stay
+            raise
+        finally:
+            self._stack.close()
 
     def errors(self, sets: Sequence[Anchors]) -> Iterator[tuple[Anchors, float]]:
         """Mean errors over people, in the order in which sets get done."""

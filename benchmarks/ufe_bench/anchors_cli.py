@@ -127,8 +127,11 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
         for error, members in level.beam:
             click.echo(f"      {error:.3f}  {', '.join(members)}", err=True)
 
+    def on_wait() -> None:
+        click.echo("Trainings under way end first; Ctrl-C again stops them at their last checkpoint.", err=True)
+
     usual = 1 if place.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
-    with Workers(candidate, workers or usual, on_done) as pool:
+    with Workers(candidate, workers or usual, on_done, on_wait) as pool:
         found = search(chosen, pool.errors, beam=beam, most=most, on_level=on_level)
         content = file_of(found, pool.measured, candidate)
         write_atomic(out, (json.dumps(content, indent=1) + "\n").encode())

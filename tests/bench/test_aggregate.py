@@ -134,6 +134,8 @@ def test_agreement_counts_rows_of_both_sides_and_its_interval_knows_how_sure_the
 def test_agreement_of_nothing_to_compare_is_none_and_of_other_people_an_error():
     row = {"S0": 1.0, "S1": 2.0}
     assert rank_agreement({"a": row}, {"a": 1.0}) is None
-    assert rank_agreement({"a": row, "b": row}, {"a": 1.0, "b": 1.0}) is None
+    assert rank_agreement({"a": row, "b": row}, {"a": 1.0, "b": 2.0}) is None, "two are in some order by chance"
+    same = dict.fromkeys("abc", 1.0)
+    assert rank_agreement(dict.fromkeys("abc", row), same) is None
     with pytest.raises(DataError, match="'a' and 'b' stand on different subjects"):
-        rank_agreement({"a": row, "b": {"S0": 1.0}}, {"a": 1.0, "b": 2.0})
+        rank_agreement({"a": row, "b": {"S0": 1.0}, "c": row}, {"a": 1.0, "b": 2.0, "c": 3.0})

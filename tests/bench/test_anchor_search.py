@@ -2,12 +2,16 @@
 
 import itertools
 import json
+import os
+import signal
+import threading
+import time
 
 import pytest
 from click.testing import CliRunner
 
 from ufe_bench import anchor_search
-from ufe_bench.anchor_search import METRIC, Measured, Search, as_json, draw, measure, search
+from ufe_bench.anchor_search import METRIC, Measured, Search, Workers, as_json, draw, measure, search
 from ufe_bench.anchors_cli import anchors as anchors_cli
 from ufe_bench.validation import Candidate
 from ufe_core.anchor_sets import anchors_of
@@ -163,6 +167,22 @@ def test_the_command_searches_shows_its_beam_and_goes_on(home, tmp_path, monkeyp
     weights = sorted((home / "weights").iterdir())
     second = CliRunner().invoke(anchors_cli, asked, catch_exceptions=False)
     assert second.stdout == first.stdout and sorted((home / "weights").iterdir()) == weights
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_that_it_waits_and_a_second_one_stops_what_is_under_way():
+    said, began = [], time.monotonic()
+
+    def impatient():
+        said.append("waits")
+        threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt), Workers(None, 1, on_wait=impatient) as workers:
+        under_way = workers._pool.submit(time.sleep, 600)
+        while not under_way.running():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+    assert said == ["waits"] and time.monotonic() - began < 60
 
 
 def test_the_list_names_sets_and_candidates():

@@ -5,12 +5,12 @@ import timm
 import torch
 from torch import nn
 
-from ufe_core.errors import ContractError
+from ufe_core.errors import ArtifactError, ContractError
 from ufe_core.inference.fold import folded
 from ufe_core.inference.live import LiveEncoder, for_inference
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import resolve_recipe
-from ufe_core.types import AnchorSet, CodeSpace, FrameBatch
+from ufe_core.types import AnchorSet, CodeSpace, Encoding, FrameBatch
 
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 SIZE = 64
@@ -127,3 +127,20 @@ def test_what_a_live_encoder_refuses():
     )
     with pytest.raises(ContractError, match="one wearer"):
         LiveEncoder(encoder, both)
+
+
+def test_where_nothing_is_asked_for_what_onnx_lacks_runs_in_torch(monkeypatch, caplog):
+    encoder, calibration = encoder_of("none", backbone="resnet10t")
+    plain = type(encoder)._encode
+
+    def odd(self, images, kept):
+        found = plain(self, images, kept)
+        return Encoding(torch.special.bessel_j0(found.expression), found.gaze)
+
+    monkeypatch.setattr(type(encoder), "_encode", odd)
+    live = LiveEncoder(encoder, calibration)
+    assert live.runtime == "torch" and "cannot be exported to ONNX" in caplog.text
+    expected = encoder.encode(FrameBatch.single_user(frames(1), CAMERAS), calibration)
+    torch.testing.assert_close(live(frames(1)).expression, expected.expression, atol=1e-4, rtol=0)
+    with pytest.raises(ArtifactError, match="cannot be exported to ONNX"):
+        LiveEncoder(encoder, calibration, runtime="onnx")

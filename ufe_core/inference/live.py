@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ufe_core.errors import ContractError, UfeError
+from ufe_core.errors import ArtifactError, ContractError, UfeError
 from ufe_core.inference.fold import folded
 from ufe_core.interfaces.encoder import Encoder, refuse_foreign
 from ufe_core.types import Calibration, Encoding, FrameBatch
@@ -82,6 +83,7 @@ class LiveEncoder:
     Raises:
         ContractError: the calibration is of several wearers, or of another encoder.
         UfeError: ONNX Runtime was asked for on a GPU, or is not installed.
+        ArtifactError: it was asked for, and the encoder has an operation that ONNX lacks.
 
     Example:
         live = LiveEncoder(encoder, encoder.enroll(anchors))
@@ -103,8 +105,14 @@ class LiveEncoder:
         if self.runtime == "onnx":
             from ufe_core.inference.onnx import live_session
 
-            self._call = live_session(encoder, calibration, batch=batch)
-            return
+            try:
+                self._call = live_session(encoder, calibration, batch=batch)
+                return
+            except ArtifactError as error:
+                if runtime != "auto":
+                    raise
+                logging.getLogger("ufe").warning("%s It runs in torch, which is slower.", error)
+                self.runtime = "torch"
         step, kept = EncoderStep(for_inference(encoder), list(calibration.tensors)), list(calibration.tensors.values())
         if device.type == "cuda":
             self._call = _Graph(step, self._images, kept)

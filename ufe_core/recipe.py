@@ -379,7 +379,7 @@ def _options_in(file: Path, chosen: Chosen, asked: Mapping[str, Any] | None = No
         held = chosen.spec.config.model_validate({**spec["config"], "weights": str(file)})
     except ValidationError as error:
         raise ArtifactError(f"{file} does not tell the options of its pre-training. Pre-train anew.") from error
-    for name in set(asked or {}) - {"weights"}:
+    for name in sorted(set(asked or {}) - {"weights"}):
         mine, wanted = getattr(held, name), getattr(chosen.config, name)
         if mine != wanted:
             raise ConfigError(

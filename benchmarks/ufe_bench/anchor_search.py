@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import active_children, get_context
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ Anchors = tuple[str, ...]
 #: Errors of some sets, each as it becomes known.
 Errors = Callable[[Sequence[Anchors]], Iterator[tuple[Anchors, float]]]
 METRIC = "photometric_l1"
+_SPAWN = get_context("spawn")
+_stop: Event | None = None  # of a worker: set when its search has been stopped
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ class Workers:
         candidate: what measuring takes.
         count: processes.
         on_done: told of each set that is measured.
-        on_wait: called after Ctrl-C where trainings end first; a second Ctrl-C stops them.
+        on_wait: called after Ctrl-C, before what is under way is kept; a second Ctrl-C stops that at once.
     """
 
     def __init__(
@@ -141,17 +144,19 @@ class Workers:
         self._on_done = on_done or (lambda measured: None)
         self._on_wait = on_wait or (lambda: None)
         self._stack = ExitStack()
+        self._stop = _SPAWN.Event()
 
     def __enter__(self) -> Workers:
         threads = max(1, (os.cpu_count() or 1) // self.count)
         self._pool = self._stack.enter_context(
-            ProcessPoolExecutor(self.count, mp_context=get_context("spawn"), initializer=_begin, initargs=(threads,))
+            ProcessPoolExecutor(self.count, mp_context=_SPAWN, initializer=_begin, initargs=(threads, self._stop))
         )
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
         try:
             if kind is not None and issubclass(kind, KeyboardInterrupt):
+                self._stop.set()
                 self._on_wait()
             self._pool.shutdown(wait=True, cancel_futures=True)
         except KeyboardInterrupt:
@@ -164,7 +169,7 @@ class Workers:
     def errors(self, sets: Sequence[Anchors]) -> Iterator[tuple[Anchors, float]]:
         """Mean errors over people, in the order in which sets get done."""
         futures: dict[Future[Measured], Anchors] = {
-            self._pool.submit(measure, self.candidate, anchors): anchors for anchors in sets
+            self._pool.submit(_measured, self.candidate, anchors): anchors for anchors in sets
         }
         for future in as_completed(futures):
             try:
@@ -179,8 +184,17 @@ class Workers:
             yield futures[future], found.summary.mean
 
 
-def _begin(threads: int) -> None:
-    """A worker's first act. Ctrl-C is the parent's to handle: it waits for what is under way, which is kept."""
+def _measured(candidate: Candidate, anchors: Anchors) -> Measured:
+    """What a worker does; nothing more once the search has been stopped."""
+    if _stop is not None and _stop.is_set():
+        raise UfeError("The search was stopped.")
+    return measure(candidate, anchors)
+
+
+def _begin(threads: int, stop: Event) -> None:
+    """A worker's first act. Ctrl-C is the parent's to handle, but for trainings, which stop at a checkpoint."""
+    global _stop  # a worker is a process of its own
+    _stop = stop
     import signal
 
     import torch

@@ -128,7 +128,7 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
             click.echo(f"      {error:.3f}  {', '.join(members)}", err=True)
 
     def on_wait() -> None:
-        click.echo("Trainings under way end first; Ctrl-C again stops them at their last checkpoint.", err=True)
+        click.echo("Waiting until what is under way has been kept; Ctrl-C again stops at once.", err=True)
 
     usual = 1 if place.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
     with Workers(candidate, workers or usual, on_done, on_wait) as pool:

@@ -168,7 +168,8 @@ def _run_study(
     if figures:
         with TrainingDisplay() as harness.listener:
             tell = harness.tell
-            folder = harness.results / suite.id / "_".join([FIGURES, *rows])
+            some = [cell.row.name for cell in study.methods] if rows else []
+            folder = harness.results / suite.id / "_".join([FIGURES, *sorted(some)])
             drawn = write_figures(harness, study, folder, lambda n, total: tell(Progress("figures", n, total, {})))
         if not as_json:
             click.echo(f"figures      {drawn}")

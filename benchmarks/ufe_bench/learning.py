@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from ufe_bench.study import Study
+from ufe_core.errors import ArtifactError
 from ufe_core.training.curve import read_log
 
 _COLUMNS = 4
@@ -16,7 +19,7 @@ _COLOUR = "#0072b2"
 
 @dataclass(frozen=True)
 class Learning:
-    """A row's loss, all terms weighted, on the batches that it learned from: mean since the step before, by step."""
+    """A row's loss, all terms weighted, on the batches that it learned from: a running mean, by step."""
 
     title: str
     steps: Sequence[int]
@@ -40,19 +43,22 @@ class Learning:
 
 
 def learning_of(study: Study, fewest: int = 9) -> list[Learning]:
-    """How each row learned that was trained here; a log of fewer lines than `fewest` says too little.
+    """How each row learned that was trained here, once where several rows measure one training.
 
-    Raises:
-        ArtifactError: a training's log cannot be read.
+    A log of fewer lines than `fewest` says too little; one that cannot be read is told of and left out.
     """
-    found = []
+    found: dict[Path, Learning] = {}
     for cell in study.cells:
-        if cell.log is None or not cell.log.is_file():
+        if cell.log is None or cell.log in found or not cell.log.is_file():
             continue
-        steps, terms = read_log(cell.log)
+        try:
+            steps, terms = read_log(cell.log)
+        except ArtifactError as error:
+            logging.getLogger("ufe").warning("%s Row %r is left out of what is told of learning.", error, cell.row.name)
+            continue
         if len(steps) >= fewest and "total" in terms:
-            found.append(Learning(cell.row.title, steps, terms["total"]))
-    return found
+            found[cell.log] = Learning(cell.row.title, steps, terms["total"])
+    return list(found.values())
 
 
 def draw_learning(rows: Sequence[Learning]) -> bytes:

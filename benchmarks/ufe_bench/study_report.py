@@ -436,11 +436,11 @@ def _learned(learning: Sequence[Learning]) -> list[str]:
         [row.title, f"{row.steps[-1]:,}", *(f"{loss:.3g}" for loss in row.thirds), f"{100 * row.fell:.0f} %"]
         for row in learning
     ]
-    heads = ["Row", "Steps", "first third", "middle third", "last third", "fell by, in the last"]
+    heads = ["Row", "Steps", "first third", "middle third", "last third", "fell, middle to last"]
     return [
         "## How rows learned\n",
-        "The loss that a row was trained with, all its terms, on the batches that it learned from: means of thirds of "
-        "the steps. The learning rate falls to nothing over them.\n",
+        "The loss that a row was trained with, all its terms, on the batches that it learned from, as a running mean; "
+        "and its means over thirds of the steps. The learning rate falls to nothing over them.\n",
         f"![Loss of every row against the step]({_LEARNING})\n",
         markdown_table(heads, rows, left=1),
     ]

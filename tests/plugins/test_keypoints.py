@@ -25,7 +25,7 @@ from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.source import SyntheticSource
 
 TRAIN = load_registry().splits["synthetic"].train
-UNLISTED = ("S1060", "S1061", "S1062", "S1063")  # of no split, and no training's without labels
+UNLISTED = ("S1060", "S1061", "S1062", "S1063")  # no detector learned from them
 CPU = torch.device("cpu")
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 

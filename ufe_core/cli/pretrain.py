@@ -127,10 +127,10 @@ def preview(
 ) -> None:  # fmt: skip
     """Look at what a pre-training learned: a picture of its reconstructions, and how well it solves its task.
 
-    A row for each person: of each view what the camera saw, the same warped to the template, what is left of it (all
-    of the mouth and the eyes is removed), the reconstruction with the frame's own code, the frame of the same person
-    that looks least like it, and the reconstruction with the code of that. Little but the code can tell the expression:
-    the first reconstruction must show that of the frame itself, the second that of the other.
+    A row for each person: of each view what the camera saw, the same warped to the template, what is left of it (lips
+    and lids are removed, and nine tenths of the rest), the reconstruction with the frame's own code, the frame of the
+    same person that looks least like it, and the reconstruction with the code of that. Little but the code can tell
+    the expression: the first reconstruction must show that of the frame itself, the second that of the other.
 
     \b
     Examples:
@@ -169,8 +169,8 @@ def preview(
     for name, gain in gains.items():
         low, high = gain.ci95
         click.echo(
-            f"{name:{width}} is {gain.mean:.2f} [{low:.2f}, {high:.2f}] above right, mean of people; above it for "
-            f"{gain.better} of {gain.people}"
+            f"{name:{width}} is {gain.mean:.2f} [{low:.2f}, {high:.2f}] above right (mean of people, 95 %), "
+            f"for {gain.better} of {gain.people}"
         )
     if image is not None:
         click.echo(f"{'picture':{width}} {out}")

@@ -78,7 +78,7 @@ class LiveEncoder:
         encoder: on the device where frames will be.
         calibration: of the wearer, made by this encoder.
         batch: how many instants come at a time.
-        runtime: `torch`, `onnx` (on a CPU), or `auto` for the faster of those that are there.
+        runtime: `torch`, `onnx` (on a CPU), or `auto` for the faster of those that are there and can.
 
     Raises:
         ContractError: the calibration is of several wearers, or of another encoder.

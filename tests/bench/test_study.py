@@ -18,7 +18,7 @@ from ufe_core.errors import ConfigError, DataError, RegistryError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
-STUDIES = ("table1", "table2", "table3", "table4", "fig8", "given", "fig19", "robustness")
+STUDIES = ("table2", "table3", "table4", "fig8", "given", "fig19", "robustness")
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -387,7 +387,7 @@ def test_how_long_the_other_rows_will_take_is_told_by_those_that_were_run():
     assert _time_left([2000.0], 10) == ", 33 min so far, about 5 h 00 min to go"
 
 
-@pytest.mark.parametrize("name", STUDIES)
+@pytest.mark.parametrize("name", [*STUDIES, "table1"])
 def test_the_recorded_command_of_a_row_asks_for_the_same_again(name, monkeypatch, tmp_path, capsys):
     """Every word of it is taken by the command line, and gives the request that it is of."""
     suite, overrides = load_suite(name), {"training": {"steps": 7}}

@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any
 
 from ufe_bench import formats
-from ufe_bench.aggregate import PairedDifference, Summary
+from ufe_bench.aggregate import PairedDifference, Summary, summarise
 from ufe_bench.board_markdown import HYPOTHETICAL
 from ufe_bench.learning import Learning, draw_learning, learning_of
 from ufe_bench.schema import MetricInfo, Result, Trial
@@ -137,12 +137,12 @@ def draw(study: Study) -> bytes | None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    done = [cell for cell in study.cells if cell.result is not None]
+    along = study.suite.along is not None
+    done = study.methods if along else [cell for cell in study.cells if cell.result is not None]
     metrics = study.metrics
     if not done:
         return None
     _, numbers = study.paper()
-    along = study.suite.along is not None
     lines = list(dict.fromkeys(cell.row.series for cell in done))
     shape = (2.6 * len(metrics) + 0.6, 2.6) if along else (2.3 * len(metrics) + 1.6, 0.42 * len(done) + 1.3)
     figure = Figure(figsize=shape, dpi=140, layout="constrained")
@@ -150,7 +150,11 @@ def draw(study: Study) -> bytes | None:
     for k, (axes, (name, info)) in enumerate(
         zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True)
     ):
-        found = [cell.result.summary.get(name) for cell in done if cell.result is not None]
+        if along:  # the mean over seeds, where there are several
+            values = study.values(name)
+            found = [summarise(values[c.row.name]) if values[c.row.name] else None for c in done]
+        else:
+            found = [cell.result.summary.get(name) for cell in done if cell.result is not None]
         kept = [(i, summary) for i, summary in enumerate(found) if summary is not None]
         style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "linewidth": 1.2}
         if along:

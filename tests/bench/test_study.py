@@ -387,6 +387,25 @@ def test_how_long_the_other_rows_will_take_is_told_by_those_that_were_run():
     assert _time_left([2000.0], 10) == ", 33 min so far, about 5 h 00 min to go"
 
 
+def test_another_seed_is_no_point_of_its_own_along_a_line_but_moves_the_first(build_result, monkeypatch):
+    from matplotlib.axes import Axes
+
+    drawn = {}
+
+    def remember(self, places, means, **style):
+        drawn.setdefault(style["label"], dict(zip(places, means, strict=True)))
+        return errorbar(self, places, means, **style)
+
+    errorbar = Axes.errorbar
+    monkeypatch.setattr(Axes, "errorbar", remember)
+    suite = load_suite("fig19")
+    level = {"univ_8": 1.0, "univ_8_again": 2.0, "univ_16": 0.5}
+    cells = tuple(Cell(suite.row(name), build_result(mesh=[value, value + 1])) for name, value in level.items())
+    one = cells[0].result.model_copy(update={"metrics": {"mesh_l2": cells[0].result.metrics["mesh_l2"]}})
+    draw(Study(suite, (Cell(cells[0].row, one), *cells[1:]), ()))
+    assert drawn == {"Universal, no pre-training": {8: 2.0, 16: 1.0}}
+
+
 @pytest.mark.parametrize("name", [*STUDIES, "table1"])
 def test_the_recorded_command_of_a_row_asks_for_the_same_again(name, monkeypatch, tmp_path, capsys):
     """Every word of it is taken by the command line, and gives the request that it is of."""

@@ -1,30 +1,26 @@
-"""What a study has found, as a page, as a picture and for scripts."""
+"""What a study has found, as a page and for scripts; and the files of both, with pictures."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ufe_bench import formats
-from ufe_bench.aggregate import PairedDifference, Summary, summarise
+from ufe_bench.aggregate import PairedDifference
 from ufe_bench.board_markdown import HYPOTHETICAL
 from ufe_bench.learning import Learning, draw_learning, learning_of
 from ufe_bench.schema import MetricInfo, Result, Trial
 from ufe_bench.study import Cell, Study
-from ufe_bench.suite import Claim, SuiteRow
+from ufe_bench.study_picture import draw
+from ufe_bench.suite import Claim
 from ufe_bench.table import markdown_table
-from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
 
 _PICTURE, _LEARNING = "study.png", "learning.png"
 _ONE_SEED = "Where rows have one seed each, another seed may turn what is near."
-_OURS, _PAPER = "#0072b2", "#d55e00"
-_SERIES = (_OURS, _PAPER, "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # told apart by most eyes
 
 
 def write_report(study: Study, folder: Path) -> Path:
@@ -130,82 +126,6 @@ def as_json(study: Study) -> dict[str, Any]:
         "rows": rows, "rankings": rankings, "claims": claims, "rank_agreement": agreement,
         "floors": [floor.run_id for floor in study.floors], "failed_floors": dict(study.failed),
     }  # fmt: skip
-
-
-def draw(study: Study) -> bytes | None:
-    """A PNG with a panel for each metric: ours with intervals, the paper's beside; None where nothing was measured."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    along = study.suite.along is not None
-    done = study.methods if along else [cell for cell in study.cells if cell.result is not None]
-    metrics = study.metrics
-    if not done:
-        return None
-    _, numbers = study.paper()
-    lines = list(dict.fromkeys(cell.row.series for cell in done))
-    shape = (2.6 * len(metrics) + 0.6, 2.6) if along else (2.3 * len(metrics) + 1.6, 0.42 * len(done) + 1.3)
-    figure = Figure(figsize=shape, dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
-    for k, (axes, (name, info)) in enumerate(
-        zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics.items(), strict=True)
-    ):
-        if along:  # the mean over seeds, where there are several
-            values = study.values(name)
-            found = [summarise(values[c.row.name]) if values[c.row.name] else None for c in done]
-        else:
-            found = [cell.result.summary.get(name) for cell in done if cell.result is not None]
-        kept = [(i, summary) for i, summary in enumerate(found) if summary is not None]
-        style: dict[str, Any] = {"markersize": 5, "capsize": 2.5, "linewidth": 1.2}
-        if along:
-            for colour, line in zip(cycle(_SERIES), lines):  # one is endless
-                points = [(_number_of(done[i].row), summary) for i, summary in kept if done[i].row.series == line]
-                means, sides = _bars([summary for _, summary in points])
-                axes.errorbar(
-                    [at for at, _ in points], means, yerr=sides, marker="o", color=colour, label=line or "ours", **style
-                )  # fmt: skip
-            axes.set_xlabel(study.suite.along, fontsize=8)
-            if study.suite.logarithmic:
-                axes.set_xscale("log", base=2)
-            places = sorted({_number_of(done[i].row) for i, _ in kept})
-            axes.set_xticks(places, [f"{place:g}" for place in places])
-        else:
-            means, sides = _bars([summary for _, summary in kept])
-            axes.errorbar(
-                means, [len(done) - 1 - i for i, _ in kept], xerr=sides, fmt="o", color=_OURS, label="ours", **style
-            )  # fmt: skip
-            theirs = [(len(done) - 1 - i, value) for i, cell in enumerate(done)
-                      if (value := numbers.get(cell.row.name, {}).get(name)) is not None]  # fmt: skip
-            if theirs:
-                axes.plot([v for _, v in theirs], [p for p, _ in theirs], "D", color=_PAPER, markersize=4.5,
-                          markerfacecolor="none", label="the paper, other data")  # fmt: skip
-            axes.set_yticks(range(len(done)), [cell.row.title for cell in reversed(done)] if k == 0 else [])
-            axes.set_ylim(-0.6, len(done) - 0.4)
-        axes.set_title(formats.with_unit(info.label, info.unit), fontsize=9, loc="left")
-        axes.tick_params(labelsize=7.5)
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    if len(labels) > 1:
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    data = io.BytesIO()
-    figure.savefig(data, format="png")
-    return data.getvalue()
-
-
-def _bars(summaries: Sequence[Summary]) -> tuple[list[float], list[list[float]]]:
-    """Means, and how far their intervals reach below and above."""
-    means = [summary.mean for summary in summaries]
-    return means, [[s.mean - s.ci95[0] for s in summaries], [s.ci95[1] - s.mean for s in summaries]]
-
-
-def _number_of(row: SuiteRow) -> float:
-    """Where a row stands along the axis: as it says, or how many anchors it has."""
-    if row.at is not None:
-        return row.at
-    if isinstance(row.anchors, int):
-        return row.anchors
-    return len(row.anchors if row.anchors is not None else DEFAULT_ANCHORS)
 
 
 def _heading(info: MetricInfo) -> str:

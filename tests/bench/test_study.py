@@ -10,7 +10,8 @@ from ufe_bench.paper import load_paper
 from ufe_bench.request import Request
 from ufe_bench.schema import Trial
 from ufe_bench.study import Cell, Study, _time_left, chosen_rows, request_of, run_study, that_fit, with_steps
-from ufe_bench.study_report import as_json, draw, markdown, write_report
+from ufe_bench.study_picture import draw
+from ufe_bench.study_report import as_json, markdown, write_report
 from ufe_bench.suite import SuiteRow, load_suite
 from ufe_core.cli.main import main
 from ufe_core.config import parse_overrides

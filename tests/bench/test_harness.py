@@ -468,6 +468,7 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
 
     monkeypatch.setattr(figures_module, "_encoded", fails_in_the_dark)
     monkeypatch.setattr(figures_module, "draw", remember)
+    monkeypatch.setattr(figures_module, "_SIZE", 64)
     page = figures_module.write_figures(harness, study, tmp_path / "some")
     assert page == tmp_path / "some" / "index.html"
     assert len(list(page.parent.glob("*.png"))) == len(drawn) == 6

@@ -8,26 +8,21 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fake_source import FakeSource
 
-from ufe_core.budgets import PretrainingConfig
 from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError
-from ufe_core.headset_only import HeadsetOnly
 from ufe_core.interfaces.pretraining import Views
-from ufe_core.packed import PackRequest, open_packed, pack
+from ufe_core.packed import open_packed
 from ufe_core.plugins import catalogue
-from ufe_core.recipe import resolve_recipe, tracking_cameras, unlabelled_people
-from ufe_core.registry import load_registry, packaged_file
+from ufe_core.recipe import resolve_recipe, unlabelled_people
+from ufe_core.registry import load_registry
 from ufe_core.store import Store
-from ufe_core.training import preview, unlabelled
+from ufe_core.training import preview
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.training.kept_views import open_views
 from ufe_core.training.loop import trained
 from ufe_core.training.pretrain import UnlabelledPeople, initialised, pretrained
 from ufe_core.training.preview import batch_of, gain_of, gains_of, person_of
 from ufe_core.training.rows import RowTable
-from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
-from ufe_core.weights import load_weights
 from ufe_pretraining.masked import NovelView
 from ufe_synthetic.source import SyntheticCapture
 
@@ -395,71 +390,6 @@ def test_a_copy_of_the_weights_is_taken_as_it_is(straight, store, tmp_path):
         batch_of(named, done, 2, unseen=False, store=store, device=CPU)
 
 
-class TestReleased:
-    def named(self, pretraining="mae_novel_view", overrides=None, **asked):
-        given = {**(overrides or {})}
-        given["pretraining"] = {"weights": "released", **given.get("pretraining", {})}
-        return resolve_recipe(catalogue(), pretraining=pretraining, overrides=given, **asked)
-
-    def test_it_is_what_the_usual_options_give_and_known_by_its_hash(self):
-        named, usual = self.named(), resolve_recipe(catalogue(), pretraining="mae_novel_view")
-        (released,) = (one for one in load_registry().weights if one.kind == "pretraining")
-        assert named.given_weights == packaged_file(released.file)
-        assert named.pretraining.options()["weights"] == released.sha256
-        own = named.pretraining.config.model_copy(update={"weights": "trained"})
-        assert own == usual.pretraining.config, "another preset needs another release"
-
-    def test_another_seed_of_the_labels_is_no_other_pretraining_but_one_that_is_asked_for_is(self):
-        assert self.named(overrides={"training": {"seed": 1}}).given_weights is not None
-        assert self.named(overrides={"pretraining": {"seed": 1}}).given_weights is None
-
-    @pytest.mark.parametrize(
-        "asked",
-        [
-            {"pretraining": "simclr"}, {"budget": "smoke"}, {"calibrator": "none"}, {"decoder": "blendshape"},
-            {"anchors": ("neutral", "jaw_open")}, {"overrides": {"training": {"size": 96}}},
-            {"overrides": {"pretraining": {"people": 9}}}, {"overrides": {"encoder": {"cells": 3}}},
-            {"overrides": {"source": {"condition": "glasses"}}}, {"detector": "heatmap"},
-            {"overrides": {"detector": {"point_model": False}}},
-        ],
-        ids=str,
-    )  # fmt: skip
-    def test_whatever_else_is_asked_for_is_trained(self, asked):
-        """As without the word."""
-        named = self.named(**asked)
-        usual = resolve_recipe(catalogue(), **{"pretraining": "mae_novel_view", **asked})
-        assert named.given_weights is None and named.describe() == usual.describe()
-
-    @pytest.mark.parametrize(
-        ("asked", "told"),
-        [
-            ({"anchors": ("neutral", "jaw_open")}, "pre-trained with another anchors"),
-            ({"decoder": "blendshape"}, "fit"),
-        ],
-    )
-    def test_a_file_that_does_not_fit_is_found_out_before_anything_is_rendered(self, store, asked, told):
-        (released,) = (one for one in load_registry().weights if one.kind == "pretraining")
-        given = {"pretraining": {"weights": str(packaged_file(released.file))}}
-        others = resolve_recipe(catalogue(), pretraining="mae_novel_view", overrides=given, **asked)
-        heard = []
-        with pytest.raises(ArtifactError, match=told):
-            trained(others, SPLIT.train, store=store, device=CPU, listener=heard.append)
-        assert heard == []
-
-    def test_the_encoder_is_what_the_file_holds_but_for_what_labels_teach(self, store):
-        named = self.named()
-        source = named.make_source()
-        encoder = named.make_network(tracking_cameras(source, SPLIT.train[0]), named.make_decoder().code_space)
-        anew = {name: value.clone() for name, value in encoder.state_dict().items()}
-        facts = initialised(named, encoder, store=store, device=CPU)
-        held, _ = load_weights(named.given_weights)
-        own = encoder.taught_by_labels()
-        for name, value in encoder.state_dict().items():
-            expected = anew[name] if name.startswith(own) else held[f"encoder.{name}"]
-            torch.testing.assert_close(value, expected.to(value.dtype), msg=name)
-        assert facts["people"] == 512 and facts["source"] == "ufe/synthetic"
-
-
 def test_whom_it_never_saw_it_takes_for_their_anchors_or_for_the_mean_of_all(straight, store):
     done, _ = straight
     average = done.people().values(range(3)).mean(0)
@@ -512,35 +442,3 @@ def test_damaged_weights_and_wrong_options_are_one_line(straight, store, tmp_pat
         run(store)
     path.unlink()
     assert run(store)[0].sha256 == straight[0].sha256
-
-
-def stream(store, people, **changed):
-    source = HeadsetOnly(FakeSource())
-    request = PackRequest(4, 8, ("a", "b"), ("neutral", "smile"))
-    paths = [one.path for one in pack(source, people, request, store=store)]
-    files = CaptureFiles([CapturePaths(path) for path in paths])
-    options = {"frames": 4, "users": 3, "frames_per_user": 2, "rotation_deg": 0, "scale": 1, **changed}
-    return UnlabelledData(files, ("a", "b"), ("neutral", "smile"), PretrainingConfig(**options))
-
-
-def test_a_batch_is_of_different_people_with_their_own_anchors(tmp_path):
-    """Pixels say which frame and camera they are of."""
-    data = stream(Store(tmp_path), list("ABCDEFGH"), anchor_dropout=0)
-    batch = data.batch(5)
-    assert batch.frames.images.shape == (6, 2, 8, 8) and batch.anchors.images.shape == (3, 2, 2, 8, 8)
-    assert len(set(batch.subjects.tolist())) == 3 and batch.frames.users.tolist() == [0, 0, 1, 1, 2, 2]
-    assert batch.anchors.images[:, :, 0, 0, 0].tolist() == [[103, 112]] * 3 and batch.anchors.present.all()
-    assert (batch.frames.images[:, 1].int() - batch.frames.images[:, 0].int() == 100).all()
-    again = data.batch(5)
-    assert torch.equal(again.frames.images, batch.frames.images) and torch.equal(again.subjects, batch.subjects)
-    assert not torch.equal(data.batch(6).frames.images, batch.frames.images)
-
-
-def test_only_a_few_captures_stay_open_however_many_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(unlabelled, "_OPEN", 3)
-    data = stream(Store(tmp_path), list("ABCDEFGH"))
-    drawn = set()
-    for step, batch in data.batches(0, 30):
-        drawn.update(batch.subjects.tolist())
-        assert data.files.opened <= 3, step
-    assert drawn == set(range(8))

@@ -56,7 +56,7 @@ def shrink(monkeypatch, folder):
         text = packaged_file(reference).read_text()
         text = re.sub(r"^(frames|condition_frames|clip_frames) = .*$", r"\1 = 4", text, flags=re.M)
         text = re.sub(r"^steps = .*$", "", text, count=1, flags=re.M)  # those of the tuning stay
-        text = re.sub(r"^clips = .*$", "clips = 1", text, flags=re.M)
+        text = re.sub(r"^(condition_)?clips = .*$", r"\1clips = 1", text, flags=re.M)
         text = re.sub(r"^render_size = .*$", "render_size = 32", text, flags=re.M)
         text = re.sub(r"^validation = .*$", "validation = 2", text, flags=re.M)
         head, *rows = re.split(r"(?=^\[\[rows\]\])", text, flags=re.M)

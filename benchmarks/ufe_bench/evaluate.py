@@ -34,7 +34,7 @@ _WARM_UP, _LATENCY_RUNS = 50, 500
 
 @dataclass(frozen=True)
 class Material:
-    """What people are measured on, a capture each: spread frames, clips of speech, and frames under conditions.
+    """What people are measured on, a capture each: spread frames, clips of speech, and both under conditions.
 
     `kinds` tells the kind of each segment by its name.
     """
@@ -43,6 +43,7 @@ class Material:
     clips: Sequence[PackedCapture] = ()
     clip_frames: int = 1
     conditions: Mapping[str, Sequence[PackedCapture]] = field(default_factory=dict)
+    condition_clips: Mapping[str, Sequence[PackedCapture]] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -186,7 +187,11 @@ def _errors(
     conditions: dict[str, dict[str, np.ndarray]] = {}
     for condition, captures in material.conditions.items():
         worn = enroll(encoder, captures, number, stage.device, enrolment)
-        conditions[condition] = _measure(encoder, stage, captures[number], worn, single, FRAMES_AT_A_TIME)
+        found = _measure(encoder, stage, captures[number], worn, single, FRAMES_AT_A_TIME)
+        if temporal and condition in material.condition_clips:
+            clips = material.condition_clips[condition][number]
+            found |= _measure(encoder, stage, clips, worn, temporal, material.clip_frames)
+        conditions[condition] = found
     if temporal:
         errors = errors | _measure(encoder, stage, material.clips[number], calibration, temporal, material.clip_frames)
     return _Errors(errors, segments, of_kinds, conditions, dict(capture.conditions))

@@ -43,17 +43,23 @@ class MaterialStore:
         texture = setup.decoder.reads_texture
         wanted = PackRequest(suite.frames, needs.size, needs.cameras, needs.anchors, texture=texture)
         (live,) = setup.source.captures(setup.people[:1])
-        clips = replace(wanted, frames=suite.clips * suite.clip_frames, clip=suite.clip_frames) if suite.clips else None
+        fewer = replace(wanted, frames=suite.condition_frames)
+        under = {name: self._under(setup, name) for name in suite.conditions}
+
+        def clips(count: int) -> PackRequest:
+            return replace(wanted, frames=count * suite.clip_frames, clip=suite.clip_frames)
+
         return Material(
             self._captures(setup, setup.source, wanted, kind, "test people"),
-            self._captures(setup, setup.source, clips, kind, "clips of speech") if clips else (),
+            self._captures(setup, setup.source, clips(suite.clips), kind, "clips of speech") if suite.clips else (),
             suite.clip_frames,
             {
-                name: self._captures(
-                    setup, self._under(setup, name), replace(wanted, frames=suite.condition_frames), kind,
-                    f"test people, {name}",
-                )
-                for name in suite.conditions
+                name: self._captures(setup, source, fewer, kind, f"test people, {name}")
+                for name, source in under.items()
+            },
+            {
+                name: self._captures(setup, source, clips(suite.condition_clips), kind, f"clips of speech, {name}")
+                for name, source in under.items() if suite.condition_clips
             },
             {segment.name: segment.kind for segment in live.segments},
         )  # fmt: skip

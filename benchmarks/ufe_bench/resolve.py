@@ -71,6 +71,7 @@ class Setup:
         request, suite = self.request, self.request.suite
         asked = [suite.frames, suite.clips, suite.clip_frames, suite.conditions, suite.condition_frames]
         more = asked[1:] if suite.clips or suite.conditions else []
+        more += [suite.condition_clips] if suite.condition_clips else []
         return Data(
             fingerprint=fingerprint([self.source.fingerprint, list(self.people), suite.frames, *more]),
             version=self.recipe.source.spec.data_version, frames=suite.frames, size=self.recipe.training.size,

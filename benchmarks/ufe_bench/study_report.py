@@ -50,7 +50,7 @@ def markdown(study: Study, *, picture: str | None = None, learning: Sequence[Lea
     rows: list[list[str]] = []
     looks = len({cell.inputs for cell in study.cells}) > 1
     first = any(cell.row.pretraining for cell in study.cells)
-    before = (["Looks at"] if looks else []) + (["Before labels"] if first else [])
+    before = (["Is given"] if looks else []) + (["Before labels"] if first else [])
     heads[1:1] = before
     for cell in study.cells:
         seen = ([_words(cell.inputs)] if looks else []) + ([_learned_before(cell.result)] if first else [])
@@ -304,11 +304,12 @@ def _words(inputs: Sequence[str]) -> str:
 
 def _slices(study: Study) -> list[str]:
     """A table for each metric: rows by kind of segment and by condition, means over people."""
-    names = sorted({name for c in study.cells if c.result for s in c.result.subjects for name in s.slices})
-    if not names:
+    people = [subject for cell in study.cells if cell.result for subject in cell.result.subjects]
+    if not any(subject.slices for subject in people):
         return []
     parts = ["## By segment and condition\n"]
     for metric, info in study.metrics.items():
+        names = sorted({name for subject in people for name, values in subject.slices.items() if metric in values})
         rows = []
         for cell in study.cells:
             if cell.result is None or not any(metric in v for s in cell.result.subjects for v in s.slices.values()):

@@ -82,6 +82,7 @@ class Suite(ComponentConfig):
     clip_frames: int = Field(12, ge=3, description="Frames of a clip")
     conditions: tuple[str, ...] = Field((), description="Values of source.condition that are also measured, as slices")
     condition_frames: int = Field(12, ge=1, description="Frames of each person under each of them")
+    condition_clips: int = Field(0, ge=0, description="Runs of speech frames of each person under each of them")
     render_size: int = Field(128, ge=32, le=1024, description="Side of the frontal rendering, pixels")
     metrics: tuple[str, ...] = Field(min_length=1)
     floors: tuple[str, ...] = ()

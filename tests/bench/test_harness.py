@@ -428,14 +428,16 @@ def _cost():
 @pytest.mark.slow
 def test_people_are_also_measured_by_segment_in_clips_and_under_conditions(run, suite, monkeypatch):
     more = suite.model_copy(
-        update={"clips": 2, "clip_frames": 4, "conditions": ("dim",), "condition_frames": 2,
+        update={"clips": 2, "clip_frames": 4, "conditions": ("dim",), "condition_frames": 2, "condition_clips": 1,
                 "metrics": ("mesh_l2", "jitter", "missed_closures")}
     )  # fmt: skip
     result = run(encoder="neutral", suite=more).result
     assert set(result.summary) == {"mesh_l2", "jitter", "missed_closures"} and result.complete
     for subject in result.subjects:
         assert set(subject.slices) >= {"condition:dim", "segment:expression"}
-        assert set(subject.slices["condition:dim"]) == set(subject.slices["segment:expression"]) == {"mesh_l2"}
+        assert set(subject.slices["segment:expression"]) == {"mesh_l2"}, "clips are of speech"
+        assert set(subject.slices["condition:dim"]) == set(result.summary)
+        assert 0 < subject.slices["condition:dim"]["jitter"] != subject.metrics["jitter"], "other clips"
         under = [name for name in subject.slices if name.partition(":")[0] in ("light", "donning")]
         assert len(under) == 2 and all(subject.slices[name] == subject.metrics for name in under)
         assert subject.metrics["jitter"] > 0, "a resting face does not move as the truth does"

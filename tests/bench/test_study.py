@@ -277,11 +277,11 @@ def test_what_rows_look_at_is_a_column_where_they_differ(table3):
         Cell(cell.row, cell.result, inputs=("images", "keypoints") if k else ("images",))
         for k, cell in enumerate(table3.cells)
     )
-    assert "Looks at" not in markdown(table3)
+    assert "Is given" not in markdown(table3)
     page = markdown(Study(table3.suite, cells, ())).splitlines()
     head = next(line for line in page if line.startswith("| Row"))
     row = next(line for line in page if line.startswith("| Late fusion"))
-    column = [part.strip() for part in head.split("|")].index("Looks at")
+    column = [part.strip() for part in head.split("|")].index("Is given")
     assert [part.strip() for part in row.split("|")][column] == "images, keypoints"
     assert {line.count("|") for line in page[page.index(head) : page.index(head) + 8]} == {head.count("|")}
 

@@ -22,7 +22,8 @@ class LinearProbe(Encoder[Any]):
     """Code and gaze are linear in the D + 6 outputs of an encoder of which nothing changes, batch statistics included.
 
     The outputs are brought to zero mean and, but for directions in which they hardly vary, unit covariance first, by
-    numbers measured once before the first step: so every direction is learned as fast.
+    numbers measured once before the first step: so every direction is learned as fast. That magnifies faint directions,
+    and what bfloat16 rounds away with them, so nothing of it runs in less than float32, whatever the training does.
     """
 
     learns = "weights"
@@ -80,14 +81,14 @@ class LinearProbe(Encoder[Any]):
         self.output_map.copy_(directions / (spread.clamp_min(0) + _FAINT).sqrt())
 
     def _enroll(self, anchors: AnchorSet) -> dict[str, Tensor]:
-        with torch.no_grad():
+        with torch.no_grad(), _whole_precision(anchors.images.device):
             return self.frozen._enroll(anchors)
 
     def _encode(self, frames: FrameBatch, calibration: Calibration) -> Encoding:
-        with torch.no_grad():
-            said = _outputs(self.frozen._encode(frames, calibration))
-        white = ((said - self.output_mean) / self.output_std) @ self.output_map
-        out = self.linear(white).float()
+        with _whole_precision(frames.images.device):
+            with torch.no_grad():
+                said = _outputs(self.frozen._encode(frames, calibration))
+            out = self.linear(((said - self.output_mean) / self.output_std) @ self.output_map)
         expression, gaze = out.split([self.code_space.size, 6], 1)
         directions = functional.normalize(gaze.view(-1, 2, 3) + self.ahead, dim=-1)
         return Encoding(self.code_mean + self.code_std * expression, directions.flatten(1))
@@ -95,3 +96,7 @@ class LinearProbe(Encoder[Any]):
 
 def _outputs(said: Encoding) -> Tensor:
     return torch.cat([said.expression, said.gaze], 1).float()
+
+
+def _whole_precision(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, enabled=False)

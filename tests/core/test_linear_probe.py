@@ -1,5 +1,7 @@
 """What a linear probe does with the outputs of the frozen encoder before it learns."""
 
+from types import SimpleNamespace
+
 import torch
 from torch import nn
 
@@ -34,3 +36,37 @@ def test_directions_in_which_outputs_vary_are_learned_as_fast():
     torch.testing.assert_close(found, before / (before + 1e-3), atol=0.01, rtol=0)
     assert before[-1] > 100 * before[-3] and found[-1] > 0.99 and found[-3] > 0.5
     assert found[:5].max() < 0.02 and white.mean(0).abs().max() < 1e-3
+
+
+class Images(nn.Module):
+    """Stands in for an encoder of images: a network that says outputs of which all but the mean is faint."""
+
+    calibrated = uses_rig = False
+    config = needs = None
+    code_space = CodeSpace("code", 4)
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Linear(12, 10)
+        nn.init.normal_(self.network.weight, std=0.02)
+        nn.init.constant_(self.network.bias, 3.0)
+
+    def _encode(self, frames, _):
+        said = self.network(frames.images.flatten(1))
+        return Encoding(said[:, :-6], said[:, -6:])
+
+    def forward(self, frames, calibration):
+        return self._encode(frames, calibration)
+
+
+def test_a_training_in_bfloat16_probes_what_an_encoder_says_in_full():
+    """Faint directions are magnified, and bfloat16 would round them away."""
+    torch.manual_seed(0)
+    probe = LinearProbe(Images())
+    frames = SimpleNamespace(images=torch.randn(400, 3, 4))
+    probe.fit_outputs([(frames, None)])
+    nn.init.normal_(probe.linear.weight)
+    expected = probe._encode(frames, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = probe._encode(frames, None)
+    assert torch.equal(found.expression, expected.expression) and torch.equal(found.gaze, expected.gaze)

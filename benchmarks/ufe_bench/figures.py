@@ -134,7 +134,7 @@ def _captures(ready: Ready, pick: Pick) -> tuple[Sequence[PackedCapture], int]:
 def _encoded(ready: Ready, pick: Pick, rows: np.ndarray) -> Encoding:
     captures, number = _captures(ready, pick)
     device = ready.stage.device
-    calibration = enroll(ready.encoder, captures, number, device)
+    calibration = enroll(ready.encoder, captures, number, device, ready.enrolment)
     frames = frames_of(captures[number], rows, ready.encoder.needs.cameras)
     return ready.encoder.encode(frames.to(device), calibration)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ufe_bench.enrolment import Enrolment
 from ufe_bench.evaluate import Evaluation, Material, Stage, count_parameters, evaluate, measure_cost
 from ufe_bench.failure import Failure, forget_failure, record_failure
 from ufe_bench.material import MaterialStore
@@ -109,11 +110,12 @@ class Again:
 
 @dataclass(frozen=True)
 class Ready:
-    """A method as it is measured: its encoder, trained, the stage, and what people are measured on."""
+    """A method as it is measured: its encoder, trained, the stage, what people are measured on, and their anchors."""
 
     encoder: Encoder[Any]
     stage: Stage
     material: Material
+    enrolment: Enrolment
 
 
 class Harness:
@@ -262,7 +264,8 @@ class Harness:
         record_failure(failure, self.results)
 
     def _ready(self, setup: Setup, encoder: Encoder[Any]) -> Ready:
-        return Ready(encoder, self._material.stage(setup), self._material.material(setup, encoder))
+        material = self._material.material(setup, encoder)
+        return Ready(encoder, self._material.stage(setup), material, setup.request.enrolment)
 
     def floors(self, request: Request, failed: dict[str, str] | None = None) -> list[Result]:
         """The results of the suite's floors on the data of a request.

@@ -133,16 +133,17 @@ class Workers:
         candidate: what measuring takes.
         count: processes.
         on_done: told of each set that is measured.
-        on_wait: called after Ctrl-C, before what is under way is kept; a second Ctrl-C stops that at once.
+        on_wait: called after Ctrl-C, or with the error that ends the search, before what is under way is kept; Ctrl-C
+            stops that at once.
     """
 
     def __init__(
         self, candidate: Candidate, count: int, on_done: Callable[[Measured], None] | None = None,
-        on_wait: Callable[[], None] | None = None,
+        on_wait: Callable[[BaseException], None] | None = None,
     ) -> None:  # fmt: skip
         self.candidate, self.count, self.measured = candidate, count, dict[frozenset[str], Measured]()
         self._on_done = on_done or (lambda measured: None)
-        self._on_wait = on_wait or (lambda: None)
+        self._on_wait = on_wait or (lambda error: None)
         self._stack = ExitStack()
         self._stop = _SPAWN.Event()
 
@@ -153,11 +154,11 @@ class Workers:
         )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *trace: Any) -> None:
         try:
-            if kind is not None and issubclass(kind, KeyboardInterrupt):
+            if error is not None:
                 self._stop.set()
-                self._on_wait()
+                self._on_wait(error)
             self._pool.shutdown(wait=True, cancel_futures=True)
         except KeyboardInterrupt:
             for process in active_children():

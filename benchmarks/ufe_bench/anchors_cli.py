@@ -83,7 +83,7 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     from ufe_bench.validation import Candidate
     from ufe_core.cli.choice import all_known, names_of, open_source
     from ufe_core.config import parse_overrides
-    from ufe_core.errors import ConfigError
+    from ufe_core.errors import ConfigError, cause_of
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import OWNERS, resolve_recipe
     from ufe_core.splits import splits_of
@@ -95,8 +95,9 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     known = list(opened.captures(opened.subjects()[:1])[0].anchors)
     chosen = known if candidates == "all" else all_known(f"'{spec.id}'", "anchor", names_of(candidates), known)
     recipe = resolve_recipe(catalogue(), anchors=chosen, overrides=overrides, **names)
-    if not recipe.anchors:
-        raise ConfigError("Nothing here uses anchors: choose another --encoder or --calibrator.")
+    if not recipe.anchors or recipe.encoder.spec.load().reads_anchors is not None:
+        what = "uses anchors" if not recipe.anchors else "can do with other anchors than its own"
+        raise ConfigError(f"Nothing here {what}: choose another --encoder or --calibrator.")
     split, divided = next(iter(splits_of(spec.id, opened).items()), (None, None))
     if split is None or divided is None:
         raise ConfigError(f"'{spec.id}' does not say whom it holds out: there are no training people to search on.")
@@ -127,8 +128,10 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
         for error, members in level.beam:
             click.echo(f"      {error:.3f}  {', '.join(members)}", err=True)
 
-    def on_wait() -> None:
-        click.echo("Waiting until what is under way has been kept; Ctrl-C again stops at once.", err=True)
+    def on_wait(error: BaseException) -> None:
+        again = " again" if isinstance(error, KeyboardInterrupt) else ""
+        cause = "" if again else f"{cause_of(error)} "
+        click.echo(f"{cause}Waiting until what is under way has been kept; Ctrl-C{again} stops at once.", err=True)
 
     usual = 1 if place.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
     with Workers(candidate, workers or usual, on_done, on_wait) as pool:

@@ -104,12 +104,17 @@ class Study:
         return table, {c.row.name: rows[c.row.paper] for c in self.cells if c.row.paper in rows}
 
     def agreement(self, metric: str) -> RankAgreement | None:
-        """How far our order of the rows that take a rank is the paper's, on the people whom all of them measured."""
+        """How far our order of the rows that take a rank is the paper's, on the people whom all of them measured.
+
+        None where there are fewer than two of them, or too few rows.
+        """
         _, numbers = self.paper()
         theirs = {name: value for name, row in numbers.items() if (value := row.get(metric)) is not None}
         values = self.values(metric)
         ours = {c.row.name: values[c.row.name] for c in self._ranked() if c.row.name in theirs}
         everywhere = set.intersection(*(set(row) for row in ours.values())) if ours else set()
+        if len(everywhere) < 2:
+            return None
         return rank_agreement(
             {name: {k: v for k, v in row.items() if k in everywhere} for name, row in ours.items()}, theirs
         )

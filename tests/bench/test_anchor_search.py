@@ -12,7 +12,7 @@ from ufe_bench.anchor_search import METRIC, Measured, Search, Workers, as_json, 
 from ufe_bench.anchors_cli import anchors as anchors_cli
 from ufe_bench.validation import Candidate
 from ufe_core.anchor_sets import anchors_of
-from ufe_core.errors import ConfigError
+from ufe_core.errors import ConfigError, UfeError
 from ufe_core.head import load_head
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import Store
@@ -166,24 +166,34 @@ def test_the_command_searches_shows_its_beam_and_goes_on(home, tmp_path, monkeyp
     assert second.stdout == first.stdout and sorted((home / "weights").iterdir()) == weights
 
 
-def test_after_ctrl_c_nothing_more_is_begun_and_a_second_one_stops_at_once():
-    said, began = [], time.monotonic()
-    with pytest.raises(KeyboardInterrupt), Workers(None, 1, on_wait=lambda: said.append("waits")) as workers:
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), UfeError("Training diverged.")])
+def test_after_ctrl_c_or_an_error_nothing_more_is_begun(end):
+    said = []
+    with pytest.raises(type(end)), Workers(None, 1, on_wait=said.append) as workers:
         under_way = workers._pool.submit(time.sleep, 2)
         queued = workers._pool.submit(anchor_search._measured, None, ("a",))
         while not under_way.running():
             time.sleep(0.05)
-        raise KeyboardInterrupt
-    assert said == ["waits"] and under_way.done()
+        raise end
+    assert said == [end] and under_way.done()
     assert queued.cancelled() or "The search was stopped" in str(queued.exception())
 
-    def impatient():
+
+def test_a_second_ctrl_c_stops_at_once():
+    began = time.monotonic()
+
+    def impatient(_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), Workers(None, 1, on_wait=impatient) as workers:
         workers._pool.submit(time.sleep, 600)
         raise KeyboardInterrupt
     assert time.monotonic() - began < 100
+
+
+def test_an_encoder_that_reads_certain_anchors_is_refused_before_anything_is_trained(ufe):
+    code, out, err = ufe("anchors", "search", "--encoder", "flnet", "--budget", "smoke")
+    assert code == 1 and not out and "can do with other anchors than its own" in err and err.count("\n") == 1
 
 
 def test_the_list_names_sets_and_candidates():

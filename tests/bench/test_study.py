@@ -189,6 +189,15 @@ def test_a_person_whom_one_row_could_not_measure_is_left_out_of_comparisons(tabl
     assert "Agreement of the rows' order" in markdown(study)
 
 
+def test_rows_that_share_nobody_have_no_order_and_still_a_page(table3):
+    def only(cell, kept):
+        return Cell(cell.row, cell.result.model_copy(update={"subjects": kept}))
+
+    apart = [only(cell, cell.result.subjects[k % 2 :: 2]) for k, cell in enumerate(table3.cells)]
+    study = Study(table3.suite, tuple(apart), ())
+    assert study.agreement("mesh_l2") is None and "Agreement of the rows' order" not in markdown(study)
+
+
 def of_seeds(build_result, means, *, claims=(), people=8):
     """A study of table4 whose rows have these means, those that repeat another one among them."""
     suite = load_suite("table4").model_copy(update={"claims": claims})

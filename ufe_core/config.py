@@ -144,6 +144,11 @@ def build_config(model: type[ModelT], overrides: Mapping[str, Any], *, owner: st
     raise ConfigError("\n".join(lines))
 
 
+def defaults_of(model: type[ComponentConfig]) -> dict[str, Any]:
+    """The defaults of those options that have one, as JSON values."""
+    return model.model_construct().model_dump(mode="json")
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """Return ` Did you mean 'x'?` with the nearest known word, or nothing if none is near."""
     near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)

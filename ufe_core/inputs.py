@@ -83,7 +83,7 @@ def _detected(
                     f"Detector '{chosen.spec.id}' looks through {', '.join(detector.cameras)}; capture "
                     f"{capture.capture!r} was packed with {', '.join(names)}."
                 )
-            detections = _detect(capture, detector, device)
+            detections = detected(capture.images, detector, device)
             _keep(store, key, detections)
         found.append(replace(capture, detections=detections))
         if progress:
@@ -101,11 +101,12 @@ def _tell_if_coarse(chosen: Chosen, looked_at: int, side: int) -> None:
         )  # fmt: skip
 
 
-def _detect(capture: PackedCapture, detector: Any, device: torch.device) -> Detections:
+def detected(images: Any, detector: Any, device: torch.device) -> Detections:
+    """What a detector finds in images uint8 [N, C, S, S], an array or a mapped one, on the CPU; some at a time."""
     parts = []
-    for start in range(0, len(capture.images), _AT_A_TIME):
-        images = torch.from_numpy(np.array(capture.images[start : start + _AT_A_TIME]))
-        parts.append(detector.detect(images.to(device)).map(lambda value: value.cpu()))
+    for start in range(0, len(images), _AT_A_TIME):
+        some = torch.from_numpy(np.array(images[start : start + _AT_A_TIME]))
+        parts.append(detector.detect(some.to(device)).map(lambda value: value.cpu()))
     return Detections(torch.cat([part.points for part in parts]), torch.cat([part.visible for part in parts]))
 
 
@@ -115,13 +116,13 @@ def _kept(store: Store, key: str) -> Detections | None:
         tensors = load_weights(file)[0]
         return Detections(tensors["points"], tensors["visible"])
     except ArtifactError:  # not there, or damaged: they are found again and written over
-        store.remove("detections", key)
         return None
 
 
 def _keep(store: Store, key: str, found: Detections) -> None:
     with store.lock("detections", key):
-        if not store.has("detections", key):
+        if _kept(store, key) is None:
+            store.remove("detections", key)
             with store.building("detections", key) as folder:
                 tensors = {"points": found.points.contiguous(), "visible": found.visible.contiguous()}
                 save_weights(folder / "keypoints.safetensors", tensors, {"component": "ufe/detections", "config": {}})

@@ -82,13 +82,13 @@ def _kept(store: Store, key: str) -> np.ndarray | None:
     try:
         return load_weights(file)[0]["expression"].numpy()
     except ArtifactError:  # not there, or damaged: it is read again and written over
-        store.remove("labels", key)
         return None
 
 
 def _keep(store: Store, key: str, codes: np.ndarray, decoder: Decoder[Any]) -> None:
     with store.lock("labels", key):
-        if not store.has("labels", key):
+        if _kept(store, key) is None:
+            store.remove("labels", key)
             with store.building("labels", key) as folder:
                 spec = {"component": "ufe/labels", "config": {}, "code_space": decoder.code_space.name}
                 save_weights(folder / "codes.safetensors", {"expression": torch.from_numpy(codes)}, spec)

@@ -1,10 +1,25 @@
-"""Marks in images."""
+"""Marks in images, and images in files."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
+from ufe_core.store import write_atomic
+
 _VISIBLE, _HIDDEN = (90, 255, 120), (255, 120, 90)
+
+
+def write_png(path: Path, image: np.ndarray) -> None:
+    """Write RGB uint8 [H, W, 3]; the folder is made where it is missing.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    import cv2
+
+    write_atomic(path, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
 
 
 def draw_points(images: np.ndarray, points: np.ndarray, visible: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ _PROBE_CODE = ("ufe_core.linear_probe",)
 _PRETRAINING_CODE = (
     "ufe_core.headset_only", "ufe_core.interfaces.encoder", "ufe_core.interfaces.pretraining",
     "ufe_core.training.augment", "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
-    "ufe_core.training.unlabelled",
+    "ufe_core.training.unlabelled", "ufe_core.training.unlabelled_people",
 )  # fmt: skip
 
 
@@ -71,9 +71,10 @@ class Chosen:
     def options(self) -> dict[str, Any]:
         """Its options, and which weights they stand for."""
         options = self.config.model_dump(mode="json")
-        weights_of = getattr(self.spec.load(), "weights_sha256", None)
+        factory = self.spec.load()
+        weights_of = getattr(factory, "weights_sha256", None)
         sha256 = weights_of(self.config) if weights_of is not None else None
-        return options if sha256 is None else {**options, "weights": sha256}
+        return options if sha256 is None else {**options, getattr(factory, "weights_option", "weights"): sha256}
 
 
 @dataclass(frozen=True)

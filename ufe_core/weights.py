@@ -126,6 +126,20 @@ def load_weights(
     return tensors, header["spec"]
 
 
+def difference(name: str, found: Any, wanted: Any) -> str | None:
+    """The first thing in which what a file says of itself differs from what is wanted, in words; None if nothing.
+
+    Of a component, which one it is goes before its options.
+    """
+    if found == wanted:
+        return None
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        keys = sorted({*found, *wanted}, key=lambda key: (key != "id", key))
+        parts = (difference(f"{name}.{key}", found.get(key), wanted.get(key)) for key in keys)
+        return next((part for part in parts if part is not None), None)
+    return f"{name}: {found!r}, not {wanted!r}"
+
+
 def _check_spec(spec: Any, trouble: str) -> None:
     if not isinstance(spec, Mapping):
         raise ArtifactError(f"{trouble}: spec is {type(spec).__name__}; expected a table.")

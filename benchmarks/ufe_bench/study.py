@@ -18,7 +18,7 @@ from ufe_bench.request import Request
 from ufe_bench.schema import MetricInfo, Result
 from ufe_bench.suite import Claim, Suite, SuiteRow
 from ufe_bench.tuning import refuse_searched, tuned
-from ufe_core.config import did_you_mean
+from ufe_core.config import build_config, did_you_mean
 from ufe_core.errors import ConfigError, MethodError, cause_of
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS
@@ -183,7 +183,12 @@ def that_fit(
     """
     factory = catalogue.get("encoder", row.encoder).load()
     first = catalogue.get("pretraining", row.pretraining or "none")
-    finds = "keypoints" in factory.inputs or first.load().detector(first.config()) is not None
+    asked: dict[str, Any] = {}
+    for given in (suite.set, overrides, row.set):
+        asked |= given.get("pretraining", {})
+    options = {name: value for name, value in asked.items() if name in first.config.model_fields}
+    views = first.load().detector(build_config(first.config, options, owner=first.id))
+    finds = "keypoints" in factory.inputs or views is not None
     idle = {"calibrator": not factory.calibrated, "detector": not finds}
     fitting = {kind: fields for kind, fields in overrides.items() if not idle.get(kind, False)}
     if "pretraining" in fitting:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ufe_avatar.performance import Performance, exact_pictures, identity_of, pictures, read_performance
@@ -24,6 +23,7 @@ from ufe_core.config import parse_overrides
 from ufe_core.errors import ConfigError
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.source import Capture, HMCSource
+from ufe_core.pictures import write_png
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import write_atomic
@@ -176,7 +176,7 @@ class Stage:
             return f"{request.out}  {len(titles) / request.fps:.1f} s at {request.fps:g} fps ({caption})"
         if len(rows) == len(titles) == len(rows[0].cameras) == 1:
             image = next(rows[0].images[0])
-            write_atomic(request.out, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+            write_png(request.out, image)
             return f"{request.out}  {request.size} x {request.size} pixels ({caption})"
         cameras = rows[0].cameras if len(rows[0].cameras) > 1 else [replace(rows[0].cameras[0], name="")]
         width, height = sheet_size(cameras, subjects=len(rows), anchors=len(titles), size=request.size)

@@ -23,6 +23,7 @@ class ImageNet(Pretraining[ImageNetConfig]):
 
     learns = "given"
     code_modules = ("ufe_pretraining.imagenet",)
+    weights_option = "file"
 
     @classmethod
     def weights_sha256(cls, config: ImageNetConfig) -> str | None:

@@ -4,7 +4,7 @@ import pytest
 from pydantic import Field, ValidationError, model_validator
 
 from ufe_core import ComponentConfig
-from ufe_core.config import build_config, describe_options, parse_overrides
+from ufe_core.config import build_config, defaults_of, describe_options, parse_overrides
 from ufe_core.errors import ConfigError
 
 
@@ -22,6 +22,10 @@ class Options(ComponentConfig):
 
 class Needy(ComponentConfig):
     steps: int = Field(ge=1)
+
+
+class Needier(Options):
+    root: str
 
 
 class Consistent(ComponentConfig):
@@ -132,6 +136,11 @@ def test_missing_option_and_rules_over_several():
         build(model=Needy)
     with pytest.raises(ConfigError, match="Options of 'acme/fovea': low is above high."):
         build("low=3", model=Consistent)
+
+
+def test_defaults_are_those_of_the_options_that_have_one():
+    assert defaults_of(Options) == defaults_of(Needier) == Options().model_dump(mode="json")
+    assert defaults_of(Needy) == {}
 
 
 def test_good_values_are_coerced_and_frozen():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError
+from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError, UfeError
 from ufe_core.interfaces.pretraining import Views
 from ufe_core.packed import open_packed
 from ufe_core.plugins import catalogue
@@ -20,9 +20,10 @@ from ufe_core.training import preview
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.training.kept_views import open_views
 from ufe_core.training.loop import trained
-from ufe_core.training.pretrain import UnlabelledPeople, initialised, pretrained
+from ufe_core.training.pretrain import initialised, pretrained
 from ufe_core.training.preview import batch_of, gain_of, gains_of, person_of
 from ufe_core.training.rows import RowTable
+from ufe_core.training.unlabelled_people import UnlabelledPeople
 from ufe_pretraining.masked import NovelView
 from ufe_synthetic.source import SyntheticCapture
 
@@ -220,15 +221,34 @@ def test_faces_are_warped_to_a_template_that_is_kept(tmp_path, detector, monkeyp
         open_views(first)[:]
 
 
-def test_a_detector_of_other_cameras_is_refused_before_anything_is_packed(tmp_path):
+@pytest.mark.parametrize(
+    "begin", [
+        lambda made, store: trained(made, SPLIT.train, store=store, device=CPU),
+        lambda made, store: pretrained(made, store=store, device=CPU),
+    ], ids=["train", "pretrain"],
+)  # fmt: skip
+def test_a_detector_of_other_cameras_is_refused_before_anything_is_packed(tmp_path, begin):
     overrides = {"pretraining": {**QUICK, "aligned": True}}
     made = resolve_recipe(
         catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view", detector="heatmap",
         overrides=overrides | {"training": TRAINING},
     )  # fmt: skip
     with pytest.raises(DataError, match=r"Detector 'ufe/heatmap' looks through left_eye.*the views are left_eye_front"):
-        trained(made, SPLIT.train, store=Store(tmp_path), device=CPU)
+        begin(made, Store(tmp_path))
     assert not (tmp_path / "captures").exists()
+
+
+def test_one_that_diverges_says_which_option_to_change(tmp_path):
+    with pytest.raises(UfeError, match=r"diverged at step \d+.*Try --set pretraining\.learning_rate="):
+        run(Store(tmp_path), recipe(learning_rate=1e30, clip_norm=1e30))
+
+
+def test_what_a_kill_at_the_very_end_leaves_is_cleared_away(straight, store):
+    left = store.path("training", recipe().pretraining_key())
+    left.mkdir(parents=True)
+    (left / "rows.npy").write_bytes(b"as it was")
+    done, told = run(store)
+    assert done.sha256 == straight[0].sha256 and told == [] and not left.exists()
 
 
 @pytest.mark.parametrize("name", ["mae_novel_view", "mae_original_view", "simclr"])
@@ -351,6 +371,23 @@ def test_what_the_own_code_gains_is_over_people():
 
 
 def test_frames_that_it_learned_from_are_not_shown(straight, store, monkeypatch):
+    """As if it had learned from half of what could be shown."""
+    source, people = unlabelled_people(recipe().source, 2)
+    held = UnlabelledPeople(recipe(), source, store, CPU)
+    paths = held.pack(people, held.request(people[0], preview._FRAMES, seed=preview._SEED))
+    learned = {}
+    for packed in map(open_packed, paths):
+        some = packed.frame_rows[: preview._FRAMES // 2]
+        learned[packed.subject] = ([packed.frames[row] for row in some], packed.images[some][:, :4])
+    with monkeypatch.context() as patch:
+        patch.setattr(preview, "instants_of", lambda capture, request: learned[capture.subject][0])
+        frames = batch_of(recipe(), straight[0], 2, unseen=False, store=store, device=CPU).frames.images.numpy()
+    for image in frames:
+        assert not any(np.array_equal(image, one) for _, images in learned.values() for one in images)
+    assert len(frames) >= 4
+
+
+def test_where_it_learned_from_all_frames_another_session_is_shown(straight, store, monkeypatch):
     monkeypatch.setattr(preview, "_FRAMES", QUICK["frames"])
     batch_of(recipe(), straight[0], 2, unseen=False, store=store, device=CPU)  # other frames of the same people
     monkeypatch.setattr(preview, "_SEED", 0)  # the very frames

@@ -6,7 +6,7 @@ import torch
 
 from ufe_core import ComponentConfig
 from ufe_core.errors import ArtifactError
-from ufe_core.weights import FORMAT, load_weights, save_weights, sha256_file
+from ufe_core.weights import FORMAT, difference, load_weights, save_weights, sha256_file
 
 SPEC = {"component": "acme/fovea", "config": {"cells": 16}, "cameras": ["left", "right"]}
 
@@ -42,6 +42,17 @@ def test_what_is_saved_is_loaded(tmp_path, tensors):
     for name, tensor in tensors.items():
         assert loaded[name].dtype == tensor.dtype
         assert torch.equal(loaded[name], tensor.detach())
+
+
+def test_the_first_difference_of_two_specifications_is_named():
+    one = {"id": "ufe/univ", "config": {"cells": 8, "width": [1, 2]}}
+    assert difference("encoder", one, dict(one)) is None
+    assert difference("encoder", one, {**one, "config": {"cells": 8, "width": [1, 3]}}) == (
+        "encoder.config.width: [1, 2], not [1, 3]"
+    )
+    assert difference("encoder", one, {**one, "new": True}) == "encoder.new: None, not True"
+    assert difference("encoder", one, {"id": "ufe/flnet", "config": {}}) == "encoder.id: 'ufe/univ', not 'ufe/flnet'"
+    assert difference("encoder", None, one) == f"encoder: None, not {one}"
 
 
 def test_equal_weights_give_equal_bytes(tmp_path, tensors):

@@ -338,6 +338,20 @@ def test_published_weights_fill_both_regions(tmp_path):
         method.initialise(encoder)
 
 
+def test_published_weights_are_known_by_what_is_in_the_file_wherever_it_lies(tmp_path):
+    described = []
+    for place in ("here", "there"):
+        (tmp_path / place).mkdir()
+        file = tmp_path / place / "model.safetensors"
+        save_file({"conv_stem.weight": torch.ones(3, 3, 3, 3)}, file)
+        options = {"pretraining": {"file": str(file)}, "encoder": {"backbone": "mobilenetv3_small_050"}}
+        recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", pretraining="imagenet",
+                                overrides=options)  # fmt: skip
+        described.append(recipe.describe_pretraining())
+        assert described[-1]["pretraining"]["config"]["file"] == sha256_file(file)
+    assert described[0] == described[1]
+
+
 def test_a_hub_that_cannot_be_reached_is_one_line_that_says_what_to_do(monkeypatch):
     import timm
 

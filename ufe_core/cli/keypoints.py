@@ -220,12 +220,11 @@ def _write(out: Path, planes: np.ndarray, points: np.ndarray, visible: np.ndarra
     import cv2
     import numpy as np
 
-    from ufe_core.pictures import draw_points
-    from ufe_core.store import write_atomic
+    from ufe_core.pictures import draw_points, write_png
 
     side = max(_SHOWN_PX, planes.shape[-1])
     rows = []
     for images, places, seen in zip(planes, points, visible > 0.5, strict=True):
         large = np.stack([cv2.resize(image, (side, side)) for image in images])
         rows.append(np.hstack(list(draw_points(large, places * (side / planes.shape[-1]), seen))))
-    write_atomic(out, cv2.imencode(".png", np.vstack(rows)[..., ::-1])[1].tobytes())
+    write_png(out, np.vstack(rows))

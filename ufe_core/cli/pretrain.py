@@ -139,6 +139,7 @@ def preview(
       ufe pretrain preview --session 1                     the same people, lit and worn otherwise
       ufe pretrain preview --pretraining mae_original_view --out original.png
     """
+    from ufe_core.pictures import write_png
     from ufe_core.store import Store
     from ufe_core.training.preview import batch_of, gains_of, person_of
     from ufe_core.training.runs import pick_device
@@ -151,11 +152,7 @@ def preview(
     gains = gains_of(each)
     image = made.method.picture(made.encoder, batch)
     if image is not None:
-        import cv2
-
-        from ufe_core.store import write_atomic
-
-        write_atomic(out, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+        write_png(out, image)
     if as_json:
         picture = str(out.absolute()) if image is not None else None
         told = {"people": people, "session": session, "picture": picture, "measured": numbers,

@@ -89,8 +89,9 @@ class Pretraining(nn.Module, Generic[ConfigT]):
     `learns` tells what happens: `nothing`; `given`, where the encoder's weights come from elsewhere (`initialise`);
     or `steps`, where it is trained. One that reconstructs images says which cameras' in `views`, and gives the
     keypoint detector that finds its way in them in `detector`; one that compares augmentations of a frame asks for
-    more than one of `versions`. The encoder is not part of it: it is given one to learn with each time. Options of one
-    that learns in steps derive from `ufe_core.budgets.PretrainingConfig`.
+    more than one of `versions`. `weights_option` names the option that says which file it begins from. The encoder is
+    not part of it: it is given one to learn with each time. Options of one that learns in steps derive from
+    `ufe_core.budgets.PretrainingConfig`.
 
     Everything that it keeps must be a parameter or a buffer. Axes: B frames, U people, K views, S side of an image.
     """
@@ -99,6 +100,7 @@ class Pretraining(nn.Module, Generic[ConfigT]):
     views: ClassVar[ViewRole | None] = None
     versions: ClassVar[int] = 1
     code_modules: ClassVar[tuple[str, ...]] = ()
+    weights_option: ClassVar[str] = "weights"
 
     def __init__(self, config: ConfigT, *, encoder: Encoder[Any], views: tuple[str, ...]) -> None:
         super().__init__()
@@ -108,7 +110,9 @@ class Pretraining(nn.Module, Generic[ConfigT]):
 
     @classmethod
     def weights_sha256(cls, config: ConfigT) -> str | None:
-        """Hash of the file of weights that it begins from, by which it is known wherever the file lies; None without.
+        """Hash of the file of weights that it begins from; None without.
+
+        It takes the place of `weights_option` in keys and results, so that the file is known wherever it lies.
 
         Raises:
             ArtifactError: the file cannot be read.

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import torch
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from ufe_core.config import build_config
 from ufe_core.errors import ConfigError
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.interfaces.training import ComponentTraining
+from ufe_core.pictures import write_png
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import Chosen, choose, subjects_digest
 from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
@@ -124,6 +124,7 @@ def trained_component(
         if fresh or not file.is_file():
             store.remove("weights", key)
             _train(recipe, source, subjects, store, key, device, listener, checkpoint_every_s)
+        store.remove("training", key)
     _, spec = load_weights(file)
     return TrainedComponent(file, sha256_file(file), {"seconds": seconds_beside(file), **spec["training"]})
 
@@ -150,7 +151,7 @@ def _train(recipe: ComponentRecipe, source: HMCSource[Any], subjects: Sequence[s
     def draw(done: int) -> None:
         if done % every == 0 or done == steps:
             training.eval()
-            _write_picture(folder / "pictures" / f"step_{done:06d}.png", training.picture(data))
+            write_png(folder / "pictures" / f"step_{done:06d}.png", training.picture(data))
             training.train()
 
     def remaining() -> Generator[tuple[int, int], None, None]:
@@ -164,12 +165,6 @@ def _train(recipe: ComponentRecipe, source: HMCSource[Any], subjects: Sequence[s
     training.eval()
     training.finish(data, Counter(lambda done: tell(Progress("fitting", done, len(subjects), {}))))
     _save(recipe, training, subjects, store, key, optimisation, device)
-    store.remove("training", key)
-
-
-def _write_picture(path: Path, image: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
 
 
 def _save(recipe: ComponentRecipe, training: ComponentTraining[Any, Any], subjects: Sequence[str], store: Store,

@@ -19,9 +19,9 @@ _IMAGES, _CHECKSUMS = "views.npy", "checksums.npy"
 def kept_views(store: Store, key: str, make: Callable[[], np.ndarray]) -> Path:
     """The folder of images uint8 [N, K, S, S] of that key, made now where they are not there, or not whole."""
     folder = store.path("views", key)
-    if not _is_whole(folder):
+    if not _opens(folder):
         with store.lock("views", key):
-            if not _is_whole(folder):  # another process may have made them while this one waited
+            if not _opens(folder):  # another process may have made them while this one waited
                 images = np.ascontiguousarray(make())
                 store.remove("views", key)
                 with store.building("views", key) as building:
@@ -46,8 +46,9 @@ def open_views(folder: Path) -> MappedTensor:
     return MappedTensor(images, checksums, Damage(folder / _IMAGES, "views", ()))
 
 
-def _is_whole(folder: Path) -> bool:
+def _opens(folder: Path) -> bool:
     try:
-        return len(open_views(folder)) >= 0
+        open_views(folder)
     except DataError:
         return False
+    return True

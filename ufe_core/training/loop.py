@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ufe_core.config import defaults_of
 from ufe_core.errors import ArtifactError, DataError
 from ufe_core.inputs import prepared
 from ufe_core.interfaces.decoder import Decoder
@@ -31,7 +32,7 @@ from ufe_core.training.processes import Processes
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.types import Encoding, Identity, Labels
-from ufe_core.weights import load_weights, save_weights, sha256_file
+from ufe_core.weights import difference, load_weights, save_weights, sha256_file
 
 _PROBED_BATCHES = 32  # of which the outputs of a frozen encoder are measured
 
@@ -105,6 +106,8 @@ def trained(
             else:
                 run = _Run(recipe, encoder, decoder, store, key, device, tell, packed_anchors, processes)
                 run.train(source, subjects, checkpoint_every_s)
+        if processes.first:
+            store.remove("training", key)
     processes.wait()
     return load_trained(recipe, file, cameras, decoder.code_space, device)
 
@@ -120,10 +123,10 @@ def load_trained(recipe: Recipe, file: Path, cameras: tuple[str, ...], code_spac
     encoder = recipe.make_encoder(cameras, code_space)
     found = _with_later_options(recipe, spec)
     for name, value in weights_spec(recipe, encoder).items():
-        if found.get(name) != value:
+        other = difference(name, found.get(name), value)
+        if other is not None:
             raise ArtifactError(
-                f"{file} was made with another {name}: {found.get(name)!r}, not {value!r}. Use the options it "
-                "was made with, or train anew."
+                f"{file} was made with another {other}. Use the options it was made with, or train anew."
             )
     try:
         encoder.load_state_dict(
@@ -165,14 +168,14 @@ def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
 def _with_later_options(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
     """What a file says of itself, with the defaults of options that are younger than it."""
     found = dict(spec)
-    defaults = recipe.encoder.spec.config().model_dump(mode="json")
+    defaults = defaults_of(recipe.encoder.spec.config)
     if isinstance(found.get("config"), dict):
         found["config"] = {**defaults, **found["config"]}
     if recipe.calibrator is not None and isinstance(found.get("calibrator"), dict):
-        defaults = recipe.calibrator.spec.config().model_dump(mode="json")
+        defaults = defaults_of(recipe.calibrator.spec.config)
         found["calibrator"] = {**found["calibrator"], "config": {**defaults, **found["calibrator"]["config"]}}
     if recipe.pretraining is not None and isinstance(found.get("pretraining"), dict):
-        defaults = recipe.pretraining.spec.config().model_dump(mode="json")
+        defaults = defaults_of(recipe.pretraining.spec.config)
         found["pretraining"] = {**found["pretraining"], "config": {**defaults, **found["pretraining"]["config"]}}
     return found
 
@@ -257,7 +260,6 @@ class _Run:
                 self.recipe, self.encoder, subjects, self.store, self.key, seconds=optimisation.seconds,
                 device=device, log=optimisation.log_csv(), first=optimisation.facts,
             )  # fmt: skip
-            self.store.remove("training", self.key)
 
     def _true_geometry(self, loss: DecoderLoss, data: TrainingData, identities: Identity) -> Tensor | None:
         labels, subjects = data.all_labels()

@@ -42,6 +42,7 @@ class Optimisation:
         schedule: steps and rates.
         checkpoint: the file.
         component: whose checkpoint it is.
+        owner: whose options the steps and rates are, as `--set` names them.
         listener: told of progress.
         processes: who trains; the first of them writes checkpoints and tells.
         rows: a table of which each step's loss gathers a few rows, which are trained with it.
@@ -49,10 +50,11 @@ class Optimisation:
 
     def __init__(
         self, module: nn.Module, groups: Iterable[dict[str, Any]], schedule: ScheduleConfig, checkpoint: Path, *,
-        component: str, listener: Listener | None = None, beside: nn.Module | None = None,
+        component: str, owner: str = "training", listener: Listener | None = None, beside: nn.Module | None = None,
         processes: Processes = ALONE, rows: RowTable | None = None,
     ) -> None:  # fmt: skip
         self.module, self.schedule, self.checkpoint, self.component = module, schedule, checkpoint, component
+        self._owner = owner
         self.processes, self.rows = processes, rows
         self._parts = {"model": module} if beside is None else {"model": module, "beside": beside}
         self.tell: Listener = (lambda progress: None) if listener is None else listener
@@ -138,7 +140,7 @@ class Optimisation:
                 if not all(bool(torch.isfinite(norm)) for norm in norms):
                     raise UfeError(
                         f"Training diverged at step {step}: the gradient is not finite. "
-                        "Try --set training.learning_rate= with a smaller value."
+                        f"Try --set {self._owner}.learning_rate= with a smaller value."
                     )
                 self.optimizer.step()
                 if self.rows is not None:

@@ -9,32 +9,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ufe_core.budgets import PretrainingConfig
-from ufe_core.errors import ArtifactError, ConfigError, ContractError, DataError
+from ufe_core.errors import ArtifactError, ConfigError
 from ufe_core.interfaces.encoder import Encoder
-from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch, Views
+from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch
 from ufe_core.interfaces.source import HMCSource
-from ufe_core.packed import PackedCapture, PackRequest, open_packed, pack
-from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
-from ufe_core.store import Store, canonical_json, fingerprint, write_atomic
-from ufe_core.training.kept_views import kept_views
+from ufe_core.packed import open_packed
+from ufe_core.pictures import write_png
+from ufe_core.recipe import Recipe, subjects_digest, tracking_cameras
+from ufe_core.store import Store, canonical_json, write_atomic
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.rows import LearnedRows, RowTable
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
-from ufe_core.types import Detections
-from ufe_core.weights import halved, load_weights, save_weights, sha256_file
+from ufe_core.training.unlabelled_people import UnlabelledPeople, refuse_other_cameras, view_cameras
+from ufe_core.weights import difference, halved, load_weights, save_weights, sha256_file
 
-_PACKED_AT_A_TIME = 64  # people; more are never held in memory
 _SAMPLE = 64  # people whose views and images set statistics
-_DETECTED_AT_A_TIME = 64
-_NEUTRAL, _PEOPLE = "neutral", "people.npy"
+_PEOPLE = "people.npy"
 _SHOWN = 6
 _ENCODER, _METHOD, _AVERAGE_PERSON = "encoder.", "pretraining.", "average_person"
 
@@ -107,7 +104,9 @@ def pretrained(
             store.remove("training", key)
         if fresh or not file.is_file():
             store.remove("weights", key)
+            refuse_unfit(recipe, source, people[0])
             _Run(recipe, source, people, store, key, device, tell).train(checkpoint_every_s)
+        store.remove("training", key)
     return load_pretrained(recipe, file, device)
 
 
@@ -149,10 +148,9 @@ def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> Pretrai
 
 def _refuse_others(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> None:
     for name, value in json.loads(canonical_json(recipe.pretraining_facts())).items():
-        if spec.get(name) != value:
-            raise ArtifactError(
-                f"{file} was pre-trained with another {name}: {spec.get(name)!r}, not {value!r}. Pre-train anew."
-            )
+        other = difference(name, spec.get(name), value)
+        if other is not None:
+            raise ArtifactError(f"{file} was pre-trained with another {other}. Pre-train anew.")
 
 
 def _load(file: Path, module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
@@ -172,125 +170,6 @@ def _networks(
     encoder = recipe.make_network(cameras, codes, seed=getattr(recipe.pretraining.config, "seed", None))
     encoder.to(memory_format=torch.channels_last)
     return encoder, make_method(recipe, encoder, view_cameras(recipe, source, people[0]))
-
-
-def view_cameras(recipe: Recipe, source: HMCSource[Any], subject: str) -> tuple[str, ...]:
-    """Names of the cameras whose images the recipe's pre-training reconstructs; none where it does not.
-
-    Raises:
-        DataError: the source has none of that role.
-    """
-    assert recipe.pretraining is not None, "there is no pre-training"
-    role = recipe.pretraining.spec.load().views
-    if role is None:
-        return ()
-    (capture,) = source.captures([subject])
-    names = tuple(camera.name for camera in capture.cameras if camera.role == role)
-    if not names:
-        raise DataError(
-            f"'{recipe.pretraining.spec.id}' reconstructs {role} cameras; source '{recipe.source.spec.id}' has none."
-        )
-    return names
-
-
-class UnlabelledPeople:
-    """Packs people for a recipe's pre-training, and makes what its method reconstructs of their views."""
-
-    def __init__(self, recipe: Recipe, source: HMCSource[Any], store: Store, device: torch.device) -> None:
-        self.recipe, self.source, self.store, self.device = recipe, source, store, device
-        self._detector: Any = None
-
-    def request(self, subject: str, frames: int, *, session: int = 0, seed: int = 0) -> PackRequest:
-        """What is packed of everybody, as of a subject; each person's frames at instants of their own."""
-        recipe = self.recipe
-        tracking = tracking_cameras(self.source, subject)
-        cameras = tuple(dict.fromkeys((*tracking, *view_cameras(recipe, self.source, subject))))
-        known = self.source.captures([subject])[0].anchors
-        anchors = tuple(dict.fromkeys((*(name for name in DEFAULT_ANCHORS if name in known), *recipe.anchors)))
-        return PackRequest(
-            frames, recipe.training.size, cameras, anchors, seed=seed, session=session, own_instants=True
-        )  # fmt: skip
-
-    def pack(self, people: Sequence[str], request: PackRequest, count: Counter | None = None) -> list[Path]:
-        """Where people's packed captures lie, packed now where they are not there yet."""
-        paths: list[Path] = []
-        for start in range(0, len(people), _PACKED_AT_A_TIME):
-            some = people[start : start + _PACKED_AT_A_TIME]
-            source = self.source if start == 0 else self._anew()  # what a source remembers of people goes with it
-            paths += [one.path for one in pack(source, some, request, store=self.store, progress=count)]
-        return paths
-
-    def views(self, capture: PackedCapture, names: tuple[str, ...], *, rows: Sequence[int] | None = None) -> Views:
-        """What the views of the method saw in some rows of a capture, or all, with keypoints."""
-        columns = [index for index, camera in enumerate(capture.cameras) if camera.name in names]
-        chosen = np.arange(len(capture.images)) if rows is None else np.asarray(rows)
-        images = np.ascontiguousarray(capture.images[chosen][:, columns])
-        found = self._detect(images, names)
-        points = () if self._detector is None else tuple(one.names for one in self._detector.keypoints)
-        return Views(images, found, points)
-
-    def targets(
-        self, paths: Sequence[Path], method: Pretraining[Any], count: Counter | None = None
-    ) -> list[Path | None]:  # fmt: skip
-        """What the method made of the views of people's frames, kept; nothing where it takes them as they are."""
-        state = method.targets_of() if method.view_names else None
-        if state is None:
-            return [None] * len(paths)
-        assert self.recipe.pretraining is not None, "there is no pre-training"
-        finder, first = self.recipe.view_detector, self.recipe.pretraining
-        made_by = {
-            "method": first.spec.id,
-            "code": first.code,
-            "detector": finder and finder.describe(),
-            "state": state,
-        }
-        made: list[Path | None] = []
-        for path in paths:
-            key = fingerprint({"of": path.name, **made_by})
-            made.append(kept_views(self.store, key, lambda path=path: self._made(path, method)))  # type: ignore[misc]
-            if count is not None:
-                count()
-        return made
-
-    def at_rest_first(self, capture: PackedCapture, method: Pretraining[Any]) -> Views:
-        """What the method's views saw of a person's anchors, the one at rest first; without anchors, of all frames."""
-        shown = capture.anchor_rows
-        rows = [shown[name] for name in sorted(shown, key=lambda name: name != _NEUTRAL)]
-        return self.views(capture, method.view_names, rows=rows or None)
-
-    def start_of(self, path: Path, method: Pretraining[Any]) -> np.ndarray | None:
-        """What the method takes a person for before it learned of them; None where it says nothing.
-
-        Raises:
-            ContractError: it is of another shape than what it learns of people.
-        """
-        start = method.person_start(self.at_rest_first(open_packed(path), method))
-        if start is not None and start.shape != method.person_shape:
-            raise ContractError(
-                f"{type(method).__name__}.person_start gave {start.shape}; its person_shape is {method.person_shape}."
-            )
-        return start
-
-    def _made(self, path: Path, method: Pretraining[Any]) -> np.ndarray:
-        capture = open_packed(path)
-        return method.targets(self.views(capture, method.view_names, rows=capture.frame_rows.tolist()))
-
-    def _anew(self) -> HMCSource[Any]:
-        """The same source, made again."""
-        return self.recipe.unlabelled()[0]
-
-    def _detect(self, images: np.ndarray, names: tuple[str, ...]) -> Detections | None:
-        chosen = self.recipe.view_detector
-        if chosen is None:
-            return None
-        if self._detector is None:
-            self._detector = chosen.spec.load()(chosen.config).to(self.device)
-            _refuse_other_cameras(self._detector, self.recipe, names)
-        parts = []
-        for start in range(0, len(images), _DETECTED_AT_A_TIME):
-            some = torch.from_numpy(images[start : start + _DETECTED_AT_A_TIME]).to(self.device)
-            parts.append(self._detector.detect(some).map(lambda value: value.cpu()))
-        return Detections(torch.cat([part.points for part in parts]), torch.cat([part.visible for part in parts]))
 
 
 class _Run:
@@ -319,7 +198,8 @@ class _Run:
                 {"params": decay, "weight_decay": self.config.weight_decay}, {"params": plain, "weight_decay": 0.0},
             ],
             self.config, self.folder / "checkpoint.safetensors", component=recipe.pretraining.spec.id,
-            listener=lambda progress: tell(replace(progress, stage="pretrain")), beside=method, rows=self.rows,
+            owner="pretraining", beside=method, rows=self.rows,
+            listener=lambda progress: tell(replace(progress, stage="pretrain")),
         )  # fmt: skip
 
     def train(self, checkpoint_every_s: float) -> None:
@@ -357,7 +237,6 @@ class _Run:
             after=draw,
         )  # fmt: skip
         self._save()
-        self.store.remove("training", self.key)
 
     def _fit_statistics(self, people: UnlabelledPeople, paths: Sequence[Path]) -> None:
         sample = [open_packed(path) for path in paths[:_SAMPLE]]
@@ -399,9 +278,7 @@ class _Run:
         self.method.train()
         torch.set_rng_state(state)
         if image is not None:
-            path = self.folder / "pictures" / f"step_{done:06d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, cv2.imencode(".png", image[..., ::-1])[1].tobytes())
+            write_png(self.folder / "pictures" / f"step_{done:06d}.png", image)
 
     def _save(self) -> None:
         recipe = self.recipe
@@ -475,13 +352,4 @@ def refuse_unfit(recipe: Recipe, source: HMCSource[Any], subject: str) -> None:
         _refuse_others(recipe, recipe.given_weights, spec)
         _load(recipe.given_weights, encoder, tensors, _ENCODER)
     elif recipe.view_detector is not None:
-        _refuse_other_cameras(recipe.view_detector.spec.load()(recipe.view_detector.config), recipe, method.view_names)
-
-
-def _refuse_other_cameras(detector: Any, recipe: Recipe, names: tuple[str, ...]) -> None:
-    assert recipe.view_detector is not None, "there is no detector"
-    if detector.cameras != names:
-        raise DataError(
-            f"Detector '{recipe.view_detector.spec.id}' looks through {', '.join(detector.cameras)}; the views are "
-            f"{', '.join(names)}."
-        )
+        refuse_other_cameras(recipe.view_detector.spec.load()(recipe.view_detector.config), recipe, method.view_names)

@@ -17,8 +17,9 @@ from ufe_core.interfaces.pretraining import UnlabelledBatch
 from ufe_core.packed import instants_of, open_packed
 from ufe_core.recipe import Recipe, unlabelled_people
 from ufe_core.store import Store
-from ufe_core.training.pretrain import PretrainedEncoder, UnlabelledPeople
+from ufe_core.training.pretrain import PretrainedEncoder
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
+from ufe_core.training.unlabelled_people import UnlabelledPeople
 
 _FRAMES = 8  # of each person, of which those are drawn that it never saw
 _SEED = 1  # of these; pre-training takes those of 0

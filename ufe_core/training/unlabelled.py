@@ -126,13 +126,14 @@ class UnlabelledData:
         views = targets = None
         if self._views:
             chosen = [[k for k, camera in enumerate(c.cameras) if camera.name in self._views] for c, _ in opened]
-            raw = [images[:, columns] for images, columns in zip(whole, chosen, strict=True)]
             made = [
-                images if kept is None else kept[some]
-                for images, (_, kept), some in zip(raw, opened, rows, strict=True)
+                images[:, columns] if kept is None else kept[some]
+                for images, columns, (_, kept), some in zip(whole, chosen, opened, rows, strict=True)
             ]
             targets = torch.from_numpy(np.concatenate(made))
-            views = torch.from_numpy(np.concatenate(raw)) if shows else None
+            if shows:
+                raw = [images[:, columns] for images, columns in zip(whole, chosen, strict=True)]
+                views = torch.from_numpy(np.concatenate(raw))
         return UnlabelledBatch(
             tuple(versions), targets, torch.from_numpy(people.astype(np.int64)), views=views
         )  # fmt: skip

@@ -16,7 +16,12 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 #: Pages that lie elsewhere, to where the site has them.
-ELSEWHERE = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "ufe_core/CONVENTIONS.md": "conventions.md"}
+ELSEWHERE = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "ufe_core/CONVENTIONS.md": "conventions.md",
+}
 _LINK = re.compile(r"(\]\(|src=\")([^)#\s\"]+)")
 _LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json"}
 

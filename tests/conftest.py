@@ -15,6 +15,16 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    """Where to compute: the CPU, and a GPU where there is one."""
+    import torch
+
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    return torch.device(request.param)
+
+
 @pytest.fixture
 def ufe(capsys):
     """The command line: arguments to exit code, standard output and standard error."""

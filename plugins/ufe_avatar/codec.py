@@ -176,7 +176,8 @@ class Codec(nn.Module):
         grid, conditions = code_grid(expression), self._conditions(expression, gaze)
         known = subject.conditioning
         offsets = self.upm.decoder_assembler.geodec.mesh(grid, known.z_geo, known.b_geo, conditions)
-        return self._meshes(expression, gaze, subject, offsets)[0]
+        linear, residual = self._linear_and_residual(expression, subject, offsets)
+        return self._turn_eyes(linear + residual, subject.geometry, gaze)
 
     def placement(self, finer: int | None = None) -> Placement:
         """Where primitives sit, with so many voxels beside each other; made when it is first asked for."""
@@ -200,7 +201,11 @@ class Codec(nn.Module):
         grid, conditions = code_grid(expression), self._conditions(expression, gaze)
         assembler, (z_geo, z_tex, b_geo, b_tex) = self.upm.decoder_assembler, subject.conditioning
         made = assembler.geodec(grid, z_geo, b_geo, conditions)
-        geometry, surface = self._meshes(expression, gaze, subject, made.offsets)
+        linear, residual = self._linear_and_residual(expression, subject, made.offsets)
+        geometry = self._turn_eyes(linear + residual, subject.geometry, gaze)
+        # What primitives sit on, whose gradient does not reach what the decoder adds: images tell what the mesh
+        # carries, and not where it is, which the registered geometry knows better.
+        surface = self._turn_eyes(linear + residual.detach(), subject.geometry, gaze)
 
         view = functional.normalize(position * self.axes, dim=1)
         features = assembler.rgbdec.features(view, grid, z_tex, b_tex, conditions)[-1]
@@ -259,15 +264,10 @@ class Codec(nn.Module):
         conditions = torch.cat([gaze, expression[:, :LINEAR_NUMBERS]], 1)
         return conditions[:, :, None, None].expand(-1, -1, CODE_SIDE, CODE_SIDE)
 
-    def _meshes(self, expression: Tensor, gaze: Tensor, subject: Subject, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """The mesh, and the same for primitives to sit on, whose gradient does not reach what the decoder adds.
-
-        Images tell what the mesh carries, and not where it is: that the registered geometry knows better.
-        """
+    def _linear_and_residual(self, expression: Tensor, subject: Subject, offsets: Tensor) -> tuple[Tensor, Tensor]:
+        """The mesh [B, V, 3] that the linear numbers of a code give, and what the decoder adds to it."""
         moved = torch.einsum("bl,lvd->bvd", expression[:, :LINEAR_NUMBERS], self.basis)
-        linear, residual = subject.geometry + moved, _RESIDUAL_MM * offsets * self.axes
-        geometry = self._turn_eyes(linear + residual, subject.geometry, gaze)
-        return geometry, self._turn_eyes(linear + residual.detach(), subject.geometry, gaze)
+        return subject.geometry + moved, _RESIDUAL_MM * offsets * self.axes
 
     def _turn_eyes(self, geometry: Tensor, neutral: Tensor, gaze: Tensor) -> Tensor:
         """Eyeballs are those of the resting face, turned about their centres."""

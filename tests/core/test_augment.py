@@ -83,8 +83,10 @@ def test_gain_multiplies_and_saturates():
 
 
 def test_draws_stay_within_the_options():
-    config = TrainingConfig(rotation_deg=15, scale=1.1, shift=0.02, gain=0.0)
-    affine = Augmentation.draw(config, 200, 4, np.random.default_rng(3)).affine
+    config = TrainingConfig(rotation_deg=15, scale=1.1, shift=0.02, gain=0.1)
+    drawn = Augmentation.draw(config, 200, 4, np.random.default_rng(3))
+    affine = drawn.affine
+    assert np.log(drawn.gain).std() == pytest.approx(0.1, rel=0.1) and abs(np.log(drawn.gain).mean()) < 0.01
     scale = np.sqrt(np.abs(np.linalg.det(affine[..., :2])))
     angle = np.degrees(np.arctan2(affine[..., 1, 0], affine[..., 0, 0]))
     assert 1.08 < scale.max() <= 1.1 + 1e-9 and 1 / 1.1 - 1e-9 <= scale.min() < 0.92

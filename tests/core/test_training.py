@@ -83,6 +83,17 @@ def test_progress_tells_captures_then_steps(straight):
     assert all(p.resumed_at == 0 for p in told)
 
 
+def test_what_is_minimised_is_the_weighted_sum_and_the_discriminator_joins_in_at_its_step(store):
+    """The log has running means, which are linear in what they are of."""
+    made = recipe(adversarial=0.3, adversarial_from=4)
+    for told in run(store, made)[1].of("train"):
+        losses = told.losses
+        weighted = [getattr(made.training, name) * losses[name] for name in ("photometric", "geometry", "gaze")]
+        weighted += [0.3 * losses["adversarial"], losses["critic"]]
+        assert losses["total"] == pytest.approx(sum(weighted), rel=1e-4)
+        assert (losses["critic"] == losses["adversarial"] == 0) == (told.done <= 4)
+
+
 def test_the_weights_say_how_they_were_made(straight, store):
     done, _ = straight
     made = recipe()

@@ -101,7 +101,7 @@ def test_frames_and_anchors_of_a_person_are_transformed_alike():
     """Every image of everyone is the same picture: what differs after augmentation is the transform."""
     picture = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
     everywhere = np.broadcast_to(picture, (FRAMES + len(ANCHORS), 4, SIDE, SIDE))
-    source = data(make=lambda person: capture(person, images=everywhere), cutmix_patches=0, rotation_deg=15)
+    source = data(make=lambda person: capture(person, images=everywhere), cutmix_patches=0, rotation_deg=15, gain=0.1)
     batch = source.batch(0)
     for row, user in enumerate(batch.frames.users.tolist()):
         for anchor in range(len(ANCHORS)):

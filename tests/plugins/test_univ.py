@@ -205,6 +205,9 @@ def test_anchors_pass_through_phi_exp_at_enrolment_only(encoder):
     for times in (1, 2):
         encoder.encode(frames(), calibration)
         assert counted == {region: 2 * USERS * 3 + times * 2 * len(OWNERS) for region in counted}
+    counted.update(upper=0, lower=0)
+    encoder(frames(), anchors(encoder))
+    assert counted == {region: 2 * (USERS * 3 + len(OWNERS)) for region in counted}, "in training once a person"
     for hook in hooks:
         hook.remove()
 

@@ -6,11 +6,18 @@ import copy
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, symbolic_trace
+from torch.fx import GraphModule, Tracer
 from torch.nn.utils import fusion
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class _Tracer(Tracer):
+    """Looks into no normalisation, whoever wrote it: torch's own are not looked into anyway."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, _BATCH_NORMS) or super().is_leaf_module(m, module_qualified_name)
 
 
 @torch.no_grad()
@@ -42,7 +49,7 @@ def _fold_children(module: nn.Module) -> None:
 def _traced(module: nn.Module) -> nn.Module | None:
     """The folded graph of a module, or None if there is no saying which of its parts follow which."""
     try:
-        graph = symbolic_trace(module)
+        graph = GraphModule(module, _Tracer().trace(module))
     except Exception:  # tracing runs the module's own code, which may fail on stand-ins in any way
         return None
     for node in list(graph.graph.nodes):

@@ -137,7 +137,7 @@ class Optimisation:
                     torch.nn.utils.clip_grad_norm_(part.parameters(), schedule.clip_norm)
                     for part in self._parts.values()
                 ]
-                if not all(bool(torch.isfinite(norm)) for norm in norms):
+                if not bool(torch.isfinite(torch.stack(norms)).all()):  # a GPU is waited for once
                     raise UfeError(
                         f"Training diverged at step {step}: the gradient is not finite. "
                         f"Try --set {self._owner}.learning_rate= with a smaller value."
@@ -147,7 +147,8 @@ class Optimisation:
                     self.rows.step(rate)
                 self.step = step + 1
                 values = self.processes.mean(terms)
-                self._record(rate, {name: float(value.detach()) for name, value in values.items()})
+                numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
+                self._record(rate, dict(zip(values, numbers, strict=True)))
                 self.tell(Progress("train", self.step, schedule.steps, dict(self.running), first))
                 if after is not None:
                     after(self.step)

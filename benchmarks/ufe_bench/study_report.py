@@ -48,17 +48,20 @@ def markdown(study: Study, *, picture: str | None = None, learning: Sequence[Lea
     beside = ", ours and the paper's" if numbers else ""
     heads = ["Row", *(_heading(info) for info in metrics.values()), "Latency (ms)", "Parameters", "Trained (s)", "Run"]
     rows: list[list[str]] = []
-    looks = len({cell.inputs for cell in study.cells}) > 1
+    reads = {cell.row.name: cell.row.reads or _words(cell.inputs) for cell in study.cells}
+    looks = len(set(reads.values())) > 1
+    theirs = {row.id: row.input_type for row in table.rows} if table is not None else {}
     first = any(cell.row.pretraining for cell in study.cells)
-    before = (["Is given"] if looks else []) + (["Before labels"] if first else [])
+    before = (["Reads"] if looks else []) + (["Before labels"] if first else [])
     heads[1:1] = before
     for cell in study.cells:
-        seen = ([_words(cell.inputs)] if looks else []) + ([_learned_before(cell.result)] if first else [])
+        seen = ([reads[cell.row.name]] if looks else []) + ([_learned_before(cell.result)] if first else [])
         rows.append([cell.row.title, *seen, *_cells(study, cell)])
         if cell.row.name in numbers:
             printed = [formats.number(numbers[cell.row.name].get(name), info.unit) for name, info in metrics.items()]
             latency = numbers[cell.row.name].get("latency_ms")
-            rows.append(["- the paper", *([""] * len(before)), *printed, formats.milliseconds(latency), "", "", ""])
+            seen = ([theirs[str(cell.row.paper)]] if looks else []) + ([""] if first else [])
+            rows.append(["- the paper", *seen, *printed, formats.milliseconds(latency), "", "", ""])
     for floor in study.floors:
         seen = (["nothing"] if looks else []) + ([""] if first else [])
         rows.append([f"{formats.method_name(floor)} (floor)", *seen, *_measured(floor, metrics)])

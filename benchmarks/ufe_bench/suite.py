@@ -38,6 +38,7 @@ class SuiteRow(ComponentConfig):
     series: str | None = Field(None, description="Which line of a plot along something the row is a point of")
     at: float | None = Field(None, description="Where on that line; how many anchors, where nothing is said")
     paper: str | None = Field(None, description="Row of the paper's table that stands beside it")
+    reads: str | None = Field(None, description="What the method makes use of; what it is given, where nothing is said")
     tuned_as: str | None = Field(None, description="Row whose search chooses its training options too")
     repeats: str | None = Field(None, description="Row of which it is another seed: both are one method in comparisons")
     base: str | None = Field(None, description="Row that it is compared with, where that is not the suite's")

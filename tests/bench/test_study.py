@@ -1,6 +1,7 @@
 """Studies: rows as requests, their numbers side by side with the paper's, and what fails alone."""
 
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -281,17 +282,20 @@ def test_a_claim_of_lines_is_tested_at_each_point(build_result):
     assert "holds" in next(line for line in lines if line.startswith("| 234"))
 
 
-def test_what_rows_look_at_is_a_column_where_they_differ(table3):
+def test_what_rows_read_is_a_column_where_they_differ_with_the_papers_below(table3):
     cells = tuple(
         Cell(cell.row, cell.result, inputs=("images", "keypoints") if k else ("images",))
         for k, cell in enumerate(table3.cells)
     )
-    assert "Is given" not in markdown(table3)
-    page = markdown(Study(table3.suite, cells, ())).splitlines()
+    assert "Reads" not in markdown(table3)
+    said = replace(cells[0], row=cells[0].row.model_copy(update={"reads": "nothing of note"}))
+    page = markdown(Study(table3.suite, (said, *cells[1:]), ())).splitlines()
     head = next(line for line in page if line.startswith("| Row"))
     row = next(line for line in page if line.startswith("| Late fusion"))
-    column = [part.strip() for part in head.split("|")].index("Is given")
-    assert [part.strip() for part in row.split("|")][column] == "images, keypoints"
+    column = [part.strip() for part in head.split("|")].index("Reads")
+    told = [[part.strip() for part in line.split("|")][column] for line in page[page.index(row) :][:2]]
+    assert told == ["images, keypoints", "raw img"]
+    assert [part.strip() for part in page[page.index(head) + 2].split("|")][column] == "nothing of note"
     assert {line.count("|") for line in page[page.index(head) : page.index(head) + 8]} == {head.count("|")}
 
 

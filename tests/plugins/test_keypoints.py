@@ -414,8 +414,10 @@ class TestCommands:
         code, printed, _ = ufe(*asked, "--json")
         report = json.loads(printed)
         assert code == 0 and list(report["subjects"]) == [load_registry().split("synthetic", "test")[0]]
-        code, printed, _ = ufe(*asked)
-        assert code == 0 and "knows what is seen" in printed and "right_mouth" in printed
+        code, printed, _ = ufe(*asked, "--condition", "dim", "--json")
+        assert list(json.loads(printed)["conditions"]["dim"]) == list(report["cameras"]) and code == 0
+        code, printed, _ = ufe(*asked, "--condition", "dim")
+        assert code == 0 and "knows what is seen" in printed and printed.count("right_mouth") == 2
         code, alone, _ = ufe(*asked, "--set", "detector.point_model=false")
         assert code == 0 and alone != printed
         code, _, line = ufe(*asked, "--set", "detector.point_modell=false")

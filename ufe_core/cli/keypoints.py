@@ -117,7 +117,7 @@ def measure(
 
     In pixels at 192 x 192, of points that are seen; hidden ones stand beside them, and how often it knows which they
     are, beside how often one who always says the same of a point would be right. With --condition the same people are
-    measured under conditions of the source too, a line each.
+    measured under conditions of the source too, by camera as well.
 
     \b
     Examples:
@@ -144,12 +144,15 @@ def measure(
             return measured(found_by, captures)
 
         report = report_on(source)
-        report["conditions"] = {name: report_on(one)["cameras"]["all"] for name, one in sources.items()}
+        report["conditions"] = {name: report_on(one)["cameras"] for name, one in sources.items()}
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
     click.echo(f"{detector}: {len(people)} people x {frames} frames, pixels at 192 x 192")
-    _tell("camera", {**report["cameras"], **{f"all, {name}": row for name, row in report["conditions"].items()}})
+    _tell("camera", report["cameras"])
+    for condition, cameras in report["conditions"].items():
+        click.echo()
+        _tell(f"camera, {condition}", cameras)
     click.echo()
     _tell("part of the face", dict(sorted(report["parts"].items(), key=lambda item: item[1]["median_px"])))
 

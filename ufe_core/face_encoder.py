@@ -87,14 +87,15 @@ class FaceEncoder(Encoder[ConfigT]):
         self.image_mean.copy_(mean)
         self.image_std.copy_((square / count - mean**2).clamp_min(1e-6).sqrt())
 
-    def views(self, images: Tensor) -> Tensor:
-        """Both regions' views of images [B, 4, H, W], 0..255: float32 [2, B 2, 1, H, W], left and right in turn.
+    def standardised(self, images: Tensor) -> Tensor:
+        """Images float32 [B, 4, H, W] of zero mean and unit deviation over the training people, by region."""
+        pairs = images.unflatten(1, (2, 2)).float() / 255
+        shape = (1, 2, 1, 1, 1)
+        return ((pairs - self.image_mean.view(shape)) / self.image_std.view(shape)).flatten(1, 2)
 
-        They have zero mean and unit deviation over the training people, by region, and right ones are mirrored.
-        """
-        regions = by_region(mirrored_images(images)).float() / 255  # a byte a pixel until it is in its place
-        shape = (2, 1, 1, 1)
-        return ((regions - self.image_mean.view(shape)) / self.image_std.view(shape))[:, :, None]
+    def views(self, images: Tensor) -> Tensor:
+        """Both regions' views, standardised, right ones mirrored: float32 [2, B 2, 1, H, W], left and right in turn."""
+        return by_region(mirrored_images(self.standardised(images)))[:, :, None]
 
 
 def by_region(values: Tensor) -> Tensor:

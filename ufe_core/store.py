@@ -187,6 +187,8 @@ class Store:
     def remove(self, kind: str, key: str) -> None:
         """Delete a thing, e.g. one found damaged. Nothing happens if it is not there."""
         target = self.path(kind, key)
+        if not os.path.lexists(target):
+            return
         with explained(f"remove {kind} '{key}'", target.parent):
             # Out of sight in one step, so that no reader meets half of it.
             doomed = self._private_folder(kind, key)

@@ -136,7 +136,9 @@ def difference(name: str, found: Any, wanted: Any) -> str | None:
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         keys = sorted({*found, *wanted}, key=lambda key: (key != "id", key))
         parts = (difference(f"{name}.{key}", found.get(key), wanted.get(key)) for key in keys)
-        return next((part for part in parts if part is not None), None)
+        deeper = next((part for part in parts if part is not None), None)
+        if deeper is not None:
+            return deeper
     return f"{name}: {found!r}, not {wanted!r}"
 
 

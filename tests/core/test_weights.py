@@ -52,6 +52,7 @@ def test_the_first_difference_of_two_specifications_is_named():
     )
     assert difference("encoder", one, {**one, "new": True}) == "encoder.new: None, not True"
     assert difference("encoder", one, {"id": "ufe/flnet", "config": {}}) == "encoder.id: 'ufe/univ', not 'ufe/flnet'"
+    assert difference("encoder", {"a": None}, {}) == "encoder: {'a': None}, not {}", "not said is not None"
     assert difference("encoder", None, one) == f"encoder: None, not {one}"
 
 

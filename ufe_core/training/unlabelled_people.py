@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ class UnlabelledPeople:
         made: list[Path | None] = []
         for path in paths:
             key = fingerprint({"of": path.name, **made_by})
-            made.append(kept_views(self.store, key, lambda path=path: self._made(path, method)))  # type: ignore[misc]
+            made.append(kept_views(self.store, key, partial(self._made, path, method)))
             if count is not None:
                 count()
         return made

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 FRAMES_AT_A_TIME = 64
 _DONNING_MM = {"donned within 2 mm": 2.0, "donned 2 to 4 mm off": 4.0}  # how far from its place a headset sits
+_SPEECH = "speech"  # the kind of segment that clips are of
 _WARM_UP, _LATENCY_RUNS = 50, 500
 
 
@@ -162,8 +163,8 @@ class _Errors:
 
 
 def _means(errors: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Of each metric; nothing that could be wrong is no error."""
-    return {name: float(values.mean()) if len(values) else 0.0 for name, values in errors.items()}
+    """Of each metric but for those of clips in which nothing could be wrong."""
+    return {name: float(values.mean()) for name, values in errors.items() if len(values)}
 
 
 def _errors(
@@ -193,7 +194,9 @@ def _errors(
             found |= _measure(encoder, stage, clips, worn, temporal, material.clip_frames)
         conditions[condition] = found
     if temporal:
-        errors = errors | _measure(encoder, stage, material.clips[number], calibration, temporal, material.clip_frames)
+        spoken = _measure(encoder, stage, material.clips[number], calibration, temporal, material.clip_frames)
+        errors |= spoken
+        of_kinds[_SPEECH] = of_kinds.get(_SPEECH, {}) | spoken
     return _Errors(errors, segments, of_kinds, conditions, dict(capture.conditions))
 
 

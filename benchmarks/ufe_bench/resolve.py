@@ -43,7 +43,9 @@ class Setup:
         """How each metric is printed, and which way is better."""
         kinds = {chosen.spec.name: chosen.spec.load() for chosen in self.metrics}
         return {
-            name: MetricInfo(label=kind.label, unit=kind.unit, higher_is_better=kind.higher_is_better)
+            name: MetricInfo(
+                label=kind.label, unit=kind.unit, higher_is_better=kind.higher_is_better, temporal=kind.temporal
+            )
             for name, kind in kinds.items()
         }
 

@@ -149,6 +149,7 @@ class MetricInfo(Record):
     label: str
     unit: str | None
     higher_is_better: bool
+    temporal: bool = Field(False, description="Of clips: people in whom nothing could be wrong have no value")
 
 
 class Latency(Record):
@@ -320,7 +321,7 @@ def make_result(
         summary=summarise_all(ordered, metrics),
         cost=cost,
         environment=environment,
-        complete=not _holes(key.split.subjects, ordered, list(metrics)) and not missing,
+        complete=not _holes(key.split.subjects, ordered, metrics) and not missing,
         missing=tuple(missing),
         training=training,
         trials=tuple(trials),
@@ -416,16 +417,17 @@ def incomplete_reason(result: Result) -> str | None:
         first = result.missing[0]
         more = f" and {len(result.missing) - 1} more" if len(result.missing) > 1 else ""
         return f"subject '{first.subject}' lacks {first.frames} frames ({first.reason}){more}"
-    holes = _holes(result.key.split.subjects, result.subjects, list(result.metrics))
+    holes = _holes(result.key.split.subjects, result.subjects, result.metrics)
     return holes[0] if holes else None
 
 
-def _holes(expected: int, subjects: Sequence[SubjectResult], metrics: Sequence[str]) -> list[str]:
+def _holes(expected: int, subjects: Sequence[SubjectResult], metrics: Mapping[str, MetricInfo]) -> list[str]:
+    wanted = [name for name, info in metrics.items() if not info.temporal]
     found = [f"{len(subjects)} of {expected} subjects"] if len(subjects) < expected else []
     for subject in subjects:
         if subject.failed:
             found.append(f"subject '{subject.id}' failed on {subject.failed} of {subject.frames} frames")
-        found.extend(f"subject '{subject.id}' has no {name}" for name in metrics if name not in subject.metrics)
+        found.extend(f"subject '{subject.id}' has no {name}" for name in wanted if name not in subject.metrics)
     return found
 
 
@@ -456,7 +458,7 @@ def _contradictions(result: Result) -> Iterator[tuple[str, str]]:
     if result.trials and all(trial.failure for trial in result.trials):
         yield "trials", "every trial failed: none can have chosen what was trained with"
     yield from _summary_contradictions(result)
-    holes = _holes(result.key.split.subjects, result.subjects, list(result.metrics))
+    holes = _holes(result.key.split.subjects, result.subjects, result.metrics)
     if result.complete != (not holes and not result.missing):
         yield "complete", f"is {result.complete}, but {incomplete_reason(result) or 'nothing is missing'}"
 

@@ -43,7 +43,7 @@ class _Closures(Metric[MetricConfig]):
 class MissedClosures(_Closures):
     """Of the frames of speech in which the lips are shut in truth, how many the avatar's are open in.
 
-    To be shut a frame early or late is no miss. Without a closure nothing is missed.
+    To be shut a frame early or late is no miss. A clip without a closure gives no number.
     """
 
     label = "missed closures"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from ufe_bench.schema import (
     SCHEMA,
+    MetricInfo,
     MissingFrames,
     Split,
     incomplete_reason,
@@ -48,6 +49,19 @@ def stored(build_result, tmp_path):
 def test_what_is_written_comes_back(build_result, tmp_path):
     thirds = build_result(mesh=[1 / 3, 2 / 3, 0.1, 1e-17])
     assert load_result(write_result(thirds, tmp_path)) == thirds
+
+
+def test_whoever_could_get_nothing_wrong_in_a_clip_has_no_value_and_is_not_missing(build_result, tmp_path):
+    made = build_result()
+    closures = {"closures": MetricInfo(label="Closures", unit="%", higher_is_better=False, temporal=True)}
+    first = made.subjects[0].model_copy(update={"metrics": {**made.subjects[0].metrics, "closures": 50.0}})
+    fields = {"subjects": (first, *made.subjects[1:]), "metrics": {**made.metrics, **closures}}
+    assert [subject.metrics.get("closures") for subject in fields["subjects"]].count(None) == len(made.subjects) - 1
+    told = made.model_copy(update=fields)
+    assert incomplete_reason(told) is None
+    frames = {"closures": closures["closures"].model_copy(update={"temporal": False})}
+    missing = made.model_copy(update={**fields, "metrics": {**made.metrics, **frames}})
+    assert "has no closures" in incomplete_reason(missing)
 
 
 def test_path_names_suite_method_and_run(build_result, tmp_path):

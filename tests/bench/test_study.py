@@ -20,7 +20,7 @@ from ufe_core.errors import ConfigError, DataError, RegistryError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
-STUDIES = ("table2", "table3", "table4", "fig8", "given", "fig19", "robustness")
+STUDIES = ("table1", "table2", "table3", "table4", "fig8", "given", "fig19", "robustness")
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -420,7 +420,7 @@ def test_another_seed_is_no_point_of_its_own_along_a_line_but_moves_the_first(bu
     assert drawn == {"Universal, no pre-training": {8: 2.0, 16: 1.0}}
 
 
-@pytest.mark.parametrize("name", [*STUDIES, "table1"])
+@pytest.mark.parametrize("name", STUDIES)
 def test_the_recorded_command_of_a_row_asks_for_the_same_again(name, monkeypatch, tmp_path, capsys):
     """Every word of it is taken by the command line, and gives the request that it is of."""
     suite, overrides = load_suite(name), {"training": {"steps": 7}}

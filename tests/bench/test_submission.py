@@ -370,7 +370,7 @@ def test_choices_that_are_others_now_are_named_by_their_place():
 
 
 def test_weights_that_were_released_before_are_no_objection_and_others_are(tmp_path):
-    """Table 1 was measured with an earlier detector; a file that nobody released is told."""
+    """As if Table 1 had been measured with an earlier detector; a file that nobody released is told."""
     (path,) = RESULTS.parent.glob("table1@*/ufe__geometry_guided/*.json")
     result = load_result(path)
     harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))

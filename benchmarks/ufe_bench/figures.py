@@ -2,7 +2,8 @@
 
 People and frames are picked by rule from the numbers of the study's base row, never by hand: of the people with the
 least, the median and the greatest photometric error the frame of median and of greatest error; under each condition
-the person and the frame of greatest error, and there the base row's code drives two more people's avatars too.
+the person and the frame of greatest error, and there the base row's code drives two more people's avatars too. Then,
+by the numbers of every other row, the person and the frame that it is worst at.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _TITLE_WIDTH = 21  # characters
 
 @dataclass(frozen=True)
 class Pick:
-    """A frame to show: why, whose, and under which condition; none is the session that is measured."""
+    """A frame to show: by which row's numbers, why, whose, and under which condition; none is the measured session."""
 
+    by: str
     why: str
     subject: str
     condition: str | None
@@ -63,24 +65,34 @@ class Panel:
     value: float = 0.0
 
 
-def picks(result: Result, conditions: Sequence[str]) -> list[Pick]:
-    """What the rule picks by the numbers of the base row."""
-    numbers = [subject.metrics[METRIC] for subject in result.subjects]
-    order = np.argsort(numbers)
-    least, median, most = (result.subjects[k].id for k in (order[0], order[len(order) // 2], order[-1]))
+def picks(results: Mapping[str, Result], base: str, conditions: Sequence[str]) -> list[Pick]:
+    """What the rule picks by the numbers of the base row, and by those of each other one."""
+    subjects = results[base].subjects
+    least, *_, most = ordered = _by_error(results[base])
+    median = ordered[len(ordered) // 2]
     chosen = [
-        Pick("least error of all people, median frame", least, None, "median"),
-        Pick("median person, median frame", median, None, "median"),
-        Pick("median person, worst frame", median, None, "worst"),
-        Pick("greatest error of all people, median frame", most, None, "median"),
-        Pick("greatest error of all people, worst frame", most, None, "worst"),
+        Pick(base, "least error of all people, median frame", least, None, "median"),
+        Pick(base, "median person, median frame", median, None, "median"),
+        Pick(base, "median person, worst frame", median, None, "worst"),
+        Pick(base, "greatest error of all people, median frame", most, None, "median"),
+        Pick(base, "greatest error of all people, worst frame", most, None, "worst"),
     ]
     for condition in conditions:
-        slices = [subject.slices.get(f"condition:{condition}", {}).get(METRIC, -1.0) for subject in result.subjects]
+        slices = [subject.slices.get(f"condition:{condition}", {}).get(METRIC, -1.0) for subject in subjects]
         words = condition.replace("_", " ")
-        worst = result.subjects[int(np.argmax(slices))].id
-        chosen.append(Pick(f"{words}: greatest error, worst frame", worst, condition, "worst"))
+        worst = subjects[int(np.argmax(slices))].id
+        chosen.append(Pick(base, f"{words}: greatest error, worst frame", worst, condition, "worst"))
+    for name, result in results.items():
+        if name != base:
+            worst = _by_error(result)[-1]
+            chosen.append(Pick(name, "greatest error of all people, worst frame", worst, None, "worst"))
     return chosen
+
+
+def _by_error(result: Result) -> list[str]:
+    """The people, least error first."""
+    order = np.argsort([subject.metrics[METRIC] for subject in result.subjects])
+    return [result.subjects[k].id for k in order]
 
 
 def write_figures(
@@ -103,23 +115,23 @@ def write_figures(
     base = study.suite.base
     if base is None or base not in cells:
         raise ConfigError(f"Figures of '{study.suite.id}' need its base row {base!r}: run that too.")
-    result = cells[base].result
-    assert result is not None
+    results = {name: cell.result for name, cell in cells.items() if cell.result is not None}
     ready = {name: harness.ready(cell.request) for name, cell in cells.items() if cell.request is not None}
-    chosen = picks(result, study.suite.conditions)
+    chosen = picks(results, base, study.suite.conditions)
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for done, pick in enumerate(chosen):
         if progress is not None:
             progress(done, len(chosen))
-        capture, row = _frame(ready[base], pick)
+        capture, row = _frame(ready[pick.by], pick)
         panels, truth = _panels(ready, {name: cells[name].row.title for name in cells}, pick, row)
         if pick.condition is not None:
             panels += _on_others(ready[base], pick, row)
         file = folder / f"{done + 1:02d}.png"
         write_atomic(file, draw(np.array(capture.images[row]), truth, panels))
         what = f"{capture.subject}, {capture.segments[row].replace('_', ' ')}, frame {capture.frames[row]}"
-        entries.append((file.name, f"{pick.why[:1].upper()}{pick.why[1:]}", what))
+        why = pick.why if pick.by == base else f"{cells[pick.by].row.title}: {pick.why}"
+        entries.append((file.name, f"{why[:1].upper()}{why[1:]}", what))
     page = folder / "index.html"
     write_atomic(page, _page(study, entries).encode())
     return page
@@ -140,12 +152,12 @@ def _encoded(ready: Ready, pick: Pick, rows: np.ndarray) -> Encoding:
 
 
 @torch.inference_mode()
-def _frame(base: Ready, pick: Pick) -> tuple[PackedCapture, int]:
-    """The capture of a pick, and the row of the frame whose error of the base method is the one wanted."""
-    captures, number = _captures(base, pick)
-    capture, stage = captures[number], base.stage
+def _frame(ready: Ready, pick: Pick) -> tuple[PackedCapture, int]:
+    """The capture of a pick, and the row of the frame at which the error of its method is the one wanted."""
+    captures, number = _captures(ready, pick)
+    capture, stage = captures[number], ready.stage
     rows = capture.frame_rows
-    encoding = _encoded(base, pick, rows)
+    encoding = _encoded(ready, pick, rows)
     identity = stage.identity(capture)
     predicted = stage.drive(identity, encoding.expression, encoding.gaze, renders=True)
     errors = stage.metrics[METRIC].errors(predicted, stage.truth(capture, identity, rows, renders=True)).cpu().numpy()
@@ -257,7 +269,7 @@ def _page(study: Study, entries: Sequence[tuple[str, str, str]]) -> str:
         "<p>People and frames are picked by rule, from the photometric errors of the base row: "
         f"{html.escape(base)}. Above: what the four cameras saw, the truth, what each method made of "
         "it. Below: its error inside the face, and the mean. Under conditions the base row's code also drives other "
-        "people's avatars.</p>",
+        "people's avatars. At the end the frames that each other row is worst at, by its own errors.</p>",
         f"<p>Suite {html.escape(study.suite.id)}, budget {html.escape(budgets)}. Runs: {html.escape(runs)}.</p>",
         *([f"<p>{html.escape(HYPOTHETICAL)}</p>"] if hypothetical else []),
     ]  # fmt: skip

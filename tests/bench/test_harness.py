@@ -459,10 +459,13 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
     )
     harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
     study = run_study(harness, study_suite, budget="smoke")
-    drawn, draw, encoded = [], figures_module.draw, figures_module._encoded
+    drawn, searched, draw, encoded = [], [], figures_module.draw, figures_module._encoded
 
     def fails_in_the_dark(ready, pick, rows):
-        if pick.condition == "dim" and type(ready.encoder).__name__.startswith("Neutral"):
+        name = type(ready.encoder).__name__
+        if len(rows) > 1:
+            searched.append((pick.by, name))  # for the frame to show
+        if pick.condition == "dim" and name.startswith("Neutral"):
             raise RuntimeError("no light")
         return encoded(ready, pick, rows)
 
@@ -475,8 +478,8 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
     monkeypatch.setattr(figures_module, "_SIZE", 64)
     page = figures_module.write_figures(harness, study, tmp_path / "some")
     assert page == tmp_path / "some" / "index.html"
-    assert len(list(page.parent.glob("*.png"))) == len(drawn) == 6
-    for truth, panels in drawn[:5]:
+    assert len(list(page.parent.glob("*.png"))) == len(drawn) == 7
+    for truth, panels in (*drawn[:5], drawn[6]):
         assert [panel.title for panel in panels] == ["Universal", "At rest"], "no row that repeats another"
         for panel in panels:
             assert panel.image.shape == truth.shape and panel.image.std() > 0.05, "a face"
@@ -484,9 +487,12 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
             assert 0 < panel.value < 40 and panel.error[moved > 40].mean() > panel.error[moved < 4].mean()
     least, median, worst, greatest = (drawn[k][1][0].value for k in (0, 1, 2, 3))
     assert least < greatest and median < worst
+    assert {name.startswith("Neutral") for by, name in searched if by == "still"} == {True}
+    assert {name.startswith("Neutral") for by, name in searched if by == "univ"} == {False}
     assert [panel.title for panel in drawn[5][1]][:2] == ["Universal", "At rest: failed"]
     assert all(panel.error is None for panel in drawn[5][1][2:]), "that code on other people's avatars"
     text, results = page.read_text(), [cell.result for cell in study.cells]
+    assert text.count("At rest: greatest error of all people") == 2, "above the picture and in its place"
     assert results[0].run_id in text and results[2].run_id not in text and "budget smoke." in text
 
     report = write_report(study, tmp_path)

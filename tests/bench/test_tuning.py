@@ -137,12 +137,13 @@ def test_figures_that_cannot_be_drawn_are_refused_before_anything_is_measured(
 
 
 def test_figures_are_of_people_picked_by_their_errors(build_result):
-    result = build_result(mesh=(3.0, 1.0, 2.0, 9.0, 4.0))
-    chosen = picks(result, ())
+    result, other = build_result(mesh=(3.0, 1.0, 2.0, 9.0, 4.0)), build_result(mesh=(8.0, 1.0, 2.0, 7.0, 4.0))
+    *chosen, own = picks({"one": result, "two": other}, "one", ())
     people = [subject.id for subject in result.subjects]
     assert [people.index(pick.subject) for pick in chosen] == [1, 0, 0, 3, 3]
-    assert {pick.condition for pick in chosen} == {None}
+    assert {(pick.by, pick.condition) for pick in chosen} == {("one", None)}
+    assert (own.by, people.index(own.subject), own.wanted) == ("two", 0, "worst")
     dim = [{"condition:dim": {"photometric_l1": value}} for value in (1.0, 5.0, 2.0, 0.5, 3.0)]
     subjects = tuple(s.model_copy(update={"slices": d}) for s, d in zip(result.subjects, dim, strict=True))
-    last = picks(result.model_copy(update={"subjects": subjects}), ("dim",))[-1]
+    last = picks({"one": result.model_copy(update={"subjects": subjects})}, "one", ("dim",))[-1]
     assert (last.subject, last.condition, last.wanted) == (people[1], "dim", "worst")

@@ -24,6 +24,7 @@ import numpy as np
 
 from ufe_core.config import did_you_mean
 from ufe_core.errors import ArtifactError, ConfigError, DataError
+from ufe_core.instants import instants_of
 from ufe_core.interfaces.source import Capture, HMCSource
 from ufe_core.packed_arrays import EXTRA_PREFIX, arrays_of, arrays_without_pixels, refuse_other_shapes
 from ufe_core.packed_file import (
@@ -199,7 +200,7 @@ def pack_key(source: HMCSource[Any], capture: Capture, request: PackRequest) -> 
     """Store key of a packed capture."""
     return fingerprint({
         "format": FORMAT, "source": source.fingerprint, "capture": capture.id, "request": request.describe(),
-        "code": code_fingerprint("ufe_core.interfaces.source", "ufe_core.packed_arrays"),
+        "code": code_fingerprint("ufe_core.instants", "ufe_core.interfaces.source", "ufe_core.packed_arrays"),
     })  # fmt: skip
 
 
@@ -361,14 +362,6 @@ def _choose(request: PackRequest, capture: Capture) -> tuple[list[int], list[int
             f"Capture {capture.id!r} has no anchor {', '.join(map(repr, missing))}; it has {', '.join(anchors)}."
         )
     return instants_of(capture, request), [anchors[name] for name in request.anchors]
-
-
-def instants_of(capture: Capture, request: PackRequest) -> list[int]:
-    """Indices of the frames that a request takes of a capture."""
-    seed = zlib.crc32(f"{request.seed} {capture.id}".encode()) if request.own_instants else request.seed
-    if request.clip > 1:
-        return capture.clips(request.frames // request.clip, request.clip, seed=seed)
-    return capture.spread(request.frames, seed=seed)
 
 
 def _write_data(job: _Job, capture: Capture, rows: list[int], folder: Path, key: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ufe_core.interfaces.source import DomeCapture, HMCSource
 from ufe_core.packed import Stopped, mapped_tensors, results_of
 from ufe_core.packed_file import BlockWriter, Layout, MappedTensor
 from ufe_core.packed_meta import META, read_meta, sealed
-from ufe_core.store import Store, explained, fingerprint, write_atomic
+from ufe_core.store import Store, code_fingerprint, explained, fingerprint, write_atomic
 from ufe_core.weights import sha256_file
 
 FORMAT = "ufe.dome/2"
@@ -81,7 +81,8 @@ class PackedDome:
 def dome_key(source: HMCSource[Any], capture: DomeCapture, request: DomeRequest) -> str:
     """Store key of a packed dome capture."""
     return fingerprint({
-        "format": FORMAT, "source": source.dome_fingerprint, "capture": capture.id, "request": asdict(request)
+        "format": FORMAT, "source": source.dome_fingerprint, "capture": capture.id, "request": asdict(request),
+        "code": code_fingerprint("ufe_core.instants"),
     })  # fmt: skip
 
 

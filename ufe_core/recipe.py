@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 from ufe_core.budgets import RELEASED, TRAINED, PretrainingConfig, TrainingConfig, budget_defaults
 from ufe_core.components import ComponentSpec
 from ufe_core.config import ComponentConfig, build_config
-from ufe_core.errors import ArtifactError, ConfigError, PluginError
+from ufe_core.errors import ConfigError, PluginError
 from ufe_core.plugins import Catalogue
-from ufe_core.registry import packaged_file, released_pretraining
-from ufe_core.store import canonical_json, code_fingerprint, fingerprint
+from ufe_core.store import code_fingerprint, fingerprint
 
 if TYPE_CHECKING:
     from ufe_core.interfaces.decoder import Decoder
@@ -33,14 +31,15 @@ OWNERS = ("source", "decoder", "encoder", "calibrator", "detector", "pretraining
 DEFAULT_ENCODER, DEFAULT_DECODER, DEFAULT_DETECTOR = "univ", "upm", "heatmap"
 
 _TRAINING_CODE = (
-    "ufe_core.inputs", "ufe_core.interfaces.encoder", "ufe_core.labels", "ufe_core.training.augment",
-    "ufe_core.training.critic", "ufe_core.training.data", "ufe_core.training.loop", "ufe_core.training.losses",
-    "ufe_core.training.optimise", "ufe_core.training.processes",
+    "ufe_core.inputs", "ufe_core.instants", "ufe_core.interfaces.encoder", "ufe_core.labels",
+    "ufe_core.training.augment", "ufe_core.training.critic", "ufe_core.training.data", "ufe_core.training.loop",
+    "ufe_core.training.losses", "ufe_core.training.optimise", "ufe_core.training.processes",
 )  # fmt: skip
 _PROBE_CODE = ("ufe_core.linear_probe",)
 _PRETRAINING_CODE = (
-    "ufe_core.headset_only", "ufe_core.interfaces.encoder", "ufe_core.interfaces.pretraining",
-    "ufe_core.training.augment", "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
+    "ufe_core.headset_only", "ufe_core.inputs", "ufe_core.instants", "ufe_core.interfaces.encoder",
+    "ufe_core.interfaces.pretraining", "ufe_core.training.augment", "ufe_core.training.kept_views",
+    "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
     "ufe_core.training.unlabelled", "ufe_core.training.unlabelled_people",
 )  # fmt: skip
 
@@ -303,8 +302,10 @@ def resolve_recipe(
     as_usual = choose(catalogue, "source", source, budget, {}) == chosen["source"] and (
         usual is None or choose(catalogue, "detector", usual, budget, {}) == finder
     )
-    file = _released_file(recipe, extra.get("pretraining", {})) if as_usual else None
-    config = _options_in(file, first) if file else first.config.model_copy(update={"weights": TRAINED})
+    from ufe_core.pretrained_file import options_in, released_file
+
+    file = released_file(recipe, extra.get("pretraining", {})) if as_usual else None
+    config = options_in(file, first) if file else first.config.model_copy(update={"weights": TRAINED})
     return replace(recipe, pretraining=replace(first, config=config))
 
 
@@ -332,62 +333,10 @@ def _pretraining(
             f"Pre-training '{chosen.spec.id}' learns in steps, and its options do not derive from PretrainingConfig."
         )
     if chosen.config.weights not in (TRAINED, RELEASED):
-        return replace(chosen, config=_options_in(Path(chosen.config.weights).expanduser(), chosen, overrides))
+        from ufe_core.pretrained_file import options_in
+
+        return replace(chosen, config=options_in(Path(chosen.config.weights).expanduser(), chosen, overrides))
     return chosen if "seed" in overrides else replace(chosen, config=chosen.config.model_copy(update={"seed": seed}))
-
-
-def _released_file(recipe: Recipe, asked: Mapping[str, Any]) -> Path | None:
-    """What is released of the recipe's pre-training as it is, in another seed if none is asked for; None if nothing."""
-    from ufe_core.weights import load_weights
-
-    assert recipe.pretraining is not None, "there is no pre-training"
-    fusion = recipe.calibrator.spec.id if recipe.calibrator else None
-    released = released_pretraining(
-        recipe.pretraining.spec.id, recipe.encoder.spec.id, fusion, recipe.decoder.spec.id, recipe.source.spec.id,
-        recipe.budget,
-    )  # fmt: skip
-    if released is None:
-        return None
-    file = packaged_file(released.file)
-    spec = load_weights(file, sha256=released.sha256)[1]
-    free = {"weights"} if "seed" in asked else {"weights", "seed"}
-    wanted = {
-        name: value for name, value in recipe.pretraining.config.model_dump(mode="json").items() if name not in free
-    }
-    same = all(spec["config"].get(name) == value for name, value in wanted.items())
-    facts = json.loads(canonical_json(recipe.pretraining_facts()))
-    return file if same and all(spec.get(name) == value for name, value in facts.items()) else None
-
-
-def _options_in(file: Path, chosen: Chosen, asked: Mapping[str, Any] | None = None) -> ComponentConfig:
-    """The options that a file's pre-training had, and that it comes from this file.
-
-    Raises:
-        ArtifactError: it is of another method, or does not tell its options.
-        ConfigError: an option that is asked for is not the file's.
-    """
-    from pydantic import ValidationError
-
-    from ufe_core.weights import load_weights
-
-    spec = load_weights(file)[1]
-    if spec["component"] != chosen.spec.id:
-        raise ArtifactError(
-            f"{file} holds weights of {spec['component']!r}, not of '{chosen.spec.id}'. Name a file of 'ufe pretrain "
-            f"run --pretraining {chosen.spec.name} --out'."
-        )
-    try:
-        held = chosen.spec.config.model_validate({**spec["config"], "weights": str(file)})
-    except ValidationError as error:
-        raise ArtifactError(f"{file} does not tell the options of its pre-training. Pre-train anew.") from error
-    for name in sorted(set(asked or {}) - {"weights"}):
-        mine, wanted = getattr(held, name), getattr(chosen.config, name)
-        if mine != wanted:
-            raise ConfigError(
-                f"{file} was pre-trained with {name}={mine}, not {wanted}: leave pretraining.{name} out, or "
-                "pretraining.weights."
-            )
-    return held
 
 
 def _view_detector(pretraining: Chosen | None) -> str | None:

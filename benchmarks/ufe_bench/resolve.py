@@ -20,7 +20,7 @@ from ufe_core.registry import ReleasedWeights, load_registry
 from ufe_core.registry import Split as PeopleSplit
 from ufe_core.released import released_for
 from ufe_core.splits import find_split
-from ufe_core.store import fingerprint
+from ufe_core.store import code_fingerprint, fingerprint
 
 #: Training options that decide the frames a floor is measured on, or what `mean` is the mean of.
 _DATA_OPTIONS = ("people", "frames", "own_instants", "size")
@@ -74,8 +74,9 @@ class Setup:
         asked = [suite.frames, suite.clips, suite.clip_frames, suite.conditions, suite.condition_frames]
         more = asked[1:] if suite.clips or suite.conditions else []
         more += [suite.condition_clips] if suite.condition_clips else []
+        made_by = [self.source.fingerprint, code_fingerprint("ufe_core.instants")]
         return Data(
-            fingerprint=fingerprint([self.source.fingerprint, list(self.people), suite.frames, *more]),
+            fingerprint=fingerprint([*made_by, list(self.people), suite.frames, *more]),
             version=self.recipe.source.spec.data_version, frames=suite.frames, size=self.recipe.training.size,
             enrolment=request.enrolment,
             anchors=self.recipe.anchors if request.anchors != DEFAULT_ANCHORS else None,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ufe_core import ComponentConfig, ComponentSpec, hookimpl
 from ufe_core.budgets import PretrainingConfig
@@ -18,7 +18,7 @@ class MaskedConfig(PretrainingConfig):
 
     aligned: bool = Field(True, description="Warp faces to a template, by the keypoints that --detector finds")
     mask_ratio: float = Field(0.9, gt=0, lt=1, description="Share of a view's patches that is removed")
-    hidden: float = Field(0.0, ge=0, le=1, description="Share of frames without all that moves; needs `aligned`")
+    hidden: float = Field(0.0, ge=0, le=1, description="Share of frames without all that moves; 0 unless `aligned`")
     patch: int = Field(16, ge=2, description="Side of a patch, pixels; divides the side of an image")
     sigma: float = Field(40.0, gt=0, description="Reach of a keypoint's pull on the warp, pixels of a 192 pixel image")
     channels: tuple[int, ...] = Field(
@@ -30,6 +30,12 @@ class MaskedConfig(PretrainingConfig):
     norm: Literal["group", "batch"] = Field("group", description="What normalises in the U-Nets (O32: group)")
     masked_only: bool = Field(False, description="Count removed pixels only, not all")
     squared: bool = Field(False, description="Mean square instead of each image's root mean square")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_tells_what_moves(cls, values: Any) -> Any:
+        """Where the warp is left out, no template says which patches move."""
+        return {**values, "hidden": 0.0} if isinstance(values, dict) and values.get("aligned") is False else values
 
 
 class ContrastiveConfig(PretrainingConfig):

@@ -150,3 +150,18 @@ def test_where_nothing_is_asked_for_what_onnx_lacks_runs_in_torch(monkeypatch, c
     torch.testing.assert_close(live(frames(1)).expression, expected.expression, atol=1e-4, rtol=0)
     with pytest.raises(ArtifactError, match="cannot be exported to ONNX"):
         LiveEncoder(encoder, calibration, runtime="onnx")
+
+
+def test_what_this_onnx_runtime_cannot_run_runs_in_torch(caplog, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+
+    def too_new(*_, **__):
+        raise RuntimeError("Unsupported model IR version: 99\nmore")
+
+    encoder, calibration = encoder_of("late_fusion")
+    monkeypatch.setattr(runtime, "InferenceSession", too_new)
+    assert LiveEncoder(encoder, calibration).runtime == "torch"
+    assert "ONNX Runtime cannot run UnivEncoder: Unsupported model IR version: 99 It runs in torch" in caplog.text
+    with pytest.raises(ArtifactError, match="cannot run UnivEncoder"):
+        LiveEncoder(encoder, calibration, runtime="onnx")

@@ -324,8 +324,8 @@ def test_a_probe_of_an_untrained_encoder_has_batch_statistics(store):
     assert not any(norm.training for norm in norms)
 
 
-def test_what_is_looked_at_was_never_trained_on(straight, store):
-    """Other frames of the same people, or other people, in the session learned from or another: all are measured."""
+def test_every_view_of_what_is_looked_at_is_measured_and_drawn(straight, store):
+    """Other frames of the same people, or other people, in the session learned from or another."""
     done = straight[0]
     names = ("right", "other", "zero")
     for unseen, session in ((False, 0), (True, 0), (False, 1)):

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from ufe_core import pretrained_file
+from ufe_core.config import defaults_of
 from ufe_core.errors import ArtifactError
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import resolve_recipe, tracking_cameras
@@ -10,7 +12,7 @@ from ufe_core.registry import load_registry, packaged_file
 from ufe_core.store import Store
 from ufe_core.training.loop import trained
 from ufe_core.training.pretrain import initialised
-from ufe_core.weights import load_weights
+from ufe_core.weights import load_weights, save_weights
 
 SPLIT = load_registry().splits["synthetic"]
 CPU = torch.device("cpu")
@@ -57,6 +59,32 @@ def test_whatever_else_is_asked_for_is_trained(asked):
     named = asking_for_it(**asked)
     usual = resolve_recipe(catalogue(), **{"pretraining": "mae_novel_view", **asked})
     assert named.given_weights is None and named.describe() == usual.describe()
+
+
+def test_which_option_keeps_it_from_being_taken_is_told(caplog):
+    pretrained_file._tell_once.cache_clear()
+    asking_for_it(overrides={"pretraining": {"people": 9}})
+    assert "has another pretraining.people: 512, not 9. It is not taken" in caplog.text
+    asking_for_it(overrides={"encoder": {"cells": 3}})
+    assert "has another encoder.config.cells: " in caplog.text
+
+
+def test_options_that_are_younger_than_a_file_are_taken_for_their_defaults(store, tmp_path):
+    """Of the encoder, of its calibrator, and of the pre-training itself."""
+    tensors, spec = load_weights(asking_for_it().given_weights)
+    held = spec["encoder"]["config"], spec["calibrator"]["config"], spec["config"]
+    older = tmp_path / "older.safetensors"
+    named = resolve_recipe(catalogue(), pretraining="mae_novel_view")
+    for options, kind in zip(held, ("encoder", "calibrator", "pretraining"), strict=True):
+        defaults = defaults_of(getattr(named, kind).spec.config)
+        name = next(name for name in options if name in defaults and options[name] == defaults[name])
+        del options[name]
+    save_weights(older, tensors, spec)
+    taken = resolve_recipe(
+        catalogue(), pretraining="mae_novel_view", overrides={"pretraining": {"weights": str(older)}}
+    )
+    cameras = tracking_cameras(named.make_source(), SPLIT.train[0])
+    assert initialised(taken, taken.make_network(cameras, taken.make_decoder().code_space), store=store, device=CPU)
 
 
 @pytest.mark.parametrize(

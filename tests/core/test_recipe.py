@@ -126,7 +126,13 @@ def test_the_key_changes_with_every_ingredient():
 
 @pytest.mark.parametrize(
     "module",
-    ["ufe_universal.backbone", "ufe_core.training.loop", "ufe_avatar.blendshape", "ufe_calibrators.late_fusion"],
+    [
+        "ufe_universal.backbone",
+        "ufe_core.training.loop",
+        "ufe_core.instants",
+        "ufe_avatar.blendshape",
+        "ufe_calibrators.late_fusion",
+    ],
 )
 def test_the_key_changes_with_the_code(module, monkeypatch):
     from ufe_core import recipe as recipe_module
@@ -137,6 +143,31 @@ def test_the_key_changes_with_the_code(module, monkeypatch):
         recipe_module, "code_fingerprint", lambda *names: original(*names) + ("changed" if module in names else "")
     )
     assert key({}) != before
+
+
+def test_whatever_is_made_of_frames_is_keyed_by_the_code_that_takes_them(monkeypatch):
+    from ufe_core import packed, packed_dome
+    from ufe_core import recipe as recipe_module
+    from ufe_core.training import components
+
+    first = recipe(pretraining="simclr")
+    detector = components.resolve_component_recipe(catalogue(), "detector", "heatmap")
+    source = first.make_source()
+    capture, (dome,) = source.captures(["S000"])[0], source.dome(["S000"])
+
+    def keys():
+        return [
+            first.pretraining_key(), detector.key(source, ["S000"]),
+            packed.pack_key(source, capture, packed.PackRequest(4, 32, ("left_eye",), ())),
+            packed_dome.dome_key(source, dome, packed_dome.DomeRequest(4, 2, 32, 16, 16)),
+        ]  # fmt: skip
+
+    before, original = keys(), recipe_module.code_fingerprint
+    for module in (packed, packed_dome, recipe_module, components):
+        monkeypatch.setattr(
+            module, "code_fingerprint", lambda *names: original(*names) + "changed" * ("ufe_core.instants" in names)
+        )
+    assert all(one != other for one, other in zip(before, keys(), strict=True))
 
 
 def test_initial_weights_depend_on_the_seed_alone():

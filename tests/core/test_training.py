@@ -175,6 +175,12 @@ def interrupt_at(store, step, **options):
     return checkpoint
 
 
+def test_ctrl_c_in_the_last_step_stops_too_and_loses_nothing(straight, store):
+    interrupt_at(store, 10)
+    done, told = run(store)
+    assert told.of("train") == [] and done.sha256 == straight[0].sha256
+
+
 def test_after_a_training_ctrl_c_is_what_it_was_before(store):
     before = signal.getsignal(signal.SIGINT)
     interrupt_at(store, 1)

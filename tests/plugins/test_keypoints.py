@@ -1,6 +1,7 @@
 """The keypoint detector: what its network answers, how it learns, and what the commands say."""
 
 import json
+from importlib.metadata import EntryPoint
 from types import SimpleNamespace
 
 import cv2
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from ufe_core import plugins
 from ufe_core.errors import ArtifactError, ContractError
 from ufe_core.face_encoder import mirrored_points
 from ufe_core.keypoint_errors import measured
 from ufe_core.packed import PackRequest, pack
-from ufe_core.plugins import catalogue
+from ufe_core.plugins import Catalogue, catalogue
 from ufe_core.registry import load_registry
+from ufe_core.scaffold import new_plugin
 from ufe_core.store import Store
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.types import Detections
@@ -395,6 +398,19 @@ class TestCommands:
         assert code == 0 and record["camera"] == "left_eye" and len(record["points"]) == len(record["names"]) == 96
         code, _, err = ufe(*asked, "--camera", "left_ey")
         assert code == 1 and "Did you mean 'left_eye'?" in err and err.count("\n") == 1
+
+    def test_a_detector_without_weights_needs_no_such_option(self, ufe, tmp_path, monkeypatch):
+        made = new_plugin("acme-dots", "detector", tmp_path)
+        monkeypatch.syspath_prepend(str(made.folder))
+        installed = [
+            EntryPoint(r.name, f"{r.name.replace('-', '_')}.plugin", "ufe.plugins") for r in catalogue().reports
+        ]
+        more = Catalogue([*installed, EntryPoint("acme-dots", "acme_dots.plugin", "ufe.plugins")])
+        monkeypatch.setattr(plugins, "catalogue", lambda: more)
+        cv2.imwrite(str(tmp_path / "eye.png"), np.full((96, 96), 90, np.uint8))
+        asked = ("keypoints", "find", tmp_path / "eye.png", "--camera", "left_eye", "--detector", "dots")
+        code, printed, err = ufe(*asked, "--out", tmp_path / "o.png", "--json")
+        assert code == 0 and json.loads(printed)[0]["points"], err
 
     @pytest.mark.parametrize(
         ("shape", "message"), [((100, 80), "is 80 x 100 pixels; headset images are square"), (None, "is no image that")]

@@ -24,6 +24,13 @@ CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 NAMES = tuple(f"lip_{k}" if k < 8 else f"chin_{k}" for k in range(96))
 
 
+def test_without_the_warp_nothing_tells_what_moves_so_nothing_of_it_is_hidden():
+    for given in ({"budget": "cpu"}, {"overrides": {"pretraining": {"hidden": 0.3}}}):
+        overrides = {"pretraining": {**given.pop("overrides", {}).get("pretraining", {}), "aligned": False}}
+        made = resolve_recipe(catalogue(), pretraining="mae_novel_view", overrides=overrides, **given)
+        assert made.pretraining.config.hidden == 0
+
+
 def canonical(views=2, points=5, size=24, sigma=40.0, seed=0):
     made = Canonical(views, points, size, sigma)
     made.template.copy_(torch.from_numpy(np.random.default_rng(seed).uniform(4, size - 4, (views, points, 2))))
@@ -193,7 +200,8 @@ def test_a_person_begins_as_their_anchors_in_few_pixels():
 
 @pytest.mark.parametrize(("share", "frames"), [(0.0, 0), (0.5, 1), (1.0, 4)])
 def test_of_some_frames_all_that_moves_is_hidden(share, frames, monkeypatch):
-    encoder, method = made("mae_novel_view", aligned=False, hidden=share)
+    encoder, method = made("mae_novel_view", aligned=False)
+    method.config = method.config.model_copy(update={"hidden": share})  # as if a template said what moves
     method.moving[:, 2:6, 1:5] = True
     seen = []
     reconstruct = method.reconstruct

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 _SHOWN_PX, _SHOWN = 384, 2
 _DETECTOR = click.option("--detector", default="heatmap", show_default=True, help="Which detector.")
-_WEIGHTS = click.option("--weights", default="released", show_default=True, metavar="FILE",
-                        help="Weights that 'ufe train --detector NAME --out FILE' wrote.")  # fmt: skip
+_WEIGHTS = click.option("--weights", metavar="FILE",
+                        help="Weights of 'ufe train --detector NAME --out FILE'; else the detector's own.")  # fmt: skip
 
 
 @click.group()
@@ -51,7 +51,7 @@ def keypoints() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print every point and how sure it is, for scripts.")
 def find(
     image: Path | None, camera: str | None, name: str, assignments: Sequence[str], subjects: Sequence[str], frames: int,
-    detector: str, weights: str, out: Path, as_json: bool,
+    detector: str, weights: str | None, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Find keypoints in IMAGE, square and grey, or in frames of a source's captures; write an overlay picture.
 
@@ -111,7 +111,7 @@ def find(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 def measure(
     name: str, assignments: Sequence[str], part: str, count: int | None, frames: int, size: int,
-    conditions: Sequence[str], detector: str, weights: str, as_json: bool,
+    conditions: Sequence[str], detector: str, weights: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure a detector against exact keypoints, by camera and by part of the face.
 
@@ -171,14 +171,15 @@ def _tell(what: str, rows: Mapping[str, Mapping[str, float]]) -> None:
         )
 
 
-def _open(name: str, weights: str, assignments: Sequence[str]) -> tuple[KeypointDetector[Any], list[str]]:
+def _open(name: str, weights: str | None, assignments: Sequence[str]) -> tuple[KeypointDetector[Any], list[str]]:
     """The detector with its options among the assignments, and those of the source."""
     from ufe_core.config import parse_overrides
     from ufe_core.plugins import catalogue
 
     own = [one for one in assignments if one.startswith("detector.")]
     options = parse_overrides(own, owners=("detector",)).get("detector", {})
-    detector: KeypointDetector[Any] = catalogue().create("detector", name, {"weights": weights, **options})
+    given = {} if weights is None else {"weights": weights}
+    detector: KeypointDetector[Any] = catalogue().create("detector", name, {**given, **options})
     return detector, [one for one in assignments if one not in own]
 
 

@@ -68,14 +68,15 @@ def _model(encoder: Encoder[Any], calibration: Calibration, batch: int) -> bytes
                 verbose=False,
             )  # fmt: skip
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ArtifactError(
-            f"{type(encoder).__name__} cannot be exported to ONNX: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise ArtifactError(f"{type(encoder).__name__} cannot be exported to ONNX: {_first_line(error)}") from error
     assert made is not None
     model = made.model_proto
     entry = model.metadata_props.add()
     entry.key, entry.value = _METADATA, json.dumps(describe(encoder))
-    onnx.checker.check_model(model)
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        raise ArtifactError(f"{type(encoder).__name__} gives no valid ONNX model: {_first_line(error)}") from error
     written: bytes = model.SerializeToString()
     return written
 
@@ -92,12 +93,16 @@ def live_session(
 
     Raises:
         UfeError: the packages for it are not installed.
-        ArtifactError: the encoder has an operation that ONNX lacks.
+        ArtifactError: the encoder has an operation that ONNX lacks, or that this ONNX Runtime does.
     """
     runtime = _needed("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    session = runtime.InferenceSession(_model(encoder, calibration, batch), options, providers=["CPUExecutionProvider"])
+    model = _model(encoder, calibration, batch)
+    try:
+        session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own errors have no base of theirs
+        raise ArtifactError(f"ONNX Runtime cannot run {type(encoder).__name__}: {_first_line(error)}") from error
     given = {entry.name for entry in session.get_inputs()}
     kept = {name: value.cpu().numpy() for name, value in calibration.tensors.items() if name in given}
 
@@ -106,6 +111,10 @@ def live_session(
         return torch.from_numpy(expression), torch.from_numpy(gaze)
 
     return call
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def describe(encoder: Encoder[Any]) -> dict[str, Any]:
@@ -133,7 +142,7 @@ class OnnxEncoder:
             self._session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
             self.about: dict[str, Any] = json.loads(self._session.get_modelmeta().custom_metadata_map[_METADATA])
         except Exception as error:  # the runtime's own errors have no base of theirs
-            raise ArtifactError(f"'{path}' is no encoder that ufe exported: {str(error).splitlines()[0]}") from error
+            raise ArtifactError(f"'{path}' is no encoder that ufe exported: {_first_line(error)}") from error
 
     @property
     def batch(self) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from ufe_core import instants
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import ConfigError, DataError
 from ufe_core.types import CameraSpec
@@ -171,7 +172,7 @@ class Capture(ABC):
 
     def spread(self, count: int, *, seed: int) -> list[int]:
         """`count` frame indices, uniform over segments and then over time (P§13.3, O30), in order."""
-        return _spread(self, count, seed)
+        return instants.spread(self, count, seed)
 
     def clips(self, count: int, length: int, *, seed: int, kind: str = "speech") -> list[int]:
         """Indices of `count` runs of `length` frames that follow each other, one run after the other.
@@ -181,29 +182,7 @@ class Capture(ABC):
         Raises:
             DataError: the capture has too few segments of that kind and length.
         """
-        fit = [s for s in self.segments if s.kind == kind and s.stop - s.start >= length]
-        if not fit or count > len(fit):
-            raise DataError(
-                f"Capture {self.id!r} has {len(fit)} segments of kind {kind!r} of {length} frames, {count} are needed."
-            )
-        rng = np.random.default_rng([seed, count, length])
-        chosen = [fit[k] for k in np.linspace(0, len(fit) - 1, count).round().astype(int)]
-        starts = [int(rng.integers(s.start, s.stop - length + 1)) for s in chosen]
-        return [start + k for start in starts for k in range(length)]
-
-
-def _spread(capture: Capture | DomeCapture, count: int, seed: int) -> list[int]:
-    if count > capture.frame_count:
-        raise DataError(f"Capture {capture.id!r} has {capture.frame_count} frames, {count} were asked for.")
-    rng = np.random.default_rng([seed, count])
-    order = rng.permutation(len(capture.segments))
-    pools = [rng.permutation(np.arange(s.start, s.stop)).tolist() for s in capture.segments]
-    chosen: list[int] = []
-    while len(chosen) < count:
-        for k in order:
-            if pools[k] and len(chosen) < count:
-                chosen.append(int(pools[k].pop()))
-    return sorted(chosen)
+        return instants.clips(self, count, length, seed, kind)
 
 
 class DomeCapture(ABC):
@@ -253,7 +232,7 @@ class DomeCapture(ABC):
 
     def spread(self, count: int, *, seed: int) -> list[int]:
         """`count` frame indices, uniform over segments and then over time, in order."""
-        return _spread(self, count, seed)
+        return instants.spread(self, count, seed)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait
 from ufe_core.weights import halved, load_weights, save_weights, sha256_file
 
-_CODE = ("ufe_core.training.components", "ufe_core.training.optimise", "ufe_core.packed_dome")
+_CODE = ("ufe_core.instants", "ufe_core.training.components", "ufe_core.training.optimise", "ufe_core.packed_dome")
 _OWNERS = ("source", "training")
 
 

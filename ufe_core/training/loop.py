@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ufe_core.config import defaults_of
 from ufe_core.errors import ArtifactError, DataError
 from ufe_core.inputs import prepared
+from ufe_core.instants import instants_of
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder, TrainingStatistics
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.labels import labelled
 from ufe_core.linear_probe import LinearProbe
-from ufe_core.packed import PackedCapture, PackRequest, instants_of, pack
+from ufe_core.packed import PackedCapture, PackRequest, pack
+from ufe_core.pretrained_file import with_younger_options
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
 from ufe_core.store import Store, fingerprint, write_atomic
 from ufe_core.training.critic import CodeCritic
@@ -121,7 +122,7 @@ def load_trained(recipe: Recipe, file: Path, cameras: tuple[str, ...], code_spac
     """
     tensors, spec = load_weights(file, sha256=sha256)
     encoder = recipe.make_encoder(cameras, code_space)
-    found = _with_later_options(recipe, spec)
+    found = _with_younger_options(recipe, spec)
     for name, value in weights_spec(recipe, encoder).items():
         other = difference(name, found.get(name), value)
         if other is not None:
@@ -165,18 +166,13 @@ def weights_spec(recipe: Recipe, encoder: Encoder[Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _with_later_options(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
+def _with_younger_options(recipe: Recipe, spec: dict[str, Any]) -> dict[str, Any]:
     """What a file says of itself, with the defaults of options that are younger than it."""
-    found = dict(spec)
-    defaults = defaults_of(recipe.encoder.spec.config)
-    if isinstance(found.get("config"), dict):
-        found["config"] = {**defaults, **found["config"]}
-    if recipe.calibrator is not None and isinstance(found.get("calibrator"), dict):
-        defaults = defaults_of(recipe.calibrator.spec.config)
-        found["calibrator"] = {**found["calibrator"], "config": {**defaults, **found["calibrator"]["config"]}}
-    if recipe.pretraining is not None and isinstance(found.get("pretraining"), dict):
-        defaults = defaults_of(recipe.pretraining.spec.config)
-        found["pretraining"] = {**found["pretraining"], "config": {**defaults, **found["pretraining"]["config"]}}
+    found: dict[str, Any] = dict(with_younger_options(spec, recipe.encoder))
+    for name, chosen in (
+        ("calibrator", recipe.calibrator), ("detector", recipe.detector), ("pretraining", recipe.pretraining),
+    ):  # fmt: skip
+        found[name] = with_younger_options(found.get(name), chosen)
     return found
 
 

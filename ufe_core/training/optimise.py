@@ -58,7 +58,7 @@ class Optimisation:
         self.processes, self.rows = processes, rows
         self._parts = {"model": module} if beside is None else {"model": module, "beside": beside}
         self.tell: Listener = (lambda progress: None) if listener is None else listener
-        self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98))
+        self.optimizer = torch.optim.AdamW(groups, lr=schedule.learning_rate, betas=(0.9, 0.98), fused=True)
         self.step, self.seconds = 0, 0.0
         self.log: list[list[float]] = []
         self.running: dict[str, float] = {}
@@ -155,12 +155,12 @@ class Optimisation:
                 now, last = time.monotonic(), self.step == schedule.steps
                 asked = self.processes.agree(interrupt.asked)
                 full = self.rows is not None and self.rows.changed >= _ROWS_IN_MEMORY
-                if (asked or full or now - saved >= checkpoint_every_s) and not last:
+                if asked or (not last and (full or now - saved >= checkpoint_every_s)):
                     self.seconds = before + now - started
                     if self.processes.first:
                         self._save_checkpoint()
                     saved = now
-                if asked and not last:
+                if asked:
                     self.processes.wait()
                     raise KeyboardInterrupt
         self.seconds = before + time.monotonic() - started

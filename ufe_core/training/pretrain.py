@@ -20,15 +20,16 @@ from ufe_core.interfaces.pretraining import Pretraining, UnlabelledBatch
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.packed import open_packed
 from ufe_core.pictures import write_png
+from ufe_core.pretrained_file import refuse_other_pretraining
 from ufe_core.recipe import Recipe, subjects_digest, tracking_cameras
-from ufe_core.store import Store, canonical_json, write_atomic
+from ufe_core.store import Store, write_atomic
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.rows import LearnedRows, RowTable
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
 from ufe_core.training.unlabelled_people import UnlabelledPeople, refuse_other_cameras, view_cameras
-from ufe_core.weights import difference, halved, load_weights, save_weights, sha256_file
+from ufe_core.weights import halved, load_weights, save_weights, sha256_file
 
 _SAMPLE = 64  # people whose views and images set statistics
 _PEOPLE = "people.npy"
@@ -130,7 +131,7 @@ def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> Pretrai
             alone.
     """
     tensors, spec = load_weights(file)
-    _refuse_others(recipe, file, spec)
+    refuse_other_pretraining(recipe, file, spec)
     if not any(name.startswith(_METHOD) for name in tensors):
         raise ArtifactError(
             f"{file} holds the encoder alone, which 'ufe train' takes; 'ufe pretrain' needs one without --encoder-only."
@@ -144,13 +145,6 @@ def load_pretrained(recipe: Recipe, file: Path, device: torch.device) -> Pretrai
         encoder.to(device).eval(), method.to(device).eval(), file, sha256_file(file), record,
         tensors.get(_AVERAGE_PERSON),
     )  # fmt: skip
-
-
-def _refuse_others(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> None:
-    for name, value in json.loads(canonical_json(recipe.pretraining_facts())).items():
-        other = difference(name, spec.get(name), value)
-        if other is not None:
-            raise ArtifactError(f"{file} was pre-trained with another {other}. Pre-train anew.")
 
 
 def _load(file: Path, module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
@@ -323,7 +317,7 @@ def initialised(
     kept = {name: value.clone() for name, value in encoder.state_dict().items() if name.startswith(own)}
     if given is not None:
         tensors, spec = load_weights(given)
-        _refuse_others(recipe, given, spec)
+        refuse_other_pretraining(recipe, given, spec)
         _load(given, encoder, tensors, _ENCODER)
         facts = {**spec.get("training", {}), "sha256": sha256_file(given)}
     else:
@@ -349,7 +343,7 @@ def refuse_unfit(recipe: Recipe, source: HMCSource[Any], subject: str) -> None:
         method.initialise(encoder)
     elif recipe.given_weights is not None:
         tensors, spec = load_weights(recipe.given_weights)
-        _refuse_others(recipe, recipe.given_weights, spec)
+        refuse_other_pretraining(recipe, recipe.given_weights, spec)
         _load(recipe.given_weights, encoder, tensors, _ENCODER)
     elif recipe.view_detector is not None:
         refuse_other_cameras(recipe.view_detector.spec.load()(recipe.view_detector.config), recipe, method.view_names)

@@ -13,8 +13,9 @@ from torch import Tensor
 from ufe_core.bootstrap import bootstrap_interval
 from ufe_core.budgets import PretrainingConfig
 from ufe_core.errors import DataError
+from ufe_core.instants import instants_of
 from ufe_core.interfaces.pretraining import UnlabelledBatch
-from ufe_core.packed import instants_of, open_packed
+from ufe_core.packed import open_packed
 from ufe_core.recipe import Recipe, unlabelled_people
 from ufe_core.store import Store
 from ufe_core.training.pretrain import PretrainedEncoder

@@ -120,7 +120,7 @@ _SUMMARY = {
     "smoke": "tests: trained in seconds on 2 cores",
     "cpu": "a laptop: about half an hour from nothing on 2 cores",
     "gpu": "one data-centre GPU: meant for ten minutes a method",
-    "paper": "the paper's own numbers (P§7) on many GPUs",
+    "paper": "the paper's people, pixels, steps and batch (P§7) on many GPUs",
 }
 
 

@@ -28,7 +28,7 @@ from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.source import SyntheticSource
 
 TRAIN = load_registry().splits["synthetic"].train
-UNLISTED = ("S1060", "S1061", "S1062", "S1063")  # no detector learned from them
+UNLISTED = tuple(f"S{1060 + k}" for k in range(12))  # no detector learned from them
 CPU = torch.device("cpu")
 CAMERAS = ("left_eye", "right_eye", "left_mouth", "right_mouth")
 
@@ -300,14 +300,14 @@ def test_errors_are_told_by_part_of_the_face(store, synthetic):
 
 @pytest.mark.slow
 def test_the_released_detector_finds_points_of_people_it_never_saw(store):
-    detector, more = catalogue().create("detector", "heatmap", {}), SyntheticSource(SyntheticConfig(subjects=1064))
+    detector, more = catalogue().create("detector", "heatmap", {}), SyntheticSource(SyntheticConfig(subjects=1072))
     request = PackRequest(6, 64, CAMERAS, (), extras=("keypoints",))
     report = measured(detector, pack(more, UNLISTED, request, store=store))
     for camera, found in report["cameras"].items():
-        assert found["median_px"] < 2.5 and found["hidden_median_px"] < 3, camera
+        assert found["median_px"] < 2 and found["hidden_median_px"] < 2.5, camera
         wrong, guessed_wrong = 1 - found["visibility"], 1 - found["visibility_guess"]
         assert wrong < 0.08 and wrong < guessed_wrong, camera
-    assert report["cameras"]["all"]["median_px"] < 2
+    assert report["cameras"]["all"]["median_px"] < 1.5 and report["cameras"]["all"]["visibility"] > 0.95
 
 
 def test_its_points_are_drawn_to_a_face_unless_told_not_to(trained_one, store, synthetic):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ufe_core.config import ComponentConfig
-from ufe_core.errors import ConfigError
 from ufe_core.face_encoder import FaceEncoder
+from ufe_core.timm_network import timm_network
 from ufe_core.types import AnchorSet, Calibration, Detections, Encoding, FrameBatch
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
@@ -27,7 +27,7 @@ class Regressor(FaceEncoder[ConfigT]):
     A baseline implements `features`.
     """
 
-    code_modules = (*FaceEncoder.code_modules, "ufe_baselines.regressor")
+    code_modules = (*FaceEncoder.code_modules, "ufe_core.timm_network", "ufe_baselines.regressor")
 
     @abstractmethod
     def features(self, frames: FrameBatch, kept: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -74,16 +74,7 @@ class Pooled(nn.Module):
 
     def __init__(self, name: str, options: Mapping[str, Any], *, inputs: int, cells: int) -> None:
         super().__init__()
-        import timm
-
-        if name not in timm.list_models():
-            raise ConfigError(f"timm has no model {name!r}; timm.list_models() names them all.")
-        try:
-            self.network = timm.create_model(
-                name, pretrained=False, in_chans=inputs, num_classes=0, global_pool="", **options
-            )
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"timm cannot build {name!r} with options {dict(options)}: {error}") from error
+        self.network = timm_network(name, inputs=inputs, options=options, global_pool="")
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(cells), nn.Flatten(1))
         with torch.no_grad():  # not every model's `num_features` says what it gives
             width = self.network.eval()(torch.zeros(1, inputs, _TRIAL_PX, _TRIAL_PX)).shape[1]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ufe_core.errors import ConfigError
+from ufe_core.timm_network import timm_network
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,7 @@ def split_backbone(
     Raises:
         ConfigError: timm has no such model, it is of a family that cannot be cut, or the weights are of another one.
     """
-    import timm
-
-    if name not in timm.list_models():
-        import difflib
-
-        near = difflib.get_close_matches(name, timm.list_models(), 3)
-        hint = f" Did you mean {', '.join(near)}?" if near else ""
-        raise ConfigError(f"timm has no model {name!r}.{hint}")
-    try:
-        network = timm.create_model(name, pretrained=False, in_chans=inputs, num_classes=0, **(options or {}))
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"timm cannot build {name!r} with options {dict(options or {})}: {error}") from error
+    network = timm_network(name, inputs=inputs, options=options)
     if weights is not None:
         _load(network, weights, name, inputs)
     stages = _stages(network, cells)

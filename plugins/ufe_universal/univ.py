@@ -25,7 +25,7 @@ class UnivEncoder(FaceEncoder[UnivConfig]):
     """
 
     calibrated = True
-    code_modules = (*FaceEncoder.code_modules, "ufe_universal.univ", "ufe_universal.backbone")
+    code_modules = (*FaceEncoder.code_modules, "ufe_core.timm_network", "ufe_universal.univ", "ufe_universal.backbone")
 
     def __init__(
         self, config: UnivConfig, *, needs: EncoderNeeds, code_space: CodeSpace, calibrator: CalibratorFactory

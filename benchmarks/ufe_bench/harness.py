@@ -15,7 +15,7 @@ import torch
 
 from ufe_bench.enrolment import Enrolment
 from ufe_bench.evaluate import Evaluation, Material, Stage, count_parameters, evaluate, measure_cost
-from ufe_bench.failure import Failure, forget_failure, record_failure
+from ufe_bench.failure import Failure, forget_failure, is_the_methods, record_failure
 from ufe_bench.material import MaterialStore
 from ufe_bench.provenance import budget_record, environment_record, options_apart, training_record
 from ufe_bench.request import Request
@@ -35,16 +35,7 @@ from ufe_bench.schema import (
     write_result,
 )
 from ufe_bench.suite import Suite
-from ufe_core.errors import (
-    ArtifactError,
-    ConfigError,
-    DataError,
-    MethodError,
-    NotLoadedError,
-    RegistryError,
-    UnknownComponentError,
-    cause_of,
-)
+from ufe_core.errors import ArtifactError, ConfigError, DataError, MethodError, cause_of
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import Recipe, subjects_digest
@@ -54,8 +45,6 @@ from ufe_core.store import Store
 from ufe_core.training.loop import TrainedEncoder, load_trained, trained
 from ufe_core.training.progress import Listener, Progress
 
-#: What the user or the machine got wrong.
-_NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
 _FIRST = "setting up"
 _STAGES = {"data": "rendering training people", "domes": "rendering the dome", "headset captures": "rendering captures",
            "labels": "labelling", "geometry": "decoding labels", "keypoints": "finding keypoints", "train": "training",
@@ -379,11 +368,6 @@ def _key(setup: Setup, encoder: TrainedEncoder, weights: Weights) -> RunKey:
         weights=weights,
         data=setup.data(),
     )
-
-
-def is_the_methods(error: BaseException) -> bool:
-    """Whether an error is a method's fault, and not the user's or the machine's."""
-    return isinstance(error, NotLoadedError) or not isinstance(error, _NOT_THE_METHODS)
 
 
 def _refuse_another_training(file: Path, made: TrainedEncoder, recipe: Recipe, people: Sequence[str]) -> None:

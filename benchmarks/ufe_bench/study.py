@@ -12,10 +12,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
 from ufe_bench.aggregate import PairedDifference, RankAgreement, pooled_difference, rank_agreement
-from ufe_bench.harness import Harness, is_the_methods
+from ufe_bench.failure import is_the_methods
+from ufe_bench.harness import Harness
 from ufe_bench.paper import PaperTable, load_paper
 from ufe_bench.request import Request
-from ufe_bench.schema import MetricInfo, Result
+from ufe_bench.schema import MetricInfo, Result, Trial
 from ufe_bench.suite import Claim, Suite, SuiteRow
 from ufe_bench.tuning import refuse_searched, tuned
 from ufe_core.config import build_config, did_you_mean
@@ -260,6 +261,7 @@ def run_study(
     cells: list[Cell] = []
     beside: list[Result] = []
     failed: dict[str, str] = {}
+    searches: dict[str, tuple[Mapping[str, Any], tuple[Trial, ...]]] = {}
     chosen = chosen_rows(suite, rows)
     if not chosen:
         beside = harness.floors(request_of(suite, suite.rows[0], overrides, **asked), failed)
@@ -277,9 +279,11 @@ def run_study(
             request = request_of(suite, row, that_fit(harness.catalogue, row, suite, overrides), **asked)
             if suite.tuning is not None:
                 searched = suite.row(row.tuned_as or row.name)
-                fitting = that_fit(harness.catalogue, searched, suite, overrides)
-                of_search = request_of(suite, searched, fitting, **asked)
-                chosen_options, trials = tuned(harness, of_search, suite.tuning, say)
+                if searched.name not in searches:
+                    fitting = that_fit(harness.catalogue, searched, suite, overrides)
+                    of_search = request_of(suite, searched, fitting, **asked)
+                    searches[searched.name] = tuned(harness, of_search, suite.tuning, say)
+                chosen_options, trials = searches[searched.name]
                 request = replace(request, tuned=chosen_options, trials=trials)
             outcome = harness.run(request, floors=floors and not beside and not failed, reuse=True)
         except (Exception, SystemExit) as error:  # whatever a plugin does; the other rows go on

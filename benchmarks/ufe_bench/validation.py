@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ufe_core.recipe import Chosen, Recipe
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Candidate:
     """What training and validating an encoder takes, small enough to hand to another process.
 

@@ -104,6 +104,26 @@ def test_the_same_command_gives_the_same_numbers(run, tmp_path):
     assert first.subjects == second.subjects and first.summary == second.summary
 
 
+def test_suites_of_other_people_metrics_and_sizes_share_nothing_that_differs(suite, store, tmp_path, monkeypatch):
+    """A leaderboard may hold suites of one's own that differ in their part alone, or, edited, in what is measured."""
+    registry = load_registry()
+    test = registry.splits["synthetic"].test
+    split = registry.splits["synthetic"].model_copy(update={"test": test[:2], "subjects": test[2:3], "counts": {}})
+    two = registry.model_copy(update={"splits": {"synthetic": split}})
+    monkeypatch.setattr(splits_module, "load_registry", lambda: two)
+    harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
+    own = suite.model_copy(update={"name": "own", "frames": 2, "metrics": ("mesh_l2",)})
+    ready = [
+        harness.ready(Request(suite=own.model_copy(update=changes), encoder="neutral", budget="smoke"))
+        for changes in ({}, {"part": "subjects"}, {"metrics": ("gaze",)}, {"render_size": 32})
+    ]
+    people = [[capture.subject for capture in one.material.captures] for one in ready]
+    assert people == [list(test[:2]), list(test[2:3]), list(test[:2]), list(test[:2])]
+    assert [list(one.stage.metrics) for one in ready] == [["mesh_l2"], ["mesh_l2"], ["gaze"], ["mesh_l2"]]
+    assert [one.stage.camera.width for one in ready] == [48, 48, 48, 32]
+    assert ready[1].stage is ready[0].stage and ready[2].material.captures[0] is ready[0].material.captures[0]
+
+
 def test_any_source_is_measured_on_the_people_that_it_holds_out_itself(suite, store, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     plugins = [*entry_points(group="ufe.plugins"), EntryPoint("acme-lab", "lab_headset", "ufe.plugins")]

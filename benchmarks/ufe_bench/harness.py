@@ -48,7 +48,8 @@ from ufe_core.training.progress import Listener, Progress
 _FIRST = "setting up"
 _STAGES = {"data": "rendering training people", "domes": "rendering the dome", "headset captures": "rendering captures",
            "labels": "labelling", "geometry": "decoding labels", "keypoints": "finding keypoints", "train": "training",
-           "views": "warping views", "pretrain": "pre-training", "people": "getting to know people"}  # fmt: skip
+           "views": "warping views", "pretrain": "pre-training", "people": "getting to know people",
+           "figures": "drawing figures"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -152,15 +153,19 @@ class Harness:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
             MethodError: the method failed, whatever it raised.
         """
-        with self._its_failures(request, recorded=True):
+        with self.its_failures(request, recorded=True):
             outcome = self._run(request, floors=floors, reuse=reuse)
         forget_failure(self.results, request.suite.id, request.method, request.command())
         return outcome
 
     @contextmanager
-    def _its_failures(self, request: Request, *, recorded: bool) -> Iterator[None]:
-        """Whatever a method raises becomes one error that says what was being done."""
-        self.doing = _FIRST
+    def its_failures(self, request: Request, doing: str = _FIRST, *, recorded: bool = False) -> Iterator[None]:
+        """Whatever a method raises becomes one error that says what was being done, recorded among the results or not.
+
+        Raises:
+            MethodError: the method failed, whatever it raised.
+        """
+        self.doing = doing
         try:
             yield
         except (Exception, SystemExit) as error:
@@ -184,10 +189,16 @@ class Harness:
         return Outcome(result, write_result(result, self.results), beside, weights, failed)
 
     def ready(self, request: Request) -> Ready:
-        """What `run` measures, for a closer look; what was made before is taken from the store."""
-        setup = resolve(self.catalogue, replace(request, fresh=False), self.device)
-        encoder, _ = self._encoder(setup, setup.released())
-        return self._ready(setup, encoder.encoder)
+        """What `run` measures, for a closer look; what was made before is taken from the store.
+
+        Raises:
+            UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
+            MethodError: the method failed, whatever it raised.
+        """
+        with self.its_failures(request):
+            setup = resolve(self.catalogue, replace(request, fresh=False), self.device)
+            encoder, _ = self._encoder(setup, setup.released())
+            return self._ready(setup, encoder.encoder)
 
     def again(
         self, request: Request, people: Sequence[str] | None = None, *, weights_file: Path | None = None
@@ -200,7 +211,7 @@ class Harness:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
             MethodError: the method failed, whatever it raised.
         """
-        with self._its_failures(request, recorded=False):
+        with self.its_failures(request):
             return self._again(request, people, weights_file)
 
     def _again(self, request: Request, people: Sequence[str] | None, weights_file: Path | None) -> Again:

@@ -7,10 +7,10 @@ from unittest.mock import Mock
 import pytest
 
 from ufe_bench import tuning as tuning_module
-from ufe_bench.figures import picks
+from ufe_bench.figures import picks, write_figures
 from ufe_bench.harness import Harness
 from ufe_bench.request import Request
-from ufe_bench.study import run_study
+from ufe_bench.study import Cell, Study, run_study
 from ufe_bench.suite import Tuning, load_suite
 from ufe_bench.tuning import tuned
 from ufe_bench.validation import Validation
@@ -159,6 +159,25 @@ def test_figures_that_cannot_be_drawn_are_refused_before_anything_is_measured(
     )
     code, _, err = ufe("bench", "--suite", tmp_path / "own.toml", *rows, "--figures")
     assert code == 1 and line in err and not (tmp_path / "home" / "captures").exists()
+
+
+def test_one_measured_person_is_least_median_and_greatest(build_result):
+    result = build_result(mesh=(3.0,))
+    assert {pick.subject for pick in picks({"one": result}, "one", ())} == {result.subjects[0].id}
+
+
+def test_a_method_that_fails_while_figures_are_drawn_is_told_in_one_line(harness, build_result, tmp_path, monkeypatch):
+    suite = load_suite("table1")
+    row = suite.row(suite.base)
+    cell = Cell(row, build_result(), request=Request(suite=suite, row=row.name))
+    study = Study(suite, (cell,), ())
+    monkeypatch.setattr(harness, "_encoder", Mock(side_effect=RuntimeError("no such layer")))
+    with pytest.raises(MethodError, match=f"^{row.name} failed while setting up: RuntimeError: no such layer$"):
+        write_figures(harness, study, tmp_path / "figures")
+    monkeypatch.setattr(harness, "ready", lambda request: None)
+    monkeypatch.setattr("ufe_bench.figures._frame", Mock(side_effect=RuntimeError("no face")))
+    with pytest.raises(MethodError, match=f"^{row.name} failed while drawing figures: RuntimeError: no face$"):
+        write_figures(harness, study, tmp_path / "figures")
 
 
 def test_figures_are_of_people_picked_by_their_errors(build_result):

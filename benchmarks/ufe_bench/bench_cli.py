@@ -157,11 +157,13 @@ def _run_study(
     from ufe_bench.leaderboard import FIGURES
     from ufe_bench.study import run_study
     from ufe_bench.study_report import write_report
+    from ufe_bench.study_timing import timed_together
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.training.progress import Progress
 
     with TrainingDisplay() as harness.listener:
         study = run_study(harness, suite, rows=rows, say=lambda text: click.echo(text, err=True), **asked)
+        study = study if rows else timed_together(harness, study)
         # A report of some rows must not take the place of that of all; nor do figures.
         report = None if rows else write_report(study, harness.results)
     sound = _tell_study(study, report, as_json)

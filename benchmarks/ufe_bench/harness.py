@@ -38,7 +38,7 @@ from ufe_bench.suite import Suite
 from ufe_core.errors import ArtifactError, ConfigError, DataError, MethodError, cause_of
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.plugins import Catalogue
-from ufe_core.recipe import Recipe, subjects_digest
+from ufe_core.recipe import Chosen, Recipe, subjects_digest
 from ufe_core.registry import ReleasedWeights, packaged_file
 from ufe_core.registry import Split as PeopleSplit
 from ufe_core.store import Store
@@ -49,7 +49,7 @@ _FIRST = "setting up"
 _STAGES = {"data": "rendering training people", "domes": "rendering the dome", "headset captures": "rendering captures",
            "labels": "labelling", "geometry": "decoding labels", "keypoints": "finding keypoints", "train": "training",
            "views": "warping views", "pretrain": "pre-training", "people": "getting to know people",
-           "figures": "drawing figures"}  # fmt: skip
+           "figures": "drawing figures", "timing": "timing rows in turn"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,12 +100,16 @@ class Again:
 
 @dataclass(frozen=True)
 class Ready:
-    """A method as it is measured: its encoder, trained, the stage, what people are measured on, and their anchors."""
+    """A method as it is measured: its encoder, trained, the stage, what people are measured on, and their anchors.
+
+    `detector` finds the keypoints that the encoder is given, where it is given some.
+    """
 
     encoder: Encoder[Any]
     stage: Stage
     material: Material
     enrolment: Enrolment
+    detector: Chosen | None
 
 
 class Harness:
@@ -259,13 +263,15 @@ class Harness:
         """Keep among the results why a method has none, and what was being done."""
         failure = Failure(
             suite=suite.id, method=method, stage=self.doing, cause=cause_of(error), command=command,
-            created=_now(),
+            created=now(),
         )  # fmt: skip
         record_failure(failure, self.results)
 
     def _ready(self, setup: Setup, encoder: Encoder[Any]) -> Ready:
         material = self._material.material(setup, encoder)
-        return Ready(encoder, self._material.stage(setup), material, setup.request.enrolment)
+        return Ready(
+            encoder, self._material.stage(setup), material, setup.request.enrolment, setup.recipe.detector
+        )  # fmt: skip
 
     def floors(self, request: Request, failed: dict[str, str] | None = None) -> list[Result]:
         """The results of the suite's floors on the data of a request.
@@ -325,7 +331,7 @@ class Harness:
             trials=request.trials,
             segments=evaluation.segments,
             hypothetical=hypothetical,
-            created=_now(),
+            created=now(),
             seconds=round(time.monotonic() - start, 3),
             command=request.command(),
         )
@@ -409,5 +415,6 @@ def _in_words(stage: str) -> str:
     return _STAGES.get(stage, stage if stage.startswith("measuring") else f"rendering {stage}")
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, UTC, as results tell it."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

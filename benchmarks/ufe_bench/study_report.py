@@ -20,6 +20,7 @@ from ufe_bench.table import markdown_table
 from ufe_core.store import write_atomic
 
 _PICTURE, _LEARNING = "study.png", "learning.png"
+_UNSTEADY = "†"
 _ONE_SEED = "Where rows have one seed each, another seed may turn what is near."
 
 
@@ -71,6 +72,7 @@ def markdown(study: Study, *, picture: str | None = None, learning: Sequence[Lea
     parts.append(markdown_table(heads, rows, left=1 + len(before)))
     other = " The paper's numbers were measured on other data." if numbers else ""
     parts.append(f"Means over people, 95 % intervals over people.{other}\n")
+    parts += _latencies(study)
     if any(cell.result is not None and cell.result.hypothetical for cell in study.cells):
         parts.append(f"\\{HYPOTHETICAL}\n")
     parts += _seeds(study)
@@ -101,6 +103,7 @@ def as_json(study: Study) -> dict[str, Any]:
         if result is not None:
             row |= {
                 "run_id": result.run_id, "command": result.command, "parameters": result.cost.parameters,
+                "latency_ms": result.cost.latency_ms, "timed_in": result.cost.timed_in,
                 "metrics": {name: summary.model_dump(mode="json") for name, summary in result.summary.items()},
                 "paper": dict(numbers[cell.row.name]) if cell.row.name in numbers else None,
                 "against_base": {
@@ -151,13 +154,27 @@ def _measured(result: Result, metrics: Mapping[str, MetricInfo]) -> list[str]:
         spread = formats.interval(summary.ci95, info.unit, subjects=summary.subjects)
         cells.append(f"{formats.number(summary.mean, info.unit)} [{spread}]")
     cost, training = result.cost, result.training
-    latency = formats.milliseconds(cost.latency_ms)
+    latency = formats.milliseconds(cost.latency_ms) + ("" if cost.is_steady else f" {_UNSTEADY}")
     if cost.detect_ms is not None:
         latency += f" (detector {formats.milliseconds(cost.detect_ms.p50)})"
     return [
         *cells, latency, formats.count(result.cost.parameters),
         f"{training.seconds:.0f}" if training is not None and training.seconds else "", result.run_id,
     ]  # fmt: skip
+
+
+def _latencies(study: Study) -> list[str]:
+    """Whether latencies compare, and which of them the machine disturbed."""
+    costs = [c.result.cost for c in study.cells if c.result is not None and c.result.cost.encode_ms is not None]
+    passes = {cost.timed_in for cost in costs}
+    parts = []
+    if len(passes) > 1 or (len(costs) > 1 and None in passes):
+        parts.append("Latencies were measured at several times, beside whatever else ran then: they do not compare.\n")
+    elif passes - {None}:
+        parts.append("Latencies were measured in one pass, all rows in turn.\n")
+    if not all(cost.is_steady for cost in (*costs, *(floor.cost for floor in study.floors))):
+        parts.append(f"{_UNSTEADY} Latency on a busy machine: one call in a hundred took over three times as long.\n")
+    return parts
 
 
 def _conditions(study: Study) -> str:

@@ -181,8 +181,7 @@ class Harness:
             raise MethodError(text) from error
 
     def _run(self, request: Request, *, floors: bool, reuse: bool) -> Outcome:
-        setup = resolve(self.catalogue, request, self.device)
-        setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
+        setup = self.checked(request)
         failed: dict[str, str] = {}
         beside = self.floors(request, failed) if floors else []
         for floor in beside:
@@ -191,6 +190,16 @@ class Harness:
                 return Outcome(floor, result_path(floor, self.results), beside, failed=failed)
         result, weights = self._measure(setup, reuse=reuse and not request.fresh)
         return Outcome(result, write_result(result, self.results), beside, weights, failed)
+
+    def checked(self, request: Request) -> Setup:
+        """What a request means; an encoder is made of its options, and nothing rendered or trained.
+
+        Raises:
+            UfeError: a component, an option, an anchor or the split is not usable; says which and what to do.
+        """
+        setup = resolve(self.catalogue, request, self.device)
+        setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)
+        return setup
 
     def ready(self, request: Request) -> Ready:
         """What `run` measures, for a closer look; what was made before is taken from the store.

@@ -20,8 +20,9 @@ from ufe_bench.harness import Harness
 from ufe_bench.request import Request
 from ufe_bench.rerun import rerun
 from ufe_bench.schema import load_result
-from ufe_bench.study import request_of, run_study
+from ufe_bench.study import run_study
 from ufe_bench.study_report import write_report
+from ufe_bench.study_rows import request_of
 from ufe_bench.suite import Suite, SuiteRow, load_suite
 from ufe_core import splits as splits_module
 from ufe_core.errors import (
@@ -515,7 +516,7 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
     assert text.count("At rest: greatest error of all people") == 2, "above the picture and in its place"
     assert results[0].run_id in text and results[2].run_id not in text and "budget smoke." in text
 
-    report = write_report(study, tmp_path)
+    report = write_report(study, tmp_path / study.suite.id)
     learned = report.read_text().partition("## How rows learned")[2]
     assert "| Universal " in learned and "| At rest " not in learned
     assert (report.parent / "learning.png").read_bytes().startswith(b"\x89PNG")

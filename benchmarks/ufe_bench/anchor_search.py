@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -14,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ufe_bench.aggregate import Summary, summarise
+from ufe_bench.failure import is_the_methods
 from ufe_bench.validation import Candidate, validate
-from ufe_core.errors import ConfigError, UfeError
+from ufe_core.errors import ConfigError, MethodError, UfeError, cause_of
 from ufe_core.store import write_atomic
 
 Anchors = tuple[str, ...]
-#: Errors of some sets, each as it becomes known.
+#: Errors of some sets, each as it becomes known; infinite where the method failed with one.
 Errors = Callable[[Sequence[Anchors]], Iterator[tuple[Anchors, float]]]
 METRIC = "photometric_l1"
 _SPAWN = get_context("spawn")
@@ -37,7 +39,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Search:
-    """A finished search: every set that was measured, best first, and why it ended."""
+    """A finished search: every set that was tried, best first and those that failed last, and why it ended."""
 
     results: tuple[tuple[float, Anchors], ...]
     levels: tuple[Level, ...]
@@ -52,7 +54,8 @@ class Search:
         """For each number of anchors the best set of that many."""
         best: dict[int, tuple[float, Anchors]] = {}
         for error, anchors in self.results:
-            best.setdefault(len(anchors), (error, anchors))
+            if math.isfinite(error):
+                best.setdefault(len(anchors), (error, anchors))
         return [(count, *best[count]) for count in sorted(best)]
 
 
@@ -64,7 +67,7 @@ def search(
 
     It ends when a set of `most` anchors is in the beam, or when no larger set enters it. Sets are written, and trained
     with, in the candidates' order, whichever anchor was added last: so each is measured once. The empty set is measured
-    too, for the curve, and is never in the beam once there are others.
+    too, for the curve, and is never in the beam once there are others. Nor is a set of infinite error, one that failed.
 
     Args:
         candidates: anchors to choose among.
@@ -75,6 +78,7 @@ def search(
 
     Raises:
         ConfigError: there is nothing to search.
+        MethodError: every set of one anchor failed.
     """
     if not candidates or beam < 1 or most < 1:
         raise ConfigError("An anchor search needs candidates, a beam of 1 or more and at least 1 anchor.")
@@ -95,7 +99,9 @@ def search(
             known[frozenset(anchors)] = (error, anchors)
         # Equal errors: smaller sets first, then in the candidates' order, so that no run depends on timing.
         ranked = sorted(known.values(), key=lambda one: (one[0], len(one[1]), sorted(order[n] for n in one[1])))
-        kept = [one for one in ranked if one[1]][:beam]
+        kept = [one for one in ranked if one[1] and math.isfinite(one[0])][:beam]
+        if not kept:
+            raise MethodError(f"Nothing can be grown: the method failed with each of the {len(candidates)} anchors.")
         levels.append(Level(len(levels) + 1, len(wanted), tuple(kept)))
         if on_level is not None:
             on_level(levels[-1])
@@ -120,6 +126,14 @@ class Measured:
         self.summary = summarise(self.subjects)
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A set with which the method failed, and the cause, one line."""
+
+    anchors: Anchors
+    cause: str
+
+
 def measure(candidate: Candidate, anchors: Anchors, listener: Any = None) -> Measured:
     """Train an encoder with a set and measure it on the validation people; from the store if it was done before."""
     found = validate(candidate, anchors, listener)
@@ -132,17 +146,20 @@ class Workers:
     Args:
         candidate: what measuring takes.
         count: processes.
-        on_done: told of each set that is measured.
+        on_done: told of each set that is measured, or with which the method failed.
         on_wait: called after Ctrl-C, or with the error that ends the search, before what is under way is kept; Ctrl-C
             stops that at once.
+
+    `measured` and `failed` hold what became of each set.
     """
 
     def __init__(
-        self, candidate: Candidate, count: int, on_done: Callable[[Measured], None] | None = None,
+        self, candidate: Candidate, count: int, on_done: Callable[[Measured | Failed], None] | None = None,
         on_wait: Callable[[BaseException], None] | None = None,
     ) -> None:  # fmt: skip
-        self.candidate, self.count, self.measured = candidate, count, dict[frozenset[str], Measured]()
-        self._on_done = on_done or (lambda measured: None)
+        self.candidate, self.count = candidate, count
+        self.measured, self.failed = dict[frozenset[str], Measured](), dict[frozenset[str], Failed]()
+        self._on_done = on_done or (lambda done: None)
         self._on_wait = on_wait or (lambda error: None)
         self._stack = ExitStack()
         self._stop = _SPAWN.Event()
@@ -168,8 +185,12 @@ class Workers:
             self._stack.close()
 
     def errors(self, sets: Sequence[Anchors]) -> Iterator[tuple[Anchors, float]]:
-        """Mean errors over people, in the order in which sets get done."""
-        futures: dict[Future[Measured], Anchors] = {
+        """Mean errors over people, in the order in which sets get done; infinite where the method failed.
+
+        Raises:
+            UfeError: what the user or the machine got wrong.
+        """
+        futures: dict[Future[Measured | Failed], Anchors] = {
             self._pool.submit(_measured, self.candidate, anchors): anchors for anchors in sets
         }
         for future in as_completed(futures):
@@ -180,16 +201,27 @@ class Workers:
                     "A process of the search was killed, most likely for want of memory: use fewer --workers. What was "
                     "measured is kept."
                 ) from error
-            self.measured[frozenset(found.anchors)] = found
+            if isinstance(found, Failed):
+                self.failed[frozenset(found.anchors)] = found
+            else:
+                self.measured[frozenset(found.anchors)] = found
             self._on_done(found)
-            yield futures[future], found.summary.mean
+            yield futures[future], math.inf if isinstance(found, Failed) else found.summary.mean
 
 
-def _measured(candidate: Candidate, anchors: Anchors) -> Measured:
-    """What a worker does; nothing more once the search has been stopped."""
+def _measured(candidate: Candidate, anchors: Anchors) -> Measured | Failed:
+    """What a worker does; nothing more once the search has been stopped.
+
+    A method's failure is told in words: what a plugin raises may not survive the way to another process.
+    """
     if _stop is not None and _stop.is_set():
         raise UfeError("The search was stopped.")
-    return measure(candidate, anchors)
+    try:
+        return measure(candidate, anchors)
+    except (Exception, SystemExit) as error:
+        if not is_the_methods(error):
+            raise
+        return Failed(anchors, cause_of(error))
 
 
 def _begin(threads: int, stop: Event) -> None:
@@ -207,11 +239,20 @@ def _begin(threads: int, stop: Event) -> None:
     torch.set_num_threads(threads)
 
 
-def as_json(found: Search, measured: Mapping[frozenset[str], Measured], candidate: Candidate) -> dict[str, Any]:
-    """A file that `--anchors` takes, with the curve of error against the number of anchors and every set."""
+def as_json(
+    found: Search, measured: Mapping[frozenset[str], Measured], candidate: Candidate,
+    failed: Mapping[frozenset[str], Failed] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """A file that `--anchors` takes, with the curve of error against the number of anchors and every set.
+
+    A set with which the method failed has no error, null, and the cause of that as `failure`.
+    """
 
     def entry(error: float, anchors: Anchors) -> dict[str, Any]:
         one = measured.get(frozenset(anchors))
+        lost = (failed or {}).get(frozenset(anchors))
+        if lost is not None:
+            return {"anchors": list(anchors), "error": None, "ci95": None, "failure": lost.cause}
         interval = list(one.summary.ci95) if one is not None else None
         return {"anchors": list(anchors), "error": error, "ci95": interval}
 
@@ -242,7 +283,8 @@ def draw(found: Search, measured: Mapping[frozenset[str], Measured], path: Path)
     figure = Figure(figsize=(5.6, 3.4), dpi=140, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.plot([len(a) for _, a in found.results], [e for e, _ in found.results], "o", color="#b0b0b0", markersize=3,
+    dots = [(len(anchors), error) for error, anchors in found.results if math.isfinite(error)]
+    axes.plot([x for x, _ in dots], [y for _, y in dots], "o", color="#b0b0b0", markersize=3,
               label="every set measured")  # fmt: skip
     curve = found.curve()
     low, high = [], []

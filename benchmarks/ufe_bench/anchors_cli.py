@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,10 @@ import click
 from ufe_core.names import BUDGETS
 
 if TYPE_CHECKING:
-    from ufe_bench.anchor_search import Level, Measured
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ufe_bench.anchor_search import Failed, Level, Measured
+    from ufe_bench.validation import Candidate
 
 
 @click.group()
@@ -67,7 +72,8 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
 
     For each set an encoder is trained, on the training people but the last ones, and its photometric error is measured
     on those; the test people are never read. The beam is shown as it changes. What is measured is kept: after Ctrl-C,
-    or with a larger beam, the same command goes on from there. The file is what --anchors takes everywhere. All 15
+    or with a larger beam, the same command goes on from there. A set with which the method
+    fails is told of with the cause, and takes no further part. The file is what --anchors takes everywhere. All 15
     candidates, up to sets of six, are up to 190 trainings: most of a day at 300 steps each, days in full.
 
     \b
@@ -76,18 +82,46 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
       ufe anchors search --candidates neutral,jaw_open,smile_teeth --most 2
       ufe bench --train --anchors anchors.json              measure the set on the test people
     """
-    import os
-
-    from ufe_bench.anchor_search import METRIC, Workers, draw, search
+    from ufe_bench.anchor_search import Workers, draw, search
     from ufe_bench.anchor_search import as_json as file_of
+    from ufe_core.store import write_atomic
+
+    chosen, candidate = _asked(candidates, assignments, validation, frames, device, names)
+    on_done, on_level, on_wait = _tellers()
+    with Workers(candidate, workers or _usual(candidate.device), on_done, on_wait) as pool:
+        found = search(chosen, pool.errors, beam=beam, most=most, on_level=on_level)
+        content = file_of(found, pool.measured, candidate, pool.failed)
+        write_atomic(out, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+        picture = out.with_suffix(".png")
+        draw(found, pool.measured, picture)
+    if as_json:
+        click.echo(json.dumps(content, indent=1))
+        return
+    click.echo(f"Ended: {found.ended}.")
+    for size, error, members in found.curve():
+        click.echo(f"{size:2} anchors  {error:.3f}  {', '.join(members) or '-'}")
+    for one in pool.failed.values():
+        click.echo(f"failed  {_members(one.anchors)}: {one.cause}")
+    click.echo(f"anchors  {out}\npicture  {picture}")
+
+
+def _asked(
+    candidates: str, assignments: tuple[str, ...], validation: int, frames: int, device: str, names: Mapping[str, Any]
+) -> tuple[list[str], Candidate]:
+    """The anchors to choose among, and what measuring a set of them takes.
+
+    Raises:
+        UfeError: what was asked for is not there, or cannot be searched.
+    """
+    from ufe_bench.anchor_search import METRIC
     from ufe_bench.validation import Candidate
     from ufe_core.cli.choice import all_known, names_of, open_source
     from ufe_core.config import parse_overrides
-    from ufe_core.errors import ConfigError, cause_of
+    from ufe_core.errors import ConfigError
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import OWNERS, resolve_recipe
     from ufe_core.splits import splits_of
-    from ufe_core.store import Store, write_atomic
+    from ufe_core.store import Store
     from ufe_core.training.runs import pick_device
 
     place, overrides = pick_device(device), parse_overrides(assignments, owners=OWNERS)
@@ -104,24 +138,26 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     people = len(divided.part("train"))
     if validation >= people:
         raise ConfigError(f"--validation {validation} leaves none of the {people} training people to train on.")
-    candidate = Candidate(
-        names,
-        overrides,
-        tuple(known),
-        validation,
-        frames,
-        recipe.training.render_size,
-        (METRIC,),
-        str(Store().root),
-        str(place),
-        split,
-    )
-    done: list[Measured] = []
+    return chosen, Candidate(
+        names=names, overrides=overrides, packed=tuple(known), validation=validation, frames=frames,
+        render_size=recipe.training.render_size, metrics=(METRIC,), home=str(Store().root), device=str(place),
+        split=split,
+    )  # fmt: skip
 
-    def on_done(measured: Measured) -> None:
-        done.append(measured)
-        text = f"{len(done):4}  {measured.summary.mean:.3f}  {', '.join(measured.anchors) or '(no anchors)'}"
-        click.echo(text, err=True)
+
+def _tellers() -> tuple[
+    Callable[[Measured | Failed], None], Callable[[Level], None], Callable[[BaseException], None]
+]:  # fmt: skip
+    """What tells of a set that is done, of a round, and of the wait at an end, each on standard error."""
+    from ufe_bench.anchor_search import Failed
+    from ufe_core.errors import cause_of
+
+    done = count(1)
+
+    def on_done(one: Measured | Failed) -> None:
+        error = "failed" if isinstance(one, Failed) else f"{one.summary.mean:.3f}"
+        why = f": {one.cause}" if isinstance(one, Failed) else ""
+        click.echo(f"{next(done):4}  {error}  {_members(one.anchors)}{why}", err=True)
 
     def on_level(level: Level) -> None:
         click.echo(f"round {level.number}: {level.measured} sets measured; the best {len(level.beam)}:", err=True)
@@ -133,17 +169,13 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
         cause = "" if again else f"{cause_of(error)} "
         click.echo(f"{cause}Waiting until what is under way has been kept; Ctrl-C{again} stops at once.", err=True)
 
-    usual = 1 if place.type == "cuda" else max(1, (os.cpu_count() or 1) // 2)
-    with Workers(candidate, workers or usual, on_done, on_wait) as pool:
-        found = search(chosen, pool.errors, beam=beam, most=most, on_level=on_level)
-        content = file_of(found, pool.measured, candidate)
-        write_atomic(out, (json.dumps(content, indent=1) + "\n").encode())
-        picture = out.with_suffix(".png")
-        draw(found, pool.measured, picture)
-    if as_json:
-        click.echo(json.dumps(content, indent=1))
-        return
-    click.echo(f"Ended: {found.ended}.")
-    for count, error, members in found.curve():
-        click.echo(f"{count:2} anchors  {error:.3f}  {', '.join(members) or '-'}")
-    click.echo(f"anchors  {out}\npicture  {picture}")
+    return on_done, on_level, on_wait
+
+
+def _members(anchors: Sequence[str]) -> str:
+    return ", ".join(anchors) or "(no anchors)"
+
+
+def _usual(device: str) -> int:
+    """Sets that are trained at a time where nothing is said."""
+    return 1 if device.startswith("cuda") else max(1, (os.cpu_count() or 1) // 2)

@@ -90,8 +90,10 @@ def bench(
     everything needed to make it again, and rebuilds the leaderboard. Interrupted work continues where it stopped.
 
     A study trains and measures each of its rows, keeps each by itself, and puts them side by side with the paper's:
-    study.md with its pictures and study.json beside the result files. With --row some rows are run, and the report
-    stays; their figures lie in a folder of their own.
+    study.md with its pictures and study.json beside the result files. With another budget, decoder or source, or with
+    --set, the report lies in a folder of its own there, called by what was asked, as study_smoke_training.steps=50.
+    With --row some rows are run, and the report stays; their figures lie in a folder of their own. No report gives way
+    to one in which no row has a result.
 
     \b
     Examples:
@@ -156,20 +158,28 @@ def _run_study(
     from ufe_bench.figures import write_figures
     from ufe_bench.leaderboard import FIGURES
     from ufe_bench.study import run_study
-    from ufe_bench.study_report import write_report
+    from ufe_bench.study_report import variant_of, write_report
+    from ufe_bench.study_timing import timed_together
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.training.progress import Progress
 
+    variant = variant_of(
+        suite, asked["overrides"], **{name: asked[name] for name in ("decoder", "source", "budget")}
+    )  # fmt: skip
+    home = harness.results / suite.id / variant
     with TrainingDisplay() as harness.listener:
         study = run_study(harness, suite, rows=rows, say=lambda text: click.echo(text, err=True), **asked)
+        study = study if rows else timed_together(harness, study)
         # A report of some rows must not take the place of that of all; nor do figures.
-        report = None if rows else write_report(study, harness.results)
-    sound = _tell_study(study, report, as_json)
+        report = None if rows else write_report(study, home)
+    sound = _tell_study(study, report or ("it is made of all rows" if rows else "no row has a result"), as_json)
+    if variant and report is not None and not as_json:
+        click.echo("             a folder of its own: the report of the default options stays as it is")
     if figures:
         with TrainingDisplay() as harness.listener:
             tell = harness.tell
             some = [cell.row.name for cell in study.methods] if rows else []
-            folder = harness.results / suite.id / "_".join([FIGURES, *sorted(some)])
+            folder = home / "_".join([FIGURES, *sorted(some)])
             drawn = write_figures(harness, study, folder, lambda n, total: tell(Progress("figures", n, total, {})))
         if not as_json:
             click.echo(f"figures      {drawn}")
@@ -280,8 +290,8 @@ def _tell(outcome: Outcome, as_json: bool) -> bool:
     return outcome.result.complete and not outcome.failed
 
 
-def _tell_study(study: Study, report: Path | None, as_json: bool) -> bool:
-    """Print what was found, and where it was written; whether nothing is missing."""
+def _tell_study(study: Study, report: Path | str, as_json: bool) -> bool:
+    """Print what was found, and where it was written or why it was not; whether nothing is missing."""
     from ufe_bench.study_report import as_json as study_json
     from ufe_bench.study_report import markdown
 
@@ -289,7 +299,7 @@ def _tell_study(study: Study, report: Path | None, as_json: bool) -> bool:
         click.echo(json.dumps(study_json(study), indent=1))
     else:
         click.echo(markdown(study))
-        click.echo(f"study        {report or 'not written: it is made of all rows'}")
+        click.echo(f"study        {report if isinstance(report, Path) else f'not written: {report}'}")
     for cell in study.cells:
         if cell.result is None:
             click.echo(f"ufe: row {cell.row.name!r} failed: {cell.error}", err=True)

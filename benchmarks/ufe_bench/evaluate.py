@@ -31,6 +31,7 @@ FRAMES_AT_A_TIME = 64
 _DONNING_MM = {"donned within 2 mm": 2.0, "donned 2 to 4 mm off": 4.0}  # how far from its place a headset sits
 _SPEECH = "speech"  # the kind of segment that clips are of
 _WARM_UP, _LATENCY_RUNS = 50, 500
+_BLOCKS, _SKIPPED, _BLOCK = 20, 5, 20  # where methods take turns; calls of a block that do not count, and that do
 
 
 @dataclass(frozen=True)
@@ -239,23 +240,49 @@ def measure_cost(
 
     Where there is a detector its time is measured by itself, and its parameters count.
     """
-    calibration = enroll(encoder, [capture], 0, device)
-    frames = frames_of(capture, np.array([0]), encoder.needs.cameras).to(device)
-    times = _time(lambda: encoder.encode(frames, calibration), _WARM_UP, _LATENCY_RUNS, device)
     finder = detector.spec.load()(detector.config).to(device) if detector else None
-    found = finder and _time(lambda: finder.detect(frames.images), _WARM_UP, _LATENCY_RUNS, device)
+    calls = instant(encoder, capture, device, finder)
+    encode, detect = (call and _latency(_time(call, _WARM_UP, _LATENCY_RUNS, device)) for call in calls)
+    assert encode is not None
     enrolment = _time(lambda: enroll(encoder, [capture], 0, device), 3, 11, device)
     return Cost(
-        encode_ms=_latency(times),
-        detect_ms=_latency(found) if found else None,
+        encode_ms=encode,
+        detect_ms=detect,
         enroll_ms=float(np.median(enrolment)),
         parameters=count_parameters(encoder, finder),
         peak_memory_mb=peak_memory_mb(device),
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        device=device_name(device),
         threads=torch.get_num_threads(),
         anchors=len(encoder.needs.anchors),
         size=encoder.needs.size,
     )
+
+
+def instant(
+    encoder: Encoder[Any], capture: PackedCapture, device: torch.device, finder: Any | None
+) -> tuple[Callable[[], object], Callable[[], object] | None]:
+    """What is timed of a method: to encode one instant with cached anchors, and to find its keypoints, if it does."""
+    calibration = enroll(encoder, [capture], 0, device)
+    frames = frames_of(capture, np.array([0]), encoder.needs.cameras).to(device)
+    return lambda: encoder.encode(frames, calibration), finder and (lambda: finder.detect(frames.images))
+
+
+def time_in_turn(calls: Sequence[Callable[[], object]], device: torch.device) -> list[Latency]:
+    """The latency of each call, all of them timed in alternating blocks: what else the machine does falls on all alike.
+
+    A first round, and the first calls of each block, do not count.
+    """
+    times: list[list[float]] = [[] for _ in calls]
+    for number in range(_BLOCKS + 1):
+        for found, call in zip(times, calls, strict=True):
+            block = _time(call, _SKIPPED, _BLOCK, device)
+            found += block if number else []
+    return [_latency(found) for found in times]
+
+
+def device_name(device: torch.device) -> str:
+    """As a result tells of it."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def count_parameters(encoder: Encoder[Any], finder: nn.Module | None) -> int:

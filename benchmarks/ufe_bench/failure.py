@@ -9,11 +9,25 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from ufe_bench.schema import Record
-from ufe_core.errors import DataError
+from ufe_core.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    NotLoadedError,
+    RegistryError,
+    UnknownComponentError,
+)
 from ufe_core.store import fingerprint, write_atomic
 
 SCHEMA: Literal["ufe.failure/1"] = "ufe.failure/1"
 FOLDER = "failures"
+#: What the user or the machine got wrong.
+_NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
+
+
+def is_the_methods(error: BaseException) -> bool:
+    """Whether an error is a method's fault, and not the user's or the machine's."""
+    return isinstance(error, NotLoadedError) or not isinstance(error, _NOT_THE_METHODS)
 
 
 class Failure(Record):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ufe_core.types import Encoding
 
 METRIC = "photometric_l1"
+_DRAWING = "drawing figures"
 _SIZE = 256  # of a rendering, pixels
 _OTHERS = 2  # avatars that the base row's code drives besides the person's own
 _SATURATED = 40.0  # error, 0..255, that is shown brightest
@@ -68,8 +69,8 @@ class Panel:
 def picks(results: Mapping[str, Result], base: str, conditions: Sequence[str]) -> list[Pick]:
     """What the rule picks by the numbers of the base row, and by those of each other one."""
     subjects = results[base].subjects
-    least, *_, most = ordered = _by_error(results[base])
-    median = ordered[len(ordered) // 2]
+    ordered = _by_error(results[base])
+    least, median, most = ordered[0], ordered[len(ordered) // 2], ordered[-1]
     chosen = [
         Pick(base, "least error of all people, median frame", least, None, "median"),
         Pick(base, "median person, median frame", median, None, "median"),
@@ -110,23 +111,27 @@ def write_figures(
 
     Raises:
         ConfigError: the study has no base row, or it has no result.
+        MethodError: a method whose numbers pick a frame failed on it, or could not be set up; what was drawn stays.
     """
     cells = {cell.row.name: cell for cell in study.methods}
     base = study.suite.base
     if base is None or base not in cells:
         raise ConfigError(f"Figures of '{study.suite.id}' need its base row {base!r}: run that too.")
     results = {name: cell.result for name, cell in cells.items() if cell.result is not None}
-    ready = {name: harness.ready(cell.request) for name, cell in cells.items() if cell.request is not None}
+    requests = {name: cell.request for name, cell in cells.items() if cell.request is not None}
+    ready = {name: harness.ready(request) for name, request in requests.items()}
     chosen = picks(results, base, study.suite.conditions)
     folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for done, pick in enumerate(chosen):
         if progress is not None:
             progress(done, len(chosen))
-        capture, row = _frame(ready[pick.by], pick)
+        with harness.its_failures(requests[pick.by], _DRAWING):
+            capture, row = _frame(ready[pick.by], pick)
         panels, truth = _panels(ready, {name: cells[name].row.title for name in cells}, pick, row)
         if pick.condition is not None:
-            panels += _on_others(ready[base], pick, row)
+            with harness.its_failures(requests[base], _DRAWING):
+                panels += _on_others(ready[base], pick, row)
         file = folder / f"{done + 1:02d}.png"
         write_atomic(file, draw(np.array(capture.images[row]), truth, panels))
         what = f"{capture.subject}, {capture.segments[row].replace('_', ' ')}, frame {capture.frames[row]}"

@@ -15,7 +15,7 @@ import torch
 
 from ufe_bench.enrolment import Enrolment
 from ufe_bench.evaluate import Evaluation, Material, Stage, count_parameters, evaluate, measure_cost
-from ufe_bench.failure import Failure, forget_failure, record_failure
+from ufe_bench.failure import Failure, forget_failure, is_the_methods, record_failure
 from ufe_bench.material import MaterialStore
 from ufe_bench.provenance import budget_record, environment_record, options_apart, training_record
 from ufe_bench.request import Request
@@ -35,31 +35,21 @@ from ufe_bench.schema import (
     write_result,
 )
 from ufe_bench.suite import Suite
-from ufe_core.errors import (
-    ArtifactError,
-    ConfigError,
-    DataError,
-    MethodError,
-    NotLoadedError,
-    RegistryError,
-    UnknownComponentError,
-    cause_of,
-)
+from ufe_core.errors import ArtifactError, ConfigError, DataError, MethodError, cause_of
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.plugins import Catalogue
-from ufe_core.recipe import Recipe, subjects_digest
+from ufe_core.recipe import Chosen, Recipe, subjects_digest
 from ufe_core.registry import ReleasedWeights, packaged_file
 from ufe_core.registry import Split as PeopleSplit
 from ufe_core.store import Store
 from ufe_core.training.loop import TrainedEncoder, load_trained, trained
 from ufe_core.training.progress import Listener, Progress
 
-#: What the user or the machine got wrong.
-_NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
 _FIRST = "setting up"
 _STAGES = {"data": "rendering training people", "domes": "rendering the dome", "headset captures": "rendering captures",
            "labels": "labelling", "geometry": "decoding labels", "keypoints": "finding keypoints", "train": "training",
-           "views": "warping views", "pretrain": "pre-training", "people": "getting to know people"}  # fmt: skip
+           "views": "warping views", "pretrain": "pre-training", "people": "getting to know people",
+           "figures": "drawing figures", "timing": "timing rows in turn"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,12 +100,16 @@ class Again:
 
 @dataclass(frozen=True)
 class Ready:
-    """A method as it is measured: its encoder, trained, the stage, what people are measured on, and their anchors."""
+    """A method as it is measured: its encoder, trained, the stage, what people are measured on, and their anchors.
+
+    `detector` finds the keypoints that the encoder is given, where it is given some.
+    """
 
     encoder: Encoder[Any]
     stage: Stage
     material: Material
     enrolment: Enrolment
+    detector: Chosen | None
 
 
 class Harness:
@@ -163,15 +157,19 @@ class Harness:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
             MethodError: the method failed, whatever it raised.
         """
-        with self._its_failures(request, recorded=True):
+        with self.its_failures(request, recorded=True):
             outcome = self._run(request, floors=floors, reuse=reuse)
         forget_failure(self.results, request.suite.id, request.method, request.command())
         return outcome
 
     @contextmanager
-    def _its_failures(self, request: Request, *, recorded: bool) -> Iterator[None]:
-        """Whatever a method raises becomes one error that says what was being done."""
-        self.doing = _FIRST
+    def its_failures(self, request: Request, doing: str = _FIRST, *, recorded: bool = False) -> Iterator[None]:
+        """Whatever a method raises becomes one error that says what was being done, recorded among the results or not.
+
+        Raises:
+            MethodError: the method failed, whatever it raised.
+        """
+        self.doing = doing
         try:
             yield
         except (Exception, SystemExit) as error:
@@ -183,8 +181,7 @@ class Harness:
             raise MethodError(text) from error
 
     def _run(self, request: Request, *, floors: bool, reuse: bool) -> Outcome:
-        setup = resolve(self.catalogue, request, self.device)
-        setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)  # refuse a wrong option before long work
+        setup = self.checked(request)
         failed: dict[str, str] = {}
         beside = self.floors(request, failed) if floors else []
         for floor in beside:
@@ -194,11 +191,27 @@ class Harness:
         result, weights = self._measure(setup, reuse=reuse and not request.fresh)
         return Outcome(result, write_result(result, self.results), beside, weights, failed)
 
+    def checked(self, request: Request) -> Setup:
+        """What a request means; an encoder is made of its options, and nothing rendered or trained.
+
+        Raises:
+            UfeError: a component, an option, an anchor or the split is not usable; says which and what to do.
+        """
+        setup = resolve(self.catalogue, request, self.device)
+        setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)
+        return setup
+
     def ready(self, request: Request) -> Ready:
-        """What `run` measures, for a closer look; what was made before is taken from the store."""
-        setup = resolve(self.catalogue, replace(request, fresh=False), self.device)
-        encoder, _ = self._encoder(setup, setup.released())
-        return self._ready(setup, encoder.encoder)
+        """What `run` measures, for a closer look; what was made before is taken from the store.
+
+        Raises:
+            UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
+            MethodError: the method failed, whatever it raised.
+        """
+        with self.its_failures(request):
+            setup = resolve(self.catalogue, replace(request, fresh=False), self.device)
+            encoder, _ = self._encoder(setup, setup.released())
+            return self._ready(setup, encoder.encoder)
 
     def again(
         self, request: Request, people: Sequence[str] | None = None, *, weights_file: Path | None = None
@@ -211,7 +224,7 @@ class Harness:
             UfeError: a component, an option, the data or the weights are not usable; says which and what to do.
             MethodError: the method failed, whatever it raised.
         """
-        with self._its_failures(request, recorded=False):
+        with self.its_failures(request):
             return self._again(request, people, weights_file)
 
     def _again(self, request: Request, people: Sequence[str] | None, weights_file: Path | None) -> Again:
@@ -259,13 +272,15 @@ class Harness:
         """Keep among the results why a method has none, and what was being done."""
         failure = Failure(
             suite=suite.id, method=method, stage=self.doing, cause=cause_of(error), command=command,
-            created=_now(),
+            created=now(),
         )  # fmt: skip
         record_failure(failure, self.results)
 
     def _ready(self, setup: Setup, encoder: Encoder[Any]) -> Ready:
         material = self._material.material(setup, encoder)
-        return Ready(encoder, self._material.stage(setup), material, setup.request.enrolment)
+        return Ready(
+            encoder, self._material.stage(setup), material, setup.request.enrolment, setup.recipe.detector
+        )  # fmt: skip
 
     def floors(self, request: Request, failed: dict[str, str] | None = None) -> list[Result]:
         """The results of the suite's floors on the data of a request.
@@ -325,7 +340,7 @@ class Harness:
             trials=request.trials,
             segments=evaluation.segments,
             hypothetical=hypothetical,
-            created=_now(),
+            created=now(),
             seconds=round(time.monotonic() - start, 3),
             command=request.command(),
         )
@@ -381,11 +396,6 @@ def _key(setup: Setup, encoder: TrainedEncoder, weights: Weights) -> RunKey:
     )
 
 
-def is_the_methods(error: BaseException) -> bool:
-    """Whether an error is a method's fault, and not the user's or the machine's."""
-    return isinstance(error, NotLoadedError) or not isinstance(error, _NOT_THE_METHODS)
-
-
 def _refuse_another_training(file: Path, made: TrainedEncoder, recipe: Recipe, people: Sequence[str]) -> None:
     """Refuse weights that the options which a result would tell of do not make.
 
@@ -414,5 +424,6 @@ def _in_words(stage: str) -> str:
     return _STAGES.get(stage, stage if stage.startswith("measuring") else f"rendering {stage}")
 
 
-def _now() -> str:
+def now() -> str:
+    """The time, UTC, as results tell it."""
     return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

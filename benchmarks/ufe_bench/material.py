@@ -34,7 +34,7 @@ class MaterialStore:
 
     def __init__(self, catalogue: Catalogue, store: Store, device: torch.device, tell: Listener) -> None:
         self.catalogue, self.store, self.device, self.tell = catalogue, store, device, tell
-        self._packed: dict[tuple[PackRequest, str, str], list[PackedCapture]] = {}
+        self._packed: dict[tuple[PackRequest, tuple[str, ...], str, str], list[PackedCapture]] = {}
         self._stages: dict[str, Stage] = {}
 
     def material(self, setup: Setup, encoder: Encoder[Any]) -> Material:
@@ -66,10 +66,10 @@ class MaterialStore:
 
     def stage(self, setup: Setup) -> Stage:
         """The stage of a suite, which keeps the truth."""
-        suite = setup.request.suite
-        key = fingerprint([suite.id, setup.recipe.decoder.describe()])
+        size, metrics = setup.request.suite.render_size, [chosen.describe() for chosen in setup.metrics]
+        key = fingerprint([setup.recipe.decoder.describe(), metrics, size])
         if key not in self._stages:
-            self._stages[key] = stage_of(setup.decoder, setup.metrics, suite.render_size, self.device)
+            self._stages[key] = stage_of(setup.decoder, setup.metrics, size, self.device)
         return self._stages[key]
 
     def _under(self, setup: Setup, condition: str) -> HMCSource[Any]:
@@ -85,7 +85,8 @@ class MaterialStore:
         there = source.captures(setup.people[:1])[0].anchors
         usual = [name for name in DEFAULT_ANCHORS if name in there]
         request = replace(wanted, anchors=tuple(dict.fromkeys((*wanted.anchors, *usual))))
-        known, total = (request, source.fingerprint, setup.decoder.code_space.name), len(setup.people)
+        known = (request, setup.people, source.fingerprint, setup.decoder.code_space.name)
+        total = len(setup.people)
         if known not in self._packed:
             count = Counter(lambda done: self.tell(Progress(whose, done, total, {})))
             captures = pack(source, setup.people, request, store=self.store, progress=count)

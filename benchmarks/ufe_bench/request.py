@@ -103,6 +103,10 @@ class Request:
         chosen = [(name, getattr(self, name)) for name, default in _DEFAULTS.items() if getattr(self, name) != default]
         return [word for name, value in chosen for word in (f"--{name}", value)]
 
+    def changes(self) -> list[str]:
+        """What of the decoder, the source, the budget and the options is not as by default: `training.steps=50`."""
+        return [*self._defaults()[1::2], *_settings(self.options)[1::2]]
+
 
 def _settings(options: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Options as words of a command, which reads each value as what it is."""

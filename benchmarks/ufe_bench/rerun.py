@@ -15,7 +15,7 @@ from ufe_bench.harness import Harness
 from ufe_bench.request import Request
 from ufe_bench.resolve import floor_request
 from ufe_bench.schema import Result, RunKey, best_trial
-from ufe_bench.study import request_of, that_fit
+from ufe_bench.study_rows import request_of, that_fit
 from ufe_bench.suite import load_suite
 from ufe_core.anchor_sets import anchors_of
 from ufe_core.config import parse_overrides

@@ -20,6 +20,7 @@ from ufe_core.store import fingerprint, write_atomic
 SCHEMA: Literal["ufe.result/2"] = "ufe.result/2"
 # A summary is computed again at load; sums may differ in the last bits between machines, never more.
 SUMMARY_TOLERANCE = 1e-9
+_STEADY = 3.0  # p99 to p50; on an idle machine it is below 2
 
 ComponentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*$")]
@@ -159,6 +160,11 @@ class Latency(Record):
     p99: NonNegative
     runs: Positive
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the machine had time for it: slow calls took no more than three times as long as the usual one."""
+        return self.p99 <= _STEADY * self.p50
+
 
 class Cost(Record):
     """What a run costs. Unknown is None, never 0, and is never ranked."""
@@ -173,6 +179,16 @@ class Cost(Record):
     batch: Literal[1] = 1
     anchors: Count = Field(description="Cached anchors M")
     size: Count = Field(description="Side of an input image, px")
+    timed_in: str | None = Field(
+        None,
+        description="When the rows of its study were timed in turn, UTC: equal where latencies may be compared; none "
+        "where it was timed alone",
+    )
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether its latencies are."""
+        return all(one.is_steady for one in (self.encode_ms, self.detect_ms) if one is not None)
 
     @property
     def latency_ms(self) -> float | None:

@@ -9,22 +9,18 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from ufe_bench.aggregate import PairedDifference, RankAgreement, pooled_difference, rank_agreement
-from ufe_bench.harness import Harness, is_the_methods
+from ufe_bench.failure import is_the_methods
+from ufe_bench.harness import Harness
 from ufe_bench.paper import PaperTable, load_paper
 from ufe_bench.request import Request
-from ufe_bench.schema import MetricInfo, Result
+from ufe_bench.schema import MetricInfo, Result, Trial
+from ufe_bench.study_rows import chosen_rows, refuse_what_fits_no_row, request_of, that_fit, with_steps
 from ufe_bench.suite import Claim, Suite, SuiteRow
 from ufe_bench.tuning import refuse_searched, tuned
-from ufe_core.config import build_config, did_you_mean
-from ufe_core.errors import ConfigError, MethodError, cause_of
-from ufe_core.plugins import Catalogue
-from ufe_core.recipe import DEFAULT_ANCHORS
-
-if TYPE_CHECKING:
-    from ufe_core.budgets import BudgetName
+from ufe_core.errors import MethodError, cause_of
 
 _LONG = 30.0  # seconds: a row that takes less was there before, and says nothing of those to come
 
@@ -155,73 +151,6 @@ class Study:
         return [cell for cell in ranked if cell.row.name not in apart - {self.suite.base}]
 
 
-def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> Request:
-    """What a row asks of the harness; its own options go before the user's, and these before those of all rows."""
-    merged: dict[str, dict[str, Any]] = {}
-    for options in (suite.set, overrides, row.set):
-        for kind, fields in options.items():
-            merged.setdefault(kind, {}).update(fields)
-    anchors = row.anchors
-    if anchors is None:
-        anchors = asked.pop("anchors", DEFAULT_ANCHORS)
-    elif isinstance(anchors, int):
-        anchors = DEFAULT_ANCHORS[:anchors]
-    asked = {name: value for name, value in asked.items() if name != "anchors"}
-    return Request(
-        suite=suite, encoder=row.encoder, calibrator=row.calibrator, pretraining=row.pretraining,
-        anchors=tuple(anchors), overrides=merged or None,
-        enrolment=row.enrolment, row=row.name, train=suite.train, **asked,
-    )  # fmt: skip
-
-
-def that_fit(
-    catalogue: Catalogue, row: SuiteRow, suite: Suite, overrides: Mapping[str, Mapping[str, Any]]
-) -> dict[str, Mapping[str, Any]]:
-    """The user's options but for those that a row has no use for and another row may have.
-
-    They are those of a calibrator or a detector where the row has none, and of a pre-training that has no such option.
-    """
-    factory = catalogue.get("encoder", row.encoder).load()
-    first = catalogue.get("pretraining", row.pretraining or "none")
-    asked: dict[str, Any] = {}
-    for given in (suite.set, overrides, row.set):
-        asked |= given.get("pretraining", {})
-    options = {name: value for name, value in asked.items() if name in first.config.model_fields}
-    views = first.load().detector(build_config(first.config, options, owner=first.id))
-    finds = "keypoints" in factory.inputs or views is not None
-    idle = {"calibrator": not factory.calibrated, "detector": not finds}
-    fitting = {kind: fields for kind, fields in overrides.items() if not idle.get(kind, False)}
-    if "pretraining" in fitting:
-        others = [catalogue.get("pretraining", one.pretraining or "none").config.model_fields for one in suite.rows]
-        foreign = {name for fields in others for name in fields} - set(first.config.model_fields)
-        fitting["pretraining"] = {name: v for name, v in fitting["pretraining"].items() if name not in foreign}
-    return {kind: fields for kind, fields in fitting.items() if fields}
-
-
-def with_steps(
-    suite: Suite, overrides: Mapping[str, Mapping[str, Any]], budget: str
-) -> Mapping[str, Mapping[str, Any]]:
-    """The user's options, and the suite's number of steps at a budget where they have none."""
-    training = overrides.get("training", {})
-    steps = suite.steps.get(cast("BudgetName", budget), training.get("steps"))
-    return {**overrides, "training": {"steps": steps, **training}} if steps is not None else overrides
-
-
-def chosen_rows(suite: Suite, names: Sequence[str]) -> tuple[SuiteRow, ...]:
-    """The rows of these names, or all; names of floors are allowed and are no rows.
-
-    Raises:
-        ConfigError: there is no such row.
-    """
-    known = [*(row.name for row in suite.rows), *suite.floors]
-    for name in names:
-        if name not in known:
-            raise ConfigError(
-                f"Suite '{suite.id}' has no row {name!r}.{did_you_mean(name, known)} Rows: {', '.join(known)}."
-            )
-    return tuple(suite.row(name) for name in dict.fromkeys(names) if name not in suite.floors) if names else suite.rows
-
-
 def _time_left(taken: Sequence[float], rows: int) -> str:
     """For how long rows have run, and for how long the others will if they take as long; seconds of each in `taken`."""
     long = [seconds for seconds in taken if seconds >= _LONG]
@@ -254,13 +183,17 @@ def run_study(
 
     Raises:
         ConfigError: there is no such row, or an option is searched for by the suite itself.
+        UfeError: what was asked for is wrong for every row that it could be meant for; nothing has been made then.
     """
-    overrides = with_steps(suite, overrides or {}, asked.get("budget", Request.budget))
+    given = overrides or {}
+    overrides = with_steps(suite, given, asked.get("budget", Request.budget))
     refuse_searched(suite, overrides)
     cells: list[Cell] = []
     beside: list[Result] = []
     failed: dict[str, str] = {}
+    searches: dict[str, tuple[Mapping[str, Any], tuple[Trial, ...]]] = {}
     chosen = chosen_rows(suite, rows)
+    refuse_what_fits_no_row(harness, suite, chosen, given, **asked)
     if not chosen:
         beside = harness.floors(request_of(suite, suite.rows[0], overrides, **asked), failed)
     begun = time.monotonic()
@@ -277,9 +210,11 @@ def run_study(
             request = request_of(suite, row, that_fit(harness.catalogue, row, suite, overrides), **asked)
             if suite.tuning is not None:
                 searched = suite.row(row.tuned_as or row.name)
-                fitting = that_fit(harness.catalogue, searched, suite, overrides)
-                of_search = request_of(suite, searched, fitting, **asked)
-                chosen_options, trials = tuned(harness, of_search, suite.tuning, say)
+                if searched.name not in searches:
+                    fitting = that_fit(harness.catalogue, searched, suite, overrides)
+                    of_search = request_of(suite, searched, fitting, **asked)
+                    searches[searched.name] = tuned(harness, of_search, suite.tuning, say)
+                chosen_options, trials = searches[searched.name]
                 request = replace(request, tuned=chosen_options, trials=trials)
             outcome = harness.run(request, floors=floors and not beside and not failed, reuse=True)
         except (Exception, SystemExit) as error:  # whatever a plugin does; the other rows go on

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -12,20 +13,45 @@ from ufe_bench import formats
 from ufe_bench.aggregate import PairedDifference
 from ufe_bench.board_markdown import HYPOTHETICAL
 from ufe_bench.learning import Learning, draw_learning, learning_of
+from ufe_bench.request import Request
 from ufe_bench.schema import MetricInfo, Result, Trial
 from ufe_bench.study import Cell, Study
 from ufe_bench.study_picture import draw
-from ufe_bench.suite import Claim
+from ufe_bench.suite import Claim, Suite
 from ufe_bench.table import markdown_table
-from ufe_core.store import write_atomic
+from ufe_core.store import fingerprint, write_atomic
 
 _PICTURE, _LEARNING = "study.png", "learning.png"
+_UNSTEADY = "†"
+_LONGEST = 120  # characters of a folder's name; file systems take 255 bytes
 _ONE_SEED = "Where rows have one seed each, another seed may turn what is near."
 
 
-def write_report(study: Study, folder: Path) -> Path:
-    """Write `study.md`, `study.json`, `study.png` and `learning.png` under the suite's folder; returns the first."""
-    folder = folder / study.suite.id
+def variant_of(suite: Suite, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> str:
+    """The folder, in a suite's, of the report of a run whose options are not the default ones; empty for that run.
+
+    It is called by what is asked otherwise, as `study_smoke_training.steps=50`.
+
+    Args:
+        suite: which is run.
+        overrides: the user's options, as `--set` gives them.
+        asked: decoder, source and budget, as fields of `Request`.
+    """
+    changes = Request(suite=suite, overrides=overrides or None, **asked).changes()
+    if not changes:
+        return ""
+    name = "_".join(["study", *changes])
+    kept = re.sub(r"[^\w.=,+-]", "-", name)[:_LONGEST]
+    return name if kept == name else f"{kept}_{fingerprint(changes)[:8]}"
+
+
+def write_report(study: Study, folder: Path) -> Path | None:
+    """Write `study.md`, `study.json`, `study.png` and `learning.png` into a folder; returns the first.
+
+    Nothing is written, and a report that is there stays, where no row has a result: it returns None.
+    """
+    if all(cell.result is None for cell in study.cells):
+        return None
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "study.json", (json.dumps(as_json(study), indent=1) + "\n").encode())
     learning = learning_of(study)
@@ -71,6 +97,7 @@ def markdown(study: Study, *, picture: str | None = None, learning: Sequence[Lea
     parts.append(markdown_table(heads, rows, left=1 + len(before)))
     other = " The paper's numbers were measured on other data." if numbers else ""
     parts.append(f"Means over people, 95 % intervals over people.{other}\n")
+    parts += _latencies(study)
     if any(cell.result is not None and cell.result.hypothetical for cell in study.cells):
         parts.append(f"\\{HYPOTHETICAL}\n")
     parts += _seeds(study)
@@ -101,6 +128,7 @@ def as_json(study: Study) -> dict[str, Any]:
         if result is not None:
             row |= {
                 "run_id": result.run_id, "command": result.command, "parameters": result.cost.parameters,
+                "latency_ms": result.cost.latency_ms, "timed_in": result.cost.timed_in,
                 "metrics": {name: summary.model_dump(mode="json") for name, summary in result.summary.items()},
                 "paper": dict(numbers[cell.row.name]) if cell.row.name in numbers else None,
                 "against_base": {
@@ -151,13 +179,27 @@ def _measured(result: Result, metrics: Mapping[str, MetricInfo]) -> list[str]:
         spread = formats.interval(summary.ci95, info.unit, subjects=summary.subjects)
         cells.append(f"{formats.number(summary.mean, info.unit)} [{spread}]")
     cost, training = result.cost, result.training
-    latency = formats.milliseconds(cost.latency_ms)
+    latency = formats.milliseconds(cost.latency_ms) + ("" if cost.is_steady else f" {_UNSTEADY}")
     if cost.detect_ms is not None:
         latency += f" (detector {formats.milliseconds(cost.detect_ms.p50)})"
     return [
         *cells, latency, formats.count(result.cost.parameters),
         f"{training.seconds:.0f}" if training is not None and training.seconds else "", result.run_id,
     ]  # fmt: skip
+
+
+def _latencies(study: Study) -> list[str]:
+    """Whether latencies compare, and which of them the machine disturbed."""
+    costs = [c.result.cost for c in study.cells if c.result is not None and c.result.cost.encode_ms is not None]
+    passes = {cost.timed_in for cost in costs}
+    parts = []
+    if len(passes) > 1 or (len(costs) > 1 and None in passes):
+        parts.append("Latencies were measured at several times, beside whatever else ran then: they do not compare.\n")
+    elif passes - {None}:
+        parts.append("Latencies were measured in one pass, all rows in turn.\n")
+    if not all(cost.is_steady for cost in (*costs, *(floor.cost for floor in study.floors))):
+        parts.append(f"{_UNSTEADY} Latency on a busy machine: one call in a hundred took over three times as long.\n")
+    return parts
 
 
 def _conditions(study: Study) -> str:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from typing import Any
 
+from ufe_bench.failure import is_the_methods
 from ufe_bench.harness import Harness
 from ufe_bench.request import Request
 from ufe_bench.schema import Trial, best_trial
 from ufe_bench.suite import Suite, Tuning
 from ufe_bench.validation import Candidate, validate
-from ufe_core.errors import ConfigError, UfeError
+from ufe_core.errors import ConfigError, cause_of
 from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 
 _NAMES = ("encoder", "calibrator", "detector", "pretraining", "decoder", "source", "budget")
@@ -37,10 +38,13 @@ def tuned(
 
     Every trial trains with a share of the row's steps on all but the last training people and is measured on those.
     The least geometric mean of the suite's metrics wins: it weighs a halved error alike, whatever its unit. A trial
-    that fails has lost; the trace says why.
+    in which the method fails has lost; the trace says why. What is no fault of the method's, such as a full disk, ends
+    the search, which goes on from there when it is asked for again. Where the request is for a fresh training, trials
+    are trained afresh too.
 
     Raises:
-        UfeError: every trial failed; the first one's reason.
+        UfeError: what the user or the machine got wrong.
+        Exception: every trial failed; the first one's error.
     """
     names = {name: getattr(request, name) for name in _NAMES}
     overrides = {kind: dict(fields) for kind, fields in (request.overrides or {}).items()}
@@ -52,21 +56,24 @@ def tuned(
     shorter = {name: max(1, round(getattr(recipe.training, name) * tuning.steps)) for name in ("steps", "warmup")}
     metrics = tuple(name for name in request.suite.metrics if not harness.catalogue.get("metric", name).load().temporal)
     trials: list[Trial] = []
-    failures: list[UfeError] = []
+    failures: list[BaseException] = []
     for number, options in enumerate(tuning.trials, 1):
         given = {**overrides, "training": {**training, **options, **shorter}}
         candidate = Candidate(
-            names, given, DEFAULT_ANCHORS, tuning.validation, tuning.frames, request.suite.render_size, metrics,
-            str(harness.store.root), str(harness.device), request.suite.split,
+            names=names, overrides=given, packed=DEFAULT_ANCHORS, validation=tuning.validation, frames=tuning.frames,
+            render_size=request.suite.render_size, metrics=metrics, home=str(harness.store.root),
+            device=str(harness.device), split=request.suite.split,
         )  # fmt: skip
         shown = ", ".join(f"{name}={value}" for name, value in options.items())
         tell(f"  trial {number} of {len(tuning.trials)}: {shown}")
         try:
-            found = validate(candidate, recipe.anchors, harness.tell)
-        except UfeError as error:
+            found = validate(candidate, recipe.anchors, harness.tell, fresh=request.fresh)
+        except (Exception, SystemExit) as error:  # whatever a plugin does
+            if not is_the_methods(error):
+                raise
             failures.append(error)
-            trials.append(Trial(training=dict(options), score=None, failure=str(error)))
-            tell(f"  failed: {error}")
+            trials.append(Trial(training=dict(options), score=None, failure=cause_of(error)))
+            tell(f"  failed: {cause_of(error)}")
             continue
         means = {name: fmean(values.values()) for name, values in found.values.items()}
         score = math.exp(fmean(math.log(max(mean, 1e-9)) for mean in means.values()))

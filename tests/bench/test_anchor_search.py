@@ -2,7 +2,10 @@
 
 import itertools
 import json
+import math
 import time
+from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -10,9 +13,9 @@ from click.testing import CliRunner
 from ufe_bench import anchor_search
 from ufe_bench.anchor_search import METRIC, Measured, Search, Workers, as_json, draw, measure, search
 from ufe_bench.anchors_cli import anchors as anchors_cli
-from ufe_bench.validation import Candidate
+from ufe_bench.validation import Candidate, validate
 from ufe_core.anchor_sets import anchors_of
-from ufe_core.errors import ConfigError, UfeError
+from ufe_core.errors import ArtifactError, ConfigError, DataError, MethodError, UfeError
 from ufe_core.head import load_head
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.store import Store
@@ -25,6 +28,12 @@ def worth(anchors):
     gain = {"a": 3.0, "b": 2.5, "c": 2.0, "d": 1.0, "e": 0.2, "f": -0.5, "g": -1.0}
     together = 2.0 if {"e", "g"} <= set(anchors) else 0.0
     return 20 - sum(gain[name] for name in anchors) - together + 0.01 * len(anchors)
+
+
+def candidate_of(home, **asked):
+    usual = {"names": {"encoder": "univ", "calibrator": None}, "overrides": {}, "packed": ("a", "b"), "frames": 4,
+             "render_size": 16, "validation": 2, "metrics": (METRIC,), "home": str(home)}  # fmt: skip
+    return Candidate(**usual | asked)
 
 
 def measured_by(error, log=None):
@@ -103,12 +112,43 @@ def test_nothing_to_search_is_an_error():
 def test_the_file_is_what_anchors_takes(tmp_path):
     found = Search(((1.0, ("b", "a")), (2.0, ("b",)), (3.0, ())), (), "no larger set is better")
     measured = {frozenset("ab"): Measured(("b", "a"), {"S0": 0.9, "S1": 1.1}, "w")}
-    candidate = Candidate({"encoder": "univ", "calibrator": None}, {}, ("a", "b"), 2, 4, 16, (METRIC,), str(tmp_path))
+    candidate = candidate_of(tmp_path)
     file = tmp_path / "set.json"
     file.write_text(json.dumps(as_json(found, measured, candidate)))
     assert anchors_of(str(file)) == ("b", "a")
     draw(found, measured, tmp_path / "set.png")
     assert (tmp_path / "set.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_set_that_fails_takes_no_further_part_and_its_cause_is_kept(tmp_path, monkeypatch):
+    """Nothing that has `b` can be trained."""
+
+    def measure(candidate, anchors):
+        if "b" in anchors:
+            raise ValueError("no layer for\nb")
+        return Measured(anchors, {"S0": worth(anchors)}, "w")
+
+    monkeypatch.setattr(anchor_search, "measure", measure)
+    done = []
+    workers = Workers(candidate_of(tmp_path), 1, done.append)
+    with ThreadPoolExecutor(1) as workers._pool:
+        found = search("abc", workers.errors, beam=2, most=2)
+        with pytest.raises(MethodError, match="the method failed with each of the 1 anchors"):
+            search("b", workers.errors)
+    assert found.best == ("a", "c") and len(done) == (4 + 3) + 2
+    assert [anchors for error, anchors in found.results if math.isinf(error)] == [("b",), ("a", "b"), ("b", "c")]
+    assert all("b" not in anchors for level in found.levels for _, anchors in level.beam)
+    assert all("b" not in anchors for _, _, anchors in found.curve())
+    told = json.loads(json.dumps(as_json(found, workers.measured, workers.candidate, workers.failed), allow_nan=False))
+    assert {tuple(one["anchors"]): one["failure"] for one in told["sets"] if "failure" in one} == {
+        ("b",): "ValueError: no layer for b", ("a", "b"): "ValueError: no layer for b",
+        ("b", "c"): "ValueError: no layer for b",
+    }  # fmt: skip
+    draw(found, workers.measured, tmp_path / "set.png")
+    for error in (ArtifactError("The disk is full."), DataError("The capture is damaged.")):
+        monkeypatch.setattr(anchor_search, "measure", Mock(side_effect=error))
+        with ThreadPoolExecutor(1) as workers._pool, pytest.raises(type(error), match=str(error)):
+            search("abc", workers.errors)
 
 
 def test_anchor_sets_by_name(tmp_path):
@@ -137,7 +177,9 @@ def home(tmp_path_factory):
 
 def test_a_set_is_measured_on_people_that_it_was_not_trained_on_and_once(home, monkeypatch):
     names = {"encoder": "univ", "calibrator": None, "decoder": "blendshape", "source": "synthetic", "budget": "smoke"}
-    candidate = Candidate(names, QUICK, ("neutral", "jaw_open"), 2, 2, 32, (METRIC,), str(home))
+    candidate = candidate_of(
+        home, names=names, overrides=QUICK, packed=("neutral", "jaw_open"), frames=2, render_size=32
+    )
     found = measure(candidate, ("jaw_open", "neutral"))
     from ufe_core.registry import load_registry
 
@@ -148,6 +190,19 @@ def test_a_set_is_measured_on_people_that_it_was_not_trained_on_and_once(home, m
     assert again.subjects == found.subjects
     with pytest.raises(TypeError):
         measure(candidate, ("neutral",))
+    with pytest.raises(TypeError):
+        validate(candidate, ("jaw_open", "neutral"), fresh=True)
+
+
+def test_an_encoder_that_fails_on_a_person_is_the_methods_fault(home, monkeypatch):
+    def fails(self, images, *rest):
+        raise RuntimeError("no face")
+
+    names = {"encoder": "mean", "calibrator": None, "decoder": "blendshape", "source": "synthetic", "budget": "smoke"}
+    candidate = candidate_of(home, names=names, overrides=QUICK, packed=("neutral",), frames=2, render_size=32)
+    monkeypatch.setattr("ufe_core.interfaces.encoder.Encoder.encode", fails)
+    with pytest.raises(MethodError, match="Subject '.*' cannot be measured: RuntimeError: no face"):
+        validate(candidate, ())
 
 
 @pytest.mark.slow

@@ -20,8 +20,9 @@ from ufe_bench.harness import Harness
 from ufe_bench.request import Request
 from ufe_bench.rerun import rerun
 from ufe_bench.schema import load_result
-from ufe_bench.study import request_of, run_study
+from ufe_bench.study import run_study
 from ufe_bench.study_report import write_report
+from ufe_bench.study_rows import request_of
 from ufe_bench.suite import Suite, SuiteRow, load_suite
 from ufe_core import splits as splits_module
 from ufe_core.errors import (
@@ -102,6 +103,26 @@ def test_the_same_command_gives_the_same_numbers(run, tmp_path):
     first, second = run(results=tmp_path / "a").result, run(results=tmp_path / "b").result
     assert first.run_id == second.run_id
     assert first.subjects == second.subjects and first.summary == second.summary
+
+
+def test_suites_of_other_people_metrics_and_sizes_share_nothing_that_differs(suite, store, tmp_path, monkeypatch):
+    """A leaderboard may hold suites of one's own that differ in their part alone, or, edited, in what is measured."""
+    registry = load_registry()
+    test = registry.splits["synthetic"].test
+    split = registry.splits["synthetic"].model_copy(update={"test": test[:2], "subjects": test[2:3], "counts": {}})
+    two = registry.model_copy(update={"splits": {"synthetic": split}})
+    monkeypatch.setattr(splits_module, "load_registry", lambda: two)
+    harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
+    own = suite.model_copy(update={"name": "own", "frames": 2, "metrics": ("mesh_l2",)})
+    ready = [
+        harness.ready(Request(suite=own.model_copy(update=changes), encoder="neutral", budget="smoke"))
+        for changes in ({}, {"part": "subjects"}, {"metrics": ("gaze",)}, {"render_size": 32})
+    ]
+    people = [[capture.subject for capture in one.material.captures] for one in ready]
+    assert people == [list(test[:2]), list(test[2:3]), list(test[:2]), list(test[:2])]
+    assert [list(one.stage.metrics) for one in ready] == [["mesh_l2"], ["mesh_l2"], ["gaze"], ["mesh_l2"]]
+    assert [one.stage.camera.width for one in ready] == [48, 48, 48, 32]
+    assert ready[1].stage is ready[0].stage and ready[2].material.captures[0] is ready[0].material.captures[0]
 
 
 def test_any_source_is_measured_on_the_people_that_it_holds_out_itself(suite, store, tmp_path, monkeypatch):
@@ -495,7 +516,7 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
     assert text.count("At rest: greatest error of all people") == 2, "above the picture and in its place"
     assert results[0].run_id in text and results[2].run_id not in text and "budget smoke." in text
 
-    report = write_report(study, tmp_path)
+    report = write_report(study, tmp_path / study.suite.id)
     learned = report.read_text().partition("## How rows learned")[2]
     assert "| Universal " in learned and "| At rest " not in learned
     assert (report.parent / "learning.png").read_bytes().startswith(b"\x89PNG")

@@ -10,9 +10,10 @@ from ufe_bench.harness import Outcome
 from ufe_bench.paper import load_paper
 from ufe_bench.request import Request
 from ufe_bench.schema import Trial
-from ufe_bench.study import Cell, Study, _time_left, chosen_rows, request_of, run_study, that_fit, with_steps
+from ufe_bench.study import Cell, Study, _time_left, run_study
 from ufe_bench.study_picture import draw
-from ufe_bench.study_report import as_json, markdown, write_report
+from ufe_bench.study_report import as_json, markdown, variant_of, write_report
+from ufe_bench.study_rows import chosen_rows, refuse_what_fits_no_row, request_of, that_fit, with_steps
 from ufe_bench.suite import SuiteRow, load_suite
 from ufe_core.cli.main import main
 from ufe_core.config import parse_overrides
@@ -330,7 +331,7 @@ def test_a_row_without_a_result_is_named_and_the_others_stay(table3):
 
 
 def test_the_picture_and_the_files(table3, tmp_path):
-    path = write_report(table3, tmp_path)
+    path = write_report(table3, tmp_path / "table3@2")
     assert path == tmp_path / "table3@2" / "study.md"
     assert (path.parent / "study.png").read_bytes().startswith(b"\x89PNG")
     assert "![" in path.read_text() and (path.parent / "study.json").is_file()
@@ -338,6 +339,102 @@ def test_the_picture_and_the_files(table3, tmp_path):
     along = load_suite("fig8")
     rows = tuple(Cell(row, table3.cells[0].result) for row in along.rows)
     assert draw(Study(along, rows, ())).startswith(b"\x89PNG")
+
+
+def test_no_report_gives_way_to_one_without_a_result(table3, tmp_path):
+    write_report(table3, tmp_path)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    nothing = tuple(Cell(cell.row, None, error="no such option") for cell in table3.cells)
+    assert write_report(Study(table3.suite, nothing, ()), tmp_path) is None
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert write_report(Study(table3.suite, nothing, ()), tmp_path / "new") is None and not (tmp_path / "new").exists()
+
+
+def test_a_report_of_other_options_has_a_folder_called_by_them():
+    suite = load_suite("table3")
+    assert variant_of(suite, {}) == variant_of(suite, {}, budget="cpu", decoder="upm", source="synthetic") == ""
+    options = {"training": {"steps": 50, "seed": 1}}
+    assert variant_of(suite, options, budget="smoke") == "study_smoke_training.seed=1_training.steps=50"
+    paths = [variant_of(suite, {"encoder": {"file": name}}) for name in ("../a", "-./a", "a" * 300, "a" * 301)]
+    assert len(set(paths)) == 4 and all("/" not in name and len(name) < 140 for name in paths)
+
+
+@pytest.mark.parametrize(
+    ("options", "folder", "told"),
+    [
+        ((), ".", "table3@2/study.md"), (("--budget", "smoke"), "study_smoke", "the default options stays as it is"),
+        (("--set", "training.steps=50"), "study_training.steps=50", "the default options stays as it is"),
+        (("--row", "pooling"), None, "not written: it is made of all rows"),
+    ],
+    ids=["default", "budget", "set", "row"],
+)  # fmt: skip
+def test_a_quick_try_leaves_the_report_of_the_default(table3, tmp_path, monkeypatch, ufe, options, folder, told):
+    monkeypatch.setattr("ufe_bench.study.run_study", lambda *given, **asked: table3)
+    monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
+    report = tmp_path / "table3@2" / "study.md"
+    report.parent.mkdir()
+    report.write_text("of the default")
+    code, out, _ = ufe("bench", "--suite", "table3", "--out", tmp_path, *options)
+    assert code == 0 and told in out
+    assert (report.read_text() == "of the default") is (folder != ".")
+    written = [file.parent for file in tmp_path.rglob("study.json")]
+    assert written == ([] if folder is None else [report.parent / folder])
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("training.stepz=5", "'stepz'"), ("calibrator.widht=5", "'widht'"), ("encoder.backbone=resnet18x", "resnet18x")],
+)
+def test_a_typo_ends_a_study_before_anything_is_made(tmp_path, monkeypatch, ufe, option, said):
+    monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
+    report = tmp_path / "table3@2" / "study.md"
+    report.parent.mkdir()
+    report.write_text("of before")
+    code, out, err = ufe("bench", "--suite", "table3", "--out", tmp_path, "--set", option)
+    assert code == 1 and not out and said in err and err.count("\n") == 1
+    assert [file for file in tmp_path.rglob("*") if file.is_file() and "home" not in file.parts] == [report]
+    assert not list((tmp_path / "home").glob("captures/*"))
+
+
+def test_what_is_wrong_for_every_row_that_it_is_meant_for_is_refused_and_what_is_a_rows_own_is_not():
+    suite = load_suite("table3")
+
+    class Fake:
+        catalogue = catalogue()
+
+        def __init__(self, wrong):
+            self.wrong = wrong
+
+        def checked(self, request):
+            error = self.wrong(request)
+            if error is not None:
+                raise error
+
+    def refuse(wrong, overrides, rows=suite.rows):
+        refuse_what_fits_no_row(Fake(wrong), suite, rows, overrides)
+
+    def of_all(request):
+        return ConfigError("no such source")
+
+    def of_pooling(request):
+        return DataError("no network") if request.calibrator == "pooling" else None
+
+    def of_calibrators(request):
+        return ConfigError("no such width") if "calibrator" in (request.overrides or {}) else of_pooling(request)
+
+    def of_some(request):
+        return of_calibrators(request) if request.calibrator != "late_fusion" else None
+
+    with pytest.raises(ConfigError, match="no such source"):
+        refuse(of_all, {})
+    refuse(of_pooling, {})
+    refuse(of_pooling, {"training": {"steps": 3}})
+    with pytest.raises(ConfigError, match="no such width"):
+        refuse(of_calibrators, {"training": {"steps": 3}, "calibrator": {"width": 5}})
+    refuse(of_some, {"calibrator": {"width": 5}})
+    refuse(lambda request: RuntimeError("its plugin's own"), {})
+    with pytest.raises(DataError, match="no network"):
+        refuse(of_pooling, {}, [suite.row("pooling")])
 
 
 def test_points_along_something_make_a_line_for_each_series(table3, monkeypatch):
@@ -373,6 +470,9 @@ def test_rows_run_one_after_another_and_one_that_fails_stops_no_other(build_resu
 
     class Fake:
         catalogue = catalogue()
+
+        def checked(self, request):
+            pass
 
         def run(self, request, *, floors, reuse):
             asked.append((request.calibrator, floors, reuse))

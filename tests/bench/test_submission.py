@@ -12,7 +12,7 @@ from ufe_bench.harness import Again, Description, Harness
 from ufe_bench.rerun import changed_choices, request_from, rerun
 from ufe_bench.resolve import floor_request
 from ufe_bench.schema import MissingFrames, RunKey, Trial, load_result, make_result
-from ufe_bench.study import request_of
+from ufe_bench.study_rows import request_of
 from ufe_bench.submission import objections
 from ufe_bench.suite import load_suite
 from ufe_core.errors import DataError, MethodError

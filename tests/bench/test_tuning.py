@@ -2,18 +2,19 @@
 
 import math
 import re
+from unittest.mock import Mock
 
 import pytest
 
 from ufe_bench import tuning as tuning_module
-from ufe_bench.figures import picks
+from ufe_bench.figures import picks, write_figures
 from ufe_bench.harness import Harness
 from ufe_bench.request import Request
-from ufe_bench.study import run_study
+from ufe_bench.study import Cell, Study, run_study
 from ufe_bench.suite import Tuning, load_suite
 from ufe_bench.tuning import tuned
 from ufe_bench.validation import Validation
-from ufe_core.errors import ConfigError, UfeError
+from ufe_core.errors import ArtifactError, ConfigError, DataError, MethodError, UfeError, cause_of
 from ufe_core.plugins import catalogue
 from ufe_core.registry import packaged_file
 from ufe_core.store import Store
@@ -32,12 +33,19 @@ def harness(tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
+def anew():
+    """Whether each trial was asked to be trained afresh."""
+    return []
+
+
+@pytest.fixture
+def asked(monkeypatch, anew):
     """Stands in for a training and a validation; the middle learning rate is best in half of the metrics."""
     seen = []
 
-    def validate(candidate, anchors, listener=None):
+    def validate(candidate, anchors, listener=None, *, fresh):
         seen.append((candidate, anchors))
+        anew.append(fresh)
         rate = candidate.overrides["training"]["learning_rate"]
         worth = {0.001: 2.0, 0.002: 1.0}.get(rate, 4.0)
         values = {name: {"A": worth * k, "B": 3 * worth * k} for k, name in enumerate(candidate.metrics, 1)}
@@ -57,27 +65,44 @@ def test_every_trial_is_a_share_of_the_row_and_the_least_geometric_mean_wins(har
     assert all(c.validation == 5 and c.frames == 3 and "jitter" not in c.metrics for c, _ in asked)
 
 
-def test_a_trial_that_diverges_has_lost_and_only_if_all_do_there_is_none(harness, asked, monkeypatch):
+@pytest.mark.parametrize("kind", [UfeError, MethodError, RuntimeError, SystemExit])
+def test_a_trial_in_which_the_method_fails_has_lost_and_only_if_all_do_there_is_none(harness, asked, monkeypatch, kind):
     request, diverging = Request(suite=load_suite("table1"), encoder="necknet"), {0.002}
     validate = tuning_module.validate
 
-    def diverges(candidate, *rest):
+    def diverges(candidate, *rest, **how):
         rate = candidate.overrides["training"]["learning_rate"]
         if rate in diverging:
-            raise UfeError(f"diverged at {rate}")
-        return validate(candidate, *rest)
+            raise kind(f"diverged at {rate}")
+        return validate(candidate, *rest, **how)
 
     monkeypatch.setattr(tuning_module, "validate", diverges)
     said = []
     chosen, trials = tuned(harness, request, PLAN, said.append)
     assert chosen == {"learning_rate": 0.001}
     assert [(trial.score is None, trial.failure) for trial in trials] == [
-        (False, ""), (True, "diverged at 0.002"), (False, "")
+        (False, ""), (True, cause_of(kind("diverged at 0.002"))), (False, "")
     ]  # fmt: skip
     assert any("diverged at 0.002" in line for line in said)
     diverging.update({0.001, 0.004})
-    with pytest.raises(UfeError, match=r"diverged at 0\.001"):
+    with pytest.raises(kind, match=r"diverged at 0\.001"):
         tuned(harness, request, PLAN)
+
+
+@pytest.mark.parametrize("error", [ArtifactError("The disk is full."), ConfigError("No."), DataError("Damaged.")])
+def test_what_is_not_the_methods_fault_loses_no_trial(harness, asked, monkeypatch, error):
+    monkeypatch.setattr(tuning_module, "validate", Mock(side_effect=error))
+    with pytest.raises(type(error), match=str(error)):
+        tuned(harness, Request(suite=load_suite("table1"), encoder="necknet"), PLAN)
+
+
+def test_a_fresh_study_trains_its_trials_afresh_once_for_rows_that_share_a_search(harness, asked, anew, monkeypatch):
+    monkeypatch.setattr(harness, "run", Mock(side_effect=UfeError("enough")))
+    suite = load_suite("table4").model_copy(update={"tuning": PLAN})
+    run_study(harness, suite, rows=("none_again", "none"), fresh=True)
+    assert anew == [True] * len(PLAN.trials)
+    run_study(harness, suite, rows=("none",))
+    assert anew[len(PLAN.trials) :] == [False] * len(PLAN.trials)
 
 
 def test_what_is_searched_cannot_be_set_too(harness, asked):
@@ -134,6 +159,25 @@ def test_figures_that_cannot_be_drawn_are_refused_before_anything_is_measured(
     )
     code, _, err = ufe("bench", "--suite", tmp_path / "own.toml", *rows, "--figures")
     assert code == 1 and line in err and not (tmp_path / "home" / "captures").exists()
+
+
+def test_one_measured_person_is_least_median_and_greatest(build_result):
+    result = build_result(mesh=(3.0,))
+    assert {pick.subject for pick in picks({"one": result}, "one", ())} == {result.subjects[0].id}
+
+
+def test_a_method_that_fails_while_figures_are_drawn_is_told_in_one_line(harness, build_result, tmp_path, monkeypatch):
+    suite = load_suite("table1")
+    row = suite.row(suite.base)
+    cell = Cell(row, build_result(), request=Request(suite=suite, row=row.name))
+    study = Study(suite, (cell,), ())
+    monkeypatch.setattr(harness, "_encoder", Mock(side_effect=RuntimeError("no such layer")))
+    with pytest.raises(MethodError, match=f"^{row.name} failed while setting up: RuntimeError: no such layer$"):
+        write_figures(harness, study, tmp_path / "figures")
+    monkeypatch.setattr(harness, "ready", lambda request: None)
+    monkeypatch.setattr("ufe_bench.figures._frame", Mock(side_effect=RuntimeError("no face")))
+    with pytest.raises(MethodError, match=f"^{row.name} failed while drawing figures: RuntimeError: no face$"):
+        write_figures(harness, study, tmp_path / "figures")
 
 
 def test_figures_are_of_people_picked_by_their_errors(build_result):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ufe_core.face_encoder import REGIONS, mirrored_points
+from ufe_core.face_encoder import REGIONS, by_region, mirrored_images, mirrored_points, standardised_images
 from ufe_keypoints.point_model import PointModel
 
 
@@ -127,10 +127,9 @@ class Networks(nn.Module):
         told = _shown(images) if told is None else told
         levels, means = [], []
         networks = [cast("HeatmapNetwork", network) for network in self.regions.values()]
+        both = by_region(mirrored_images(standardised_images(images, self.mean, self.deviation)))[:, :, None]
         for k, network in enumerate(networks):
-            pair = (images[:, 2 * k : 2 * k + 2] - self.mean[k]) / self.deviation[k]
-            both = torch.stack([pair[:, 0], pair[:, 1].flip(-1)], 1).flatten(0, 1)[:, None]
-            levels.append(network.describe(both.contiguous(memory_format=torch.channels_last)))
+            levels.append(network.describe(both[k].contiguous(memory_format=torch.channels_last)))
             means.append(levels[-1][-1].float().mean((2, 3)).unflatten(0, (-1, 2)))
         shown = torch.stack(means, 1) * told.unflatten(1, (2, 2))[..., None]  # [B, 2 regions, 2 sides, D]
         parts = []

@@ -89,9 +89,7 @@ class FaceEncoder(Encoder[ConfigT]):
 
     def standardised(self, images: Tensor) -> Tensor:
         """Images float32 [B, 4, H, W] of zero mean and unit deviation over the training people, by region."""
-        pairs = images.unflatten(1, (2, 2)).float() / 255
-        shape = (1, 2, 1, 1, 1)
-        return ((pairs - self.image_mean.view(shape)) / self.image_std.view(shape)).flatten(1, 2)
+        return standardised_images(images.float() / 255, self.image_mean, self.image_std)
 
     def views(self, images: Tensor) -> Tensor:
         """Both regions' views, standardised, right ones mirrored: float32 [2, B 2, 1, H, W], left and right in turn."""
@@ -101,6 +99,12 @@ class FaceEncoder(Encoder[ConfigT]):
 def by_region(values: Tensor) -> Tensor:
     """[B, 4, ...] of cameras to [2, B 2, ...]: the regions, and left and right in turn."""
     return values.unflatten(1, (2, 2)).transpose(0, 1).flatten(1, 2)
+
+
+def standardised_images(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Images float32 [B, 4, H, W] less the mean and over the deviation, both [2], of their region."""
+    mean, std = (value.view(1, 2, 1, 1, 1) for value in (mean, std))
+    return ((images.unflatten(1, (2, 2)) - mean) / std).flatten(1, 2)
 
 
 def mirrored_images(images: Tensor) -> Tensor:

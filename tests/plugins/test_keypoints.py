@@ -20,7 +20,7 @@ from ufe_core.scaffold import new_plugin
 from ufe_core.store import Store
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.types import Detections
-from ufe_keypoints.network import HeatmapNetwork, Networks, near_peak, soft_argmax
+from ufe_keypoints.network import HeatmapNetwork, Networks, near_peak, peaks, soft_argmax
 from ufe_keypoints.point_model import PointModel
 from ufe_keypoints.spoiled import covered, dimmed, patched
 from ufe_keypoints.training import _cross_entropy
@@ -52,6 +52,34 @@ def test_a_point_is_the_mean_near_the_peak_alone():
     corner = torch.zeros(1, 1, 16 * 16)
     corner[0, 0, 0] = 1
     assert soft_argmax(near_peak(corner, 16, 3), 16).tolist() == [[[0.5, 0.5]]]
+
+
+@pytest.mark.parametrize("side", [2, 5, 16])
+def test_what_is_read_near_peaks_is_what_near_peak_leaves(side):
+    """Peaks anywhere, in corners too, on maps that are smaller than what is near, against the whole map."""
+    draw = torch.Generator().manual_seed(side)
+    logits = 3 * torch.randn(8, 30, side * side, generator=draw)
+    logits[0, 0, 0], logits[0, 1, -1] = 20, 20
+    rows, columns, share = peaks(logits, side, 3)
+    whole, batch, point = torch.zeros(8, 30, side, side), torch.arange(8)[:, None, None, None], torch.arange(30)
+    at = (batch, point[:, None, None], rows[..., :, None], columns[..., None, :])
+    whole.index_put_(at, share, accumulate=True)
+    torch.testing.assert_close(whole.flatten(2), near_peak(logits.softmax(-1), side, 3), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3])
+@pytest.mark.parametrize("size", [32, 64])
+def test_points_are_detected_as_whole_maps_tell_them(reach, size):
+    torch.manual_seed(0)
+    networks, images = Networks([6, 6, 5, 5][:2] * 2, [8, 8, 8, 8], reach, True).eval(), torch.rand(3, 4, size, size)
+    images[1, 2] = 0
+    for network in networks.regions.values():
+        torch.nn.init.normal_(network.heat.weight, std=3)
+        torch.nn.init.normal_(network.seen)
+    with torch.no_grad():
+        found, (points, visible) = networks(images), networks.detect(images)
+    torch.testing.assert_close(points, found.points, atol=1e-4, rtol=0)
+    torch.testing.assert_close(visible, found.seen.sigmoid(), atol=1e-5, rtol=0)
 
 
 def test_mirroring_twice_changes_nothing_and_once_only_right_cameras():

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ufe_core.errors import ArtifactError
+from ufe_core.errors import ArtifactError, ConfigError
 from ufe_core.interfaces.detector import KeypointDetector, KeypointNames
 from ufe_core.registry import packaged_file, released_component
 from ufe_core.types import Detections
 from ufe_core.weights import load_weights, sha256_file
-from ufe_keypoints.network import Networks
+from ufe_keypoints.network import Networks, points_a_view
 from ufe_keypoints.plugin import HeatmapConfig
 from ufe_keypoints.training import AugmentedHeatmapTraining, HeatmapTraining
 
@@ -42,13 +42,13 @@ class HeatmapDetector(KeypointDetector[HeatmapConfig]):
                 for one in spec["keypoints"]
             )
             self.networks = Networks(
-                [len(one.names) for one in self.keypoints], spec["widths"], spec.get("reach", 0),
+                points_a_view(self.keypoints, self.trained_by.role), spec["widths"], spec.get("reach", 0),
                 spec.get("together", False), spec.get("point_model", False),
             )  # fmt: skip
             self.networks.load_state_dict({
                 name: value.float() if value.is_floating_point() else value for name, value in tensors.items()
             })  # fmt: skip
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ArtifactError(f"{path} does not fit '{self.component}': {str(error).splitlines()[-1]}") from error
         self.eval()
 

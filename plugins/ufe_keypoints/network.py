@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ufe_core.face_encoder import REGIONS, by_region, mirrored_images, mirrored_points, standardised_images
+from ufe_core.errors import ConfigError
+from ufe_core.face_encoder import (
+    CAMERAS_NEEDED,
+    REGIONS,
+    by_region,
+    mirrored_images,
+    mirrored_points,
+    standardised_images,
+)
+from ufe_core.interfaces.detector import KeypointNames
 from ufe_keypoints.point_model import PointModel
 
 
@@ -108,7 +117,7 @@ class Networks(nn.Module):
     """The networks of both regions; `forward` takes all cameras, mirrors the right ones, and puts them together.
 
     Args:
-        counts: keypoints of each camera; the two of a region have as many.
+        count: K, keypoints of each camera.
         widths: of `HeatmapNetwork`.
         reach: of `HeatmapNetwork`.
         together: whether each view is told what the others show of the same face.
@@ -119,20 +128,14 @@ class Networks(nn.Module):
     deviation: Tensor
 
     def __init__(
-        self, counts: Sequence[int], widths: Sequence[int], reach: int = 0, together: bool = False,
-        point_model: bool = False,
-    ) -> None:  # fmt: skip
+        self, count: int, widths: Sequence[int], reach: int = 0, together: bool = False, point_model: bool = False
+    ) -> None:
         super().__init__()
-        if len(counts) != 4 or counts[0] != counts[1] or counts[2] != counts[3]:
-            raise ValueError(f"'heatmap' needs 4 tracking cameras, two a region; found keypoints {list(counts)}")
         a, b, c, d = widths
         self.regions = nn.ModuleDict(
-            {
-                region: HeatmapNetwork(counts[2 * k], (a, b, c, d), reach, 4 * together)
-                for k, region in enumerate(REGIONS)
-            }
+            {region: HeatmapNetwork(count, (a, b, c, d), reach, CAMERAS_NEEDED * together) for region in REGIONS}
         )
-        self.point_model = PointModel(counts[0]) if point_model else None
+        self.point_model = PointModel(count) if point_model else None
         self.register_buffer("mean", torch.full((2,), 0.5))
         self.register_buffer("deviation", torch.full((2,), 0.25))
 
@@ -178,6 +181,21 @@ class Networks(nn.Module):
             others = torch.cat([near, near.flip(1), far, far.flip(1)], -1)  # a side's own views first
             out.append((network, levels[k], others.flatten(0, 1)))
         return out
+
+
+def points_a_view(keypoints: Sequence[KeypointNames], role: str) -> int:
+    """How many keypoints each camera has.
+
+    Raises:
+        ConfigError: these are not four cameras of that role with as many each.
+    """
+    if len(keypoints) != CAMERAS_NEEDED:
+        raise ConfigError(f"A heatmap detector needs {CAMERAS_NEEDED} {role} cameras, there are {len(keypoints)}.")
+    counts = [len(one.names) for one in keypoints]
+    if len(set(counts)) > 1:
+        found = ", ".join(f"{count} of {one.camera!r}" for one, count in zip(keypoints, counts, strict=True))
+        raise ConfigError(f"A heatmap detector needs as many keypoints of every camera, there are {found}.")
+    return counts[0]
 
 
 def _by_camera(regions: Sequence[Tensor]) -> Tensor:

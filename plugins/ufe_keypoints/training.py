@@ -22,7 +22,7 @@ from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.pictures import draw_points
 from ufe_core.store import Store
 from ufe_core.training.augment import Augmentation
-from ufe_keypoints.network import Found, Networks
+from ufe_keypoints.network import Found, Networks, points_a_view
 from ufe_keypoints.spoiled import covered, dimmed, patched
 
 _SESSION = 1  # encoders learn from session 0: what is found there is found in images that no training saw
@@ -74,8 +74,8 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
     def __init__(self, config: HeatmapTrainingConfig, keypoints: Sequence[KeypointNames]) -> None:
         super().__init__()
         self.config, self.keypoints = config, tuple(keypoints)
-        counts = [len(one.names) for one in keypoints]
-        self.networks = Networks(counts, self._widths, config.reach, config.together, config.point_model)
+        count = points_a_view(keypoints, self.role)
+        self.networks = Networks(count, self._widths, config.reach, config.together, config.point_model)
         self.networks.to(memory_format=torch.channels_last)
 
     @classmethod
@@ -90,8 +90,6 @@ class HeatmapTraining(ComponentTraining[HeatmapTrainingConfig, PackedCapture]):
                 raise DataError(f"Capture {capture.id!r} has no keypoints: no detector can learn from this source.")
             vertices = tuple(int(vertex) for vertex in points.vertices)
             keypoints.append(KeypointNames(camera.name, points.names, vertices, points.pupils))
-        if not keypoints:
-            raise DataError(f"Capture {capture.id!r} has no {cls.role} cameras: there is nothing to find keypoints in.")
         return cls(config, keypoints)
 
     def collect(

@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import EntryPoint
+from importlib.resources import files
 from types import SimpleNamespace
 
 import cv2
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from ufe_core import plugins
-from ufe_core.errors import ArtifactError, ContractError
+from ufe_core.errors import ArtifactError, ConfigError, ContractError
 from ufe_core.face_encoder import mirrored_points
+from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.keypoint_errors import measured
 from ufe_core.packed import PackRequest, pack
 from ufe_core.plugins import Catalogue, catalogue
@@ -23,7 +25,7 @@ from ufe_core.types import Detections
 from ufe_keypoints.network import HeatmapNetwork, Networks, near_peak, peaks, soft_argmax
 from ufe_keypoints.point_model import PointModel
 from ufe_keypoints.spoiled import covered, dimmed, patched
-from ufe_keypoints.training import _cross_entropy
+from ufe_keypoints.training import HeatmapTraining, HeatmapTrainingConfig, _cross_entropy
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.source import SyntheticSource
 
@@ -71,7 +73,7 @@ def test_what_is_read_near_peaks_is_what_near_peak_leaves(side):
 @pytest.mark.parametrize("size", [32, 64])
 def test_points_are_detected_as_whole_maps_tell_them(reach, size):
     torch.manual_seed(0)
-    networks, images = Networks([6, 6, 5, 5][:2] * 2, [8, 8, 8, 8], reach, True).eval(), torch.rand(3, 4, size, size)
+    networks, images = Networks(6, [8, 8, 8, 8], reach, True).eval(), torch.rand(3, 4, size, size)
     images[1, 2] = 0
     for network in networks.regions.values():
         torch.nn.init.normal_(network.heat.weight, std=3)
@@ -93,7 +95,7 @@ def test_mirroring_twice_changes_nothing_and_once_only_right_cameras():
 def test_the_networks_see_left_and_mirrored_right_alike():
     """A right image that is the mirror of the left one has the mirrored points."""
     torch.manual_seed(0)
-    networks = Networks([6, 6, 5, 5][:2] * 2, [8, 8, 8, 8]).eval()
+    networks = Networks(6, [8, 8, 8, 8]).eval()
     left = torch.rand(3, 2, 32, 32)
     images = torch.stack([left[:, 0], left[:, 0].flip(-1), left[:, 1], left[:, 1].flip(-1)], 1)
     with torch.no_grad():
@@ -106,7 +108,7 @@ def test_the_networks_see_left_and_mirrored_right_alike():
 def networks_that_are_told():
     """Whose views matter to each other, as after training."""
     torch.manual_seed(0)
-    networks = Networks([6, 6, 5, 5][:2] * 2, [8, 8, 8, 8], together=True).eval()
+    networks = Networks(6, [8, 8, 8, 8], together=True).eval()
     for network in networks.regions.values():
         torch.nn.init.normal_(network.told.weight, std=20)
     return networks
@@ -136,7 +138,7 @@ def test_a_view_that_shows_nothing_says_nothing_to_the_others():
 
 def test_views_are_by_themselves_unless_together():
     """Each view's points are of its own image alone."""
-    networks, images = Networks([6, 6, 5, 5][:2] * 2, [8, 8, 8, 8]).eval(), torch.rand(2, 4, 32, 32)
+    networks, images = Networks(6, [8, 8, 8, 8]).eval(), torch.rand(2, 4, 32, 32)
     other = images.clone()
     other[:, 2] = torch.rand(2, 32, 32)
     with torch.no_grad():
@@ -158,6 +160,26 @@ def test_the_cross_entropy_is_least_where_the_map_is_the_gaussian():
     least = _cross_entropy(right, places)
     for other in (torch.roll(right, 1, -1), torch.full_like(right, -np.log(256))):
         assert _cross_entropy(other, places) > least
+
+
+@pytest.mark.parametrize("role", ["tracking", "augmented"])
+def test_a_headset_of_three_cameras_is_refused_in_a_line(ufe, tmp_path, role):
+    """The left mouth camera of the shipped headset is gone."""
+    text = (files("ufe_synthetic") / "headsets" / "quest.toml").read_text()
+    mouth = f'mirror = true\nregion = "lower"\nrole = "{role}"'
+    assert mouth in text
+    file = tmp_path / "mine.toml"
+    file.write_text(text.replace(mouth, mouth.replace("mirror = true", 'side = "right"')))
+    name = {"tracking": "heatmap", "augmented": "heatmap_augmented"}[role]
+    code, _, err = ufe("train", "--detector", name, "--budget", "smoke", "--set", f"source.headset={file}")
+    *_, line = err.splitlines()
+    assert code == 1 and line == f"ufe: error: A heatmap detector needs 4 {role} cameras, there are 3."
+
+
+def test_cameras_with_different_numbers_of_points_are_refused():
+    keypoints = [KeypointNames(camera, ("a",) * (5 + (k > 1)), (0,) * 5, ()) for k, camera in enumerate(CAMERAS)]
+    with pytest.raises(ConfigError, match="as many keypoints of every camera, there are 5 of 'left_eye', 5 of 'right"):
+        HeatmapTraining(HeatmapTrainingConfig(), keypoints)
 
 
 @pytest.fixture(scope="module")

@@ -373,6 +373,8 @@ def test_weights_that_were_released_before_are_no_objection_and_others_are(tmp_p
     """As if Table 1 had been measured with an earlier detector; a file that nobody released is told."""
     (path,) = RESULTS.parent.glob("table1@*/ufe__geometry_guided/*.json")
     result = load_result(path)
+    if result.key.suite != load_suite("table1").id:
+        pytest.skip("no result of this version of the suite is published yet")
     harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
 
     def told(sha256):
@@ -435,4 +437,8 @@ def test_a_maintainer_has_no_objection_to_what_is_published(path, tmp_path):
     floors = [load_result(one) for one in path.parents[1].glob("ufe__neutral/*.json")]
     floor = next((one for one in floors if one.key.data == result.key.data), floors[0] if floors else None)
     harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
-    assert [(one.rule, one.line) for one in objections(result, harness, floor=floor)] == []
+    found = objections(result, harness, floor=floor)
+    if result.key.suite != load_suite(result.key.suite.split("@")[0]).id:
+        assert [one.rule for one in found] == ["suite"], "an earlier version of the suite"
+        return
+    assert [(one.rule, one.line) for one in found] == []

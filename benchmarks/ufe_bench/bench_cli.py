@@ -158,7 +158,8 @@ def _run_study(
     from ufe_bench.figures import write_figures
     from ufe_bench.leaderboard import FIGURES
     from ufe_bench.study import run_study
-    from ufe_bench.study_report import variant_of, write_report
+    from ufe_bench.study_report import write_report
+    from ufe_bench.study_rows import variant_of
     from ufe_bench.study_timing import timed_together
     from ufe_core.cli.progress import TrainingDisplay
     from ufe_core.training.progress import Progress

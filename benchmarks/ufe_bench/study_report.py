@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -13,36 +12,16 @@ from ufe_bench import formats
 from ufe_bench.aggregate import PairedDifference
 from ufe_bench.board_markdown import HYPOTHETICAL
 from ufe_bench.learning import Learning, draw_learning, learning_of
-from ufe_bench.request import Request
 from ufe_bench.schema import MetricInfo, Result, Trial
 from ufe_bench.study import Cell, Study
 from ufe_bench.study_picture import draw
-from ufe_bench.suite import Claim, Suite
+from ufe_bench.suite import Claim
 from ufe_bench.table import markdown_table
-from ufe_core.store import fingerprint, write_atomic
+from ufe_core.store import write_atomic
 
 _PICTURE, _LEARNING = "study.png", "learning.png"
 _UNSTEADY = "†"
-_LONGEST = 120  # characters of a folder's name; file systems take 255 bytes
 _ONE_SEED = "Where rows have one seed each, another seed may turn what is near."
-
-
-def variant_of(suite: Suite, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> str:
-    """The folder, in a suite's, of the report of a run whose options are not the default ones; empty for that run.
-
-    It is called by what is asked otherwise, as `study_smoke_training.steps=50`.
-
-    Args:
-        suite: which is run.
-        overrides: the user's options, as `--set` gives them.
-        asked: decoder, source and budget, as fields of `Request`.
-    """
-    changes = Request(suite=suite, overrides=overrides or None, **asked).changes()
-    if not changes:
-        return ""
-    name = "_".join(["study", *changes])
-    kept = re.sub(r"[^\w.=,+-]", "-", name)[:_LONGEST]
-    return name if kept == name else f"{kept}_{fingerprint(changes)[:8]}"
 
 
 def write_report(study: Study, folder: Path) -> Path | None:

@@ -1,7 +1,8 @@
-"""What the rows of a study ask of the harness, and what no row can be asked."""
+"""What the rows of a study ask of the harness, what no row can be asked, and how a run is called by what it asks."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,9 +14,12 @@ from ufe_core.config import build_config, did_you_mean
 from ufe_core.errors import ConfigError
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import DEFAULT_ANCHORS
+from ufe_core.store import fingerprint
 
 if TYPE_CHECKING:
     from ufe_core.budgets import BudgetName
+
+_LONGEST = 120  # characters of a folder's name; file systems take 255 bytes
 
 
 def request_of(suite: Suite, row: SuiteRow, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> Request:
@@ -83,6 +87,24 @@ def chosen_rows(suite: Suite, names: Sequence[str]) -> tuple[SuiteRow, ...]:
                 f"Suite '{suite.id}' has no row {name!r}.{did_you_mean(name, known)} Rows: {', '.join(known)}."
             )
     return tuple(suite.row(name) for name in dict.fromkeys(names) if name not in suite.floors) if names else suite.rows
+
+
+def variant_of(suite: Suite, overrides: Mapping[str, Mapping[str, Any]], **asked: Any) -> str:
+    """The folder, in a suite's, of the report of a run whose options are not the default ones; empty for that run.
+
+    It is called by what is asked otherwise, as `study_smoke_training.steps=50`.
+
+    Args:
+        suite: which is run.
+        overrides: the user's options, as `--set` gives them.
+        asked: decoder, source and budget, as fields of `Request`.
+    """
+    changes = Request(suite=suite, overrides=overrides or None, **asked).changes()
+    if not changes:
+        return ""
+    name = "_".join(["study", *changes])
+    kept = re.sub(r"[^\w.=,+-]", "-", name)[:_LONGEST]
+    return name if kept == name else f"{kept}_{fingerprint(changes)[:8]}"
 
 
 def refuse_what_fits_no_row(

@@ -12,8 +12,8 @@ from ufe_bench.request import Request
 from ufe_bench.schema import Trial
 from ufe_bench.study import Cell, Study, _time_left, run_study
 from ufe_bench.study_picture import draw
-from ufe_bench.study_report import as_json, markdown, variant_of, write_report
-from ufe_bench.study_rows import chosen_rows, refuse_what_fits_no_row, request_of, that_fit, with_steps
+from ufe_bench.study_report import as_json, markdown, write_report
+from ufe_bench.study_rows import chosen_rows, refuse_what_fits_no_row, request_of, that_fit, variant_of, with_steps
 from ufe_bench.suite import SuiteRow, load_suite
 from ufe_core.cli.main import main
 from ufe_core.config import parse_overrides

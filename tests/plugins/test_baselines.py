@@ -1,11 +1,13 @@
 """The methods that the paper compares with: what each looks at, what it leaves alone, and that all of it learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ufe_baselines.fomm import DenseMotion, first_order, sparse_fields
-from ufe_baselines.head_fit import bounded_step
+from ufe_baselines.head_fit import POSE, _Lens, _Posed, bounded_step, gaze_of, rotation_of
 from ufe_baselines.keypoint_maps import drawn, groups_of
 from ufe_baselines.regressor import found_in_views
 from ufe_core.errors import ConfigError, ContractError
@@ -440,7 +442,7 @@ class TestFit:
 
     def test_and_the_gaze_where_pupils_are_seen(self, fitted):
         _, tracked, _, _, gaze, seen = fitted
-        cosine = (tracked.gaze.view(-1, 2, 3) * gaze).sum(-1)[seen]
+        cosine = (gaze_of(tracked.angles) * gaze).sum(-1)[seen]
         assert len(cosine) > 3 and torch.rad2deg(cosine.clamp(-1, 1).acos()).mean() < 1.5
 
     def test_eyeballs_turn_about_their_centres(self, fitted):
@@ -455,15 +457,53 @@ class TestFit:
         rest = fit(nowhere, neutral, torch.zeros(1, 6), torch.zeros(1))
         assert rest.actions.abs().max() < 1e-6 and rest.pose.abs().max() < 1e-6 and rest.angles.abs().max() < 1e-6
 
-    def test_lenses_see_what_cameras_project(self, rig):
-        from ufe_baselines.head_fit import _Lens
+    def test_residuals_have_the_derivative_that_differences_tell(self, fitted):
+        """Of every number of the state, those that a camera does not list among them: they move none of its points."""
+        fit, tracked, neutral, *_ = fitted
+        state = torch.cat([tracked.pose, tracked.actions, tracked.angles], 1)[:2].double()
+        mesh = neutral.double().expand(2, -1, -1)
+        centres, radius = (
+            torch.stack([mesh[:, rows].mean(1) for rows in fit.eyes], 1),
+            torch.full((2, 2), 12.0).double(),
+        )
+        for view in fit.views:
+            at_rest = view.at_rest(mesh, centres)
 
+            def placed(state, view=view, at_rest=at_rest):
+                posed = _Posed.of(state, radius)
+                at = view.turned(posed, at_rest)
+                return posed, at, *view.lens.seen(at + posed.shift)
+
+            posed, at, pixels, of_points, usable = placed(state)
+            found = state.new_zeros(*pixels.shape[:2], 2, state.shape[1])
+            terms = view.terms(posed, at, of_points, pixels)
+            found[..., view.columns] = terms[..., :-1]
+            for k, step in enumerate(1e-5 * torch.eye(state.shape[1]).double()):
+                if k < 3:  # a turn is composed, not added
+                    moved = [
+                        view.lens.seen(at @ rotation_of(sign * step[None, :3]).mT + posed.shift)[0] for sign in (1, -1)
+                    ]
+                else:
+                    moved = [placed(state + sign * step)[2] for sign in (1, -1)]
+                expected = (moved[0] - moved[1]) / 2e-5
+                torch.testing.assert_close(found[..., k][usable], expected[usable], atol=1e-4, rtol=1e-5)
+            assert POSE < len(view.columns) < state.shape[1] and torch.equal(terms[..., -1], pixels)
+
+    @pytest.mark.parametrize("model", ["brown_conrady", "fisheye"])
+    def test_lenses_see_what_cameras_project(self, rig, model):
+        """With every coefficient of a lens, on its axis, and pixels that are skewed."""
+        bent = [-0.11, 0.03, 0.002, -0.004, 0.01 * (model == "brown_conrady")]
         points = np.random.default_rng(0).uniform([-40, -40, 0], [40, 100, 30], (50, 3))
         for camera in rig:
-            pixels, slope, usable = _Lens(camera).seen(torch.from_numpy(points)[None])
+            lens = replace(
+                camera, model=model, distortion=np.array(bent), intrinsics=camera.intrinsics + 0.7 * np.eye(3, k=1)
+            )
+            points[0] = lens.position + 40 * lens.rotation[2]
+            pixels, slope, usable = _Lens(lens).seen(torch.from_numpy(points)[None])
             good = usable[0].numpy()
-            np.testing.assert_allclose(pixels[0].numpy()[good], camera.project(points)[good], atol=1e-6)
-            step = np.array([0.0, 1e-4, 0.0])
-            moved = (camera.project(points + step) - camera.project(points - step)) / 2e-4
-            np.testing.assert_allclose(slope[0, ..., 1].numpy()[good], moved[good], atol=1e-4)
-            assert good.sum() > 20 and good[camera.in_view(points)].mean() > 0.8 and not slope[0][~usable[0]].any()
+            np.testing.assert_allclose(pixels[0].numpy()[good], lens.project(points)[good], atol=1e-6)
+            for k, step in enumerate(1e-4 * np.eye(3)):
+                moved = (lens.project(points + step) - lens.project(points - step)) / 2e-4
+                np.testing.assert_allclose(slope[0, ..., k].numpy()[good], moved[good], atol=1e-5)
+            assert good[0] and good.sum() > 20 and good[camera.in_view(points)].mean() > 0.8
+            assert not slope[0][~usable[0]].any()

@@ -1,1 +1,1 @@
-"""Floor rows that any encoder should beat."""
+"""The methods that the paper compares with, re-implemented as encoders, and two floors that any encoder should beat."""

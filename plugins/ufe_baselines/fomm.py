@@ -22,15 +22,15 @@ than the original's, as the images are smaller. The reference is the neutral anc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ufe_baselines.keypoint_maps import ARC, groups_of
+from ufe_baselines.keypoint_maps import Parts, groups_of
 from ufe_baselines.plugin import FommConfig
 from ufe_baselines.regressor import REFERENCE, Pooled, Reference, found_in_views
 from ufe_core.face_encoder import REGIONS, by_region, mirrored_detections
@@ -39,6 +39,7 @@ from ufe_core.interfaces.encoder import EncoderNeeds
 from ufe_core.types import AnchorSet, CodeSpace, Detections, FrameBatch
 
 _RIDGE = 5e-4  # variance of detected points, half sides squared: parts that are as thin keep the identity across
+_LEAST_WEIGHT = 1e-4  # of a point, so that a part of which nothing is seen has a centre
 _LEAST_FOUND = 1e-4
 _WIDEST, _LEAST_SIDE = 8, 8
 _HEAT_VARIANCE = 0.01  # of the heat maps, as in the original (kp_variance), in half sides squared
@@ -56,9 +57,7 @@ class Motions(NamedTuple):
     belief: Tensor
 
 
-def first_order(
-    driving: Tensor, reference: Tensor, weight: Tensor, known: Tensor, groups: Sequence[Sequence[int]]
-) -> Motions:
+def first_order(driving: Tensor, reference: Tensor, weight: Tensor, known: Tensor, parts: Parts) -> Motions:
     """The affine motion of each part from where its keypoints are to where they were, by weighted least squares.
 
     Args:
@@ -66,24 +65,28 @@ def first_order(
         reference: float32 [B, K, 2], where they were.
         weight: float32 [B, K], how far each is believed.
         known: float32 [B], 1 where there is a reference; where it is 0, nothing moves.
-        groups: indices of K, one list for each part.
+        parts: G groups of the keypoints.
     """
-    centres, sources, jacobians, beliefs = [], [], [], []
-    identity = torch.eye(2, device=driving.device)
-    for group in groups:
-        share = weight[:, group, None] + 1e-4
-        share = share / share.sum(1, keepdim=True)
-        d, r = driving[:, group], reference[:, group]
-        centre, source = (share * d).sum(1), (share * r).sum(1)
-        away, was = d - centre[:, None], r - source[:, None]
-        spread = (share * away).transpose(1, 2) @ away
-        cross = (share * was).transpose(1, 2) @ away
-        turned = (cross + _RIDGE * identity) @ torch.linalg.inv(spread + _RIDGE * identity) - identity
-        jacobians.append(identity + known[:, None, None] * turned)
-        centres.append(centre)
-        sources.append(centre + known[:, None] * (source - centre))
-        beliefs.append(weight[:, group].mean(1))
-    return Motions(*(torch.stack(parts, 1) for parts in (centres, sources, jacobians, beliefs)))
+    driving, reference, weight = (values[:, parts.order] for values in (driving, reference, weight))
+    share = weight + _LEAST_WEIGHT
+    share = (share / (share @ parts.member.T)[:, parts.part])[..., None]
+    centre, source = parts.member @ (share * driving), parts.member @ (share * reference)
+    away, was = driving - centre[:, parts.part], reference - source[:, parts.part]
+    spread, cross = (
+        (parts.member @ ((share * values)[..., :, None] * away[..., None, :]).flatten(2)).unflatten(2, (2, 2))
+        for values in (away, was)
+    )
+    identity, known = torch.eye(2, device=driving.device), known[:, None, None]
+    turned = (cross + _RIDGE * identity) @ _inverse(spread + _RIDGE * identity) - identity
+    belief = weight @ (parts.member / parts.member.sum(1, keepdim=True)).T
+    return Motions(centre, centre + known * (source - centre), identity + known[..., None] * turned, belief)
+
+
+def _inverse(matrices: Tensor) -> Tensor:
+    """Of matrices [..., 2, 2]."""
+    (a, b), (c, d) = (row.unbind(-1) for row in matrices.unbind(-2))
+    adjugate = torch.stack([d, -b, -c, a], -1).unflatten(-1, (2, 2))
+    return adjugate / (a * d - b * c)[..., None, None]
 
 
 def sparse_fields(motions: Motions, grid: Tensor) -> Tensor:
@@ -104,10 +107,11 @@ class FommEncoder(Reference[FommConfig]):
         keypoints: tuple[KeypointNames, ...],
     ) -> None:  # fmt: skip
         super().__init__(config, needs=needs, code_space=code_space)
-        self.groups = [groups_of(keypoints[2 * region].names, arc=ARC) for region in range(2)]
+        parts = [Parts(groups_of(keypoints[2 * region].names)) for region in range(2)]
+        self.parts = nn.ModuleList(parts)
         self.side = max(needs.size // 2, _LEAST_SIDE)  # the original works at a quarter of its larger images
         self.dense = nn.ModuleList(
-            DenseMotion(len(groups), config.width, config.levels, self.side) for groups in self.groups
+            DenseMotion(len(of_region), config.width, config.levels, self.side) for of_region in parts
         )
         networks = [Pooled(config.backbone, config.backbone_options, inputs=3, cells=config.cells) for _ in range(2)]
         self.regions = nn.ModuleList(networks)
@@ -134,7 +138,7 @@ class FommEncoder(Reference[FommConfig]):
         made = []
         for k, (dense, network) in enumerate(zip(self.dense, self.regions, strict=True)):
             with torch.autocast(driving.device.type, enabled=False):  # half precision would round motions away
-                motions = first_order(driving[k], reference[k], weight[k], known, self.groups[k])
+                motions = first_order(driving[k], reference[k], weight[k], known, cast("Parts", self.parts[k]))
             image = kept["image"][:, k].flatten(0, 1)[:, None]
             field = functional.interpolate(
                 dense(image, motions, found[k]), (side, side), mode="bilinear", align_corners=False

@@ -14,11 +14,12 @@ confidence.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ufe_baselines.keypoint_maps import ARC, drawn, groups_of
+from ufe_baselines.keypoint_maps import Parts, drawn, groups_of
 from ufe_baselines.plugin import GeometryGuidedConfig
 from ufe_baselines.regressor import Pooled, Regressor
 from ufe_core.face_encoder import by_region, mirrored_detections
@@ -38,10 +39,11 @@ class GeometryGuidedEncoder(Regressor[GeometryGuidedConfig]):
         keypoints: tuple[KeypointNames, ...],
     ) -> None:  # fmt: skip
         super().__init__(config, needs=needs, code_space=code_space)
-        self.groups = [groups_of(keypoints[2 * region].names, arc=ARC) for region in range(2)]
+        parts = [Parts(groups_of(keypoints[2 * region].names)) for region in range(2)]
+        self.parts = nn.ModuleList(parts)
         networks = [
-            Pooled(config.backbone, config.backbone_options, inputs=1 + len(groups), cells=config.cells)
-            for groups in self.groups
+            Pooled(config.backbone, config.backbone_options, inputs=1 + len(of_region), cells=config.cells)
+            for of_region in parts
         ]
         self.regions = nn.ModuleList(networks)
         count = 2 * networks[0].features
@@ -55,6 +57,6 @@ class GeometryGuidedEncoder(Regressor[GeometryGuidedConfig]):
         points, visible = by_region(found.points), by_region(found.visible)
         made = []
         for k, network in enumerate(self.regions):
-            maps = drawn(points[k], visible[k], self.groups[k], side, spread=self.config.spread * side)
+            maps = drawn(points[k], visible[k], cast("Parts", self.parts[k]), side, spread=self.config.spread * side)
             made.append(network(torch.cat([images[k], maps], 1)).view(len(frames.images), -1))
         return made[0], made[1]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ufe_core.head import EYE_LEFT, EYE_RIGHT, load_head
 from ufe_core.interfaces.detector import KeypointNames
 from ufe_core.types import CameraSpec, Detections
 
 _STEEPEST = 0.2  # depth over distance from the optical axis: beyond 79 degrees no headset camera sees a face
-_STEP_MM = 1e-3  # of the differences that tell how pixels move with points
+_LEAST_DEPTH_MM = 1.0
 _OUTLIER = 3.0  # a residual of so many deviations counts half
 _ACTION, _ACTION_MOST = 0.4, 1.2  # deviation of an action's activation before anything is seen, and its bound
 _RESTING_ACTION = 0.06  # the same where the face is known to rest: nobody rests exactly
@@ -37,11 +38,6 @@ class Fit:
     actions: Tensor
     angles: Tensor
 
-    @property
-    def gaze(self) -> Tensor:
-        """Unit vectors [B, 6]."""
-        return gaze_of(self.angles).flatten(1)
-
 
 class HeadFit(nn.Module):
     """Knows the head's actions and the headset's cameras, nominal ones; a person's neutral mesh is given to it.
@@ -54,7 +50,6 @@ class HeadFit(nn.Module):
     """
 
     actions: Tensor
-    at_points: Tensor
 
     def __init__(
         self, rig: Sequence[CameraSpec], keypoints: Sequence[KeypointNames], *, noise_px: float, iterations: int
@@ -62,12 +57,11 @@ class HeadFit(nn.Module):
         super().__init__()
         head = load_head()
         self.noise_px, self.iterations = noise_px, iterations
-        self.lenses = nn.ModuleList(_Lens(camera) for camera in rig)
-        count = max(len(one.vertices) for one in keypoints)
-        self.rows = [torch.tensor([*one.vertices, *[0] * (count - len(one.vertices))]) for one in keypoints]
-        self.pupils = [torch.tensor(one.pupils, dtype=torch.int64) for one in keypoints]
-        self.eyes = [torch.from_numpy(np.flatnonzero(head.part == part)) for part in (EYE_LEFT, EYE_RIGHT)]
         actions = torch.from_numpy(np.ascontiguousarray(head.actions))
+        self.views = nn.ModuleList(
+            _View(camera, points, actions) for camera, points in zip(rig, keypoints, strict=True)
+        )
+        self.eyes = [torch.from_numpy(np.flatnonzero(head.part == part)) for part in (EYE_LEFT, EYE_RIGHT)]
         self.register_buffer("actions", actions, persistent=False)
 
     @torch.no_grad()
@@ -88,7 +82,9 @@ class HeadFit(nn.Module):
         radius = torch.stack(
             [(neutral[:, rows] - centres[:, k, None]).norm(dim=-1).amax(1) for k, rows in enumerate(self.eyes)], 1
         )
-        parts = [_Points(self, c, neutral, centres, radius) for c in range(len(self.lenses))]
+        views = [cast("_View", view) for view in self.views]
+        at_rest = [view.at_rest(neutral, centres) for view in views]
+        points, visible = found.points.to(double), found.visible.to(double)
         turn, shift = torch.where(known > 0, _SLIP_TURN, _TURN), torch.where(known > 0, _SLIP_MM, _SHIFT_MM)
         action, gaze = (
             neutral.new_full((b, n), _RESTING_ACTION if resting else _ACTION),
@@ -100,16 +96,19 @@ class HeadFit(nn.Module):
         least, most = torch.full_like(state, -torch.inf), torch.full_like(state, torch.inf)
         least[:, POSE : POSE + n], most[:, POSE : POSE + n] = _ACTION_LEAST, _ACTION_MOST
         for _ in range(self.iterations):
-            hessian = torch.diag_embed(spread**-2)
-            slope = (state - start) / spread**2
-            for c, points in enumerate(parts):
-                away, jacobian, usable = points.residuals(state, found.points[:, c].to(double))
+            hessian, slope = torch.diag_embed(spread**-2), (state - start) / spread**2
+            posed = _Posed.of(state, radius)
+            for c, view in enumerate(views):
+                at = view.turned(posed, at_rest[c])
+                pixels, of_points, usable = view.lens.seen(at + posed.shift)
+                away = pixels - points[:, c]
                 square = away.square().sum(-1) / self.noise_px**2
-                weight = usable * found.visible[:, c] / (1 + square / _OUTLIER**2) / self.noise_px**2
-                weighed = jacobian * weight[..., None, None]
-                flat = jacobian.flatten(1, 2)
-                hessian = hessian + weighed.flatten(1, 2).transpose(1, 2) @ flat
-                slope = slope + (weighed.flatten(1, 2).transpose(1, 2) @ away.flatten(1)[..., None])[..., 0]
+                weight = usable * visible[:, c] / (1 + square / _OUTLIER**2) / self.noise_px**2
+                root = weight.sqrt()[..., None]
+                terms = view.terms(posed, at, of_points * root[..., None], away * root).flatten(1, 2)
+                normal = terms.mT @ terms
+                hessian[:, view.columns[:, None], view.columns] += normal[:, :-1, :-1]
+                slope[:, view.columns] += normal[:, :-1, -1]
             state = state + bounded_step(hessian, slope, least - state, most - state)
         pose, actions, angles = state.float().split([POSE, n, GAZE], 1)
         return Fit(pose, actions, angles)
@@ -132,42 +131,75 @@ class HeadFit(nn.Module):
         return moved
 
 
-class _Points:
-    """The points of one camera, of B people."""
+class _Posed(NamedTuple):
+    """What points of all cameras share in a state: `rotation` [B, 3, 3] and `shift` [B, 1, 3] of the head, `actions`
+    [B, A], where pupils lie from the centres of their eyeballs, `pupils` [B, 2, 3], and the derivative of that by
+    their azimuth and altitude, `of_angles` [B, 2, 3, 2].
+    """
 
-    def __init__(self, fit: HeadFit, camera: int, neutral: Tensor, centres: Tensor, radius: Tensor) -> None:
-        self.lens: Any = fit.lenses[camera]
-        pupils = fit.pupils[camera]
-        rows = fit.rows[camera]
-        self.resting = neutral[:, rows]
-        self.actions = fit.actions[:, rows].to(neutral.dtype)
-        self.pupils, self.centres, self.radius = pupils, centres[:, pupils], radius[:, pupils]
+    rotation: Tensor
+    shift: Tensor
+    actions: Tensor
+    pupils: Tensor
+    of_angles: Tensor
 
-    def residuals(self, state: Tensor, found: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Pixels [B, K, 2] from points found to those of the state, their derivative [B, K, 2, P], and which count."""
-        n = self.actions.shape[0]
-        pose, actions, angles = state.split([POSE, n, GAZE], 1)
-        skin = self.resting + torch.einsum("ba,akx->bkx", actions, self.actions)
-        count = found.shape[1] - len(self.pupils)
-        skin, of_actions = skin[:, :count], self.actions[:, :count].expand(len(state), -1, -1, -1)
-        points, of_angles = skin, skin.new_zeros(len(state), GAZE, count, 3)
-        if len(self.pupils):
-            gaze, slope = gaze_of(angles), _gaze_slope(angles)
-            pupils = self.centres + self.radius[..., None] * gaze[:, self.pupils]
-            points = torch.cat([skin, pupils], 1)
-            of_actions = torch.cat([of_actions, of_actions.new_zeros(len(state), n, len(self.pupils), 3)], 2)
-            turned = skin.new_zeros(len(state), GAZE, len(self.pupils), 3)
-            for k, eye in enumerate(self.pupils.tolist()):
-                turned[:, 2 * eye : 2 * eye + 2, k] = self.radius[:, k, None, None] * slope[:, eye]
-            of_angles = torch.cat([of_angles, turned], 2)
-        rotation = rotation_of(pose[:, :3])
-        at = points @ rotation.transpose(1, 2)
-        pixels, of_points, usable = self.lens.seen(at + pose[:, None, 3:])
-        of_turn = torch.stack([torch.linalg.cross(axis.expand_as(at), at) for axis in torch.eye(3).to(at)], 1)
-        of_shift = torch.eye(3).to(at)[:, None].expand(len(state), 3, at.shape[1], 3)
-        inner = torch.cat([of_actions, of_angles], 1) @ rotation[:, None].transpose(2, 3)
-        moves = torch.cat([of_turn, of_shift, inner], 1)  # [B, P, K, 3]
-        return pixels - found, torch.einsum("bkij,bpkj->bkip", of_points, moves), usable
+    @classmethod
+    def of(cls, state: Tensor, radius: Tensor) -> _Posed:
+        """Of states [B, P] and the radii [B, 2] of eyeballs."""
+        pose, actions, angles = state.split([POSE, state.shape[1] - POSE - GAZE, GAZE], 1)
+        pupils, of_angles = radius[..., None] * gaze_of(angles), radius[..., None, None] * _gaze_slope(angles).mT
+        return cls(rotation_of(pose[:, :3]), pose[:, None, 3:], actions, pupils, of_angles)
+
+
+class _View(nn.Module):
+    """A camera and the K points that it looks for: vertices, then pupils.
+
+    `columns` [P'] are the numbers of a state that move any of them; `acting` are the actions of these, and `moves`
+    [K, 3, A'] says how.
+    """
+
+    rows: Tensor
+    acting: Tensor
+    moves: Tensor
+    columns: Tensor
+
+    def __init__(self, camera: CameraSpec, keypoints: KeypointNames, actions: Tensor) -> None:
+        super().__init__()
+        self.lens = _Lens(camera)
+        self.pupils = keypoints.pupils
+        rows = torch.tensor(keypoints.vertices)
+        moves = functional.pad(actions[:, rows].double(), (0, 0, 0, len(self.pupils)))
+        acting = torch.nonzero(moves.abs().amax((1, 2)))[:, 0]
+        columns = [torch.arange(POSE), POSE + acting, POSE + len(actions) + torch.arange(GAZE if self.pupils else 0)]
+        moves = moves[acting].permute(1, 2, 0).contiguous()
+        buffers = {"rows": rows, "acting": acting, "moves": moves, "columns": torch.cat(columns)}
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
+
+    def at_rest(self, neutral: Tensor, centres: Tensor) -> Tensor:
+        """Where points of the skin rest, and what pupils turn about: [B, K, 3]."""
+        return torch.cat([neutral[:, self.rows], centres[:, self.pupils]], 1)
+
+    def turned(self, posed: _Posed, at_rest: Tensor) -> Tensor:
+        """Points [B, K, 3] of the posed head, before it is shifted."""
+        points = at_rest + torch.einsum("ba,kxa->bkx", posed.actions[:, self.acting], self.moves)
+        points[:, len(self.rows) :] += posed.pupils[:, self.pupils]
+        return points @ posed.rotation.mT
+
+    def terms(self, posed: _Posed, at: Tensor, of_points: Tensor, away: Tensor) -> Tensor:
+        """Derivatives of residuals `away` [B, K, 2] by `columns`, and they themselves: [B, K, 2, P' + 1].
+
+        `at` is what `turned` gave, `of_points` [B, K, 2, 3] the derivative by shifted points.
+        """
+        inner = (of_points.flatten(1, 2) @ posed.rotation).view_as(of_points)
+        of_turn = torch.linalg.cross(at[:, :, None], of_points)
+        parts = [of_turn, of_points, torch.einsum("bkix,kxa->bkia", inner, self.moves)]
+        if self.pupils:
+            of_angles = inner.new_zeros(*inner.shape[:3], GAZE)
+            for k, eye in enumerate(self.pupils, len(self.rows)):
+                of_angles[:, k, :, 2 * eye : 2 * eye + 2] = inner[:, k] @ posed.of_angles[:, eye]
+            parts.append(of_angles)
+        return torch.cat([*parts, away[..., None]], -1)
 
 
 class _Lens(nn.Module):
@@ -190,35 +222,44 @@ class _Lens(nn.Module):
         Others tell nothing: beside the camera a point is anywhere, and moves without bounds.
         """
         at = points @ self.rotation.T + self.translation
-        steps = _STEP_MM * torch.eye(3).to(at)
-        slope = [(self._project(at + step) - self._project(at - step)) / (2 * _STEP_MM) for step in steps]
+        flat, of_flat = self._fisheye(at) if self.fisheye else self._brown_conrady(at)
+        focal = self.intrinsics[:2, :2].T
+        of_points = (of_flat @ focal).mT @ self.rotation
         in_view = at[..., 2] > _STEEPEST * at[..., :2].norm(dim=-1)
-        of_points = torch.stack(slope, -1) @ self.rotation
-        return self._project(at), torch.where(in_view[..., None, None], of_points, 0.0), in_view
+        return flat @ focal + self.intrinsics[:2, 2], torch.where(in_view[..., None, None], of_points, 0.0), in_view
 
-    def _project(self, at: Tensor) -> Tensor:
+    def _fisheye(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Image plane [..., 2] of points [..., 3] in camera coordinates, and its derivative [..., 3, 2] by them."""
+        k1, k2, k3, k4, _ = self.distortion
         x, y, z = at.unbind(-1)
-        if self.fisheye:
-            across = torch.hypot(x, y).clamp_min(1e-9)
-            angle = torch.atan2(across, z)
-            k1, k2, k3, k4, _ = self.distortion
-            s = angle.square()
-            scale = angle * (1 + s * (k1 + s * (k2 + s * (k3 + s * k4)))) / across
-            flat = torch.stack([x * scale, y * scale], -1)
-        else:
-            k1, k2, p1, p2, k3 = self.distortion
-            depth = z.clamp_min(1.0)
-            x, y = x / depth, y / depth
-            r2 = x * x + y * y
-            radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
-            flat = torch.stack(
-                [
-                    x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x),
-                    y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y,
-                ],
-                -1,
-            )
-        return flat @ self.intrinsics[:2, :2].T + self.intrinsics[:2, 2]
+        across = torch.hypot(x, y).clamp_min(1e-9)
+        angle = torch.atan2(across, z)
+        s = angle.square()
+        scale = angle * (1 + s * (k1 + s * (k2 + s * (k3 + s * k4)))) / across
+        slope = (1 + s * (3 * k1 + s * (5 * k2 + s * (7 * k3 + s * 9 * k4)))) / (across.square() + z.square())
+        stretch = (slope * z - scale) / across.square()  # of `scale` with the distance from the axis, over that
+        mixed = x * y * stretch
+        of_flat = [scale + x * x * stretch, mixed, mixed, scale + y * y * stretch, -x * slope, -y * slope]
+        return at[..., :2] * scale[..., None], torch.stack(of_flat, -1).unflatten(-1, (3, 2))
+
+    def _brown_conrady(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for a lens that bends the image plane."""
+        k1, k2, p1, p2, k3 = self.distortion
+        depth = at[..., 2].clamp_min(_LEAST_DEPTH_MM)
+        x, y = at[..., 0] / depth, at[..., 1] / depth
+        r2 = x * x + y * y
+        radial, slope = 1 + r2 * (k1 + r2 * (k2 + r2 * k3)), 2 * (k1 + r2 * (2 * k2 + r2 * 3 * k3))
+        flat = torch.stack(
+            [x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x), y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y],
+            -1,
+        )
+        mixed = slope * x * y + 2 * p1 * x + 2 * p2 * y
+        along_x, along_y = (
+            radial + slope * x * x + 2 * p1 * y + 6 * p2 * x,
+            radial + slope * y * y + 6 * p1 * y + 2 * p2 * x,
+        )
+        of_flat = [along_x, mixed, mixed, along_y, -(x * along_x + y * mixed), -(x * mixed + y * along_y)]
+        return flat, torch.stack(of_flat, -1).unflatten(-1, (3, 2)) / depth[..., None, None]
 
 
 def bounded_step(hessian: Tensor, slope: Tensor, least: Tensor, most: Tensor) -> Tensor:

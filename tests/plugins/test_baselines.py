@@ -1,12 +1,14 @@
 """The methods that the paper compares with: what each looks at, what it leaves alone, and that all of it learns."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ufe_baselines.fomm import DenseMotion, first_order, sparse_fields
-from ufe_baselines.head_fit import bounded_step
-from ufe_baselines.keypoint_maps import drawn, groups_of
+from ufe_baselines.head_fit import POSE, _Lens, _Posed, bounded_step, gaze_of, rotation_of
+from ufe_baselines.keypoint_maps import Parts, drawn, groups_of
 from ufe_baselines.regressor import found_in_views
 from ufe_core.errors import ConfigError, ContractError
 from ufe_core.head import load_head
@@ -21,7 +23,8 @@ SIZE, CODES = 64, 9
 ALL = ("geometry_guided", "flnet", "fomm", "necknet", "movement_sdk", "mesh_tracking", "mesh_tracking_gt")
 WITH_KEYPOINTS = ("geometry_guided", "flnet", "fomm", "mesh_tracking")
 WITH_REFERENCE = ("flnet", "fomm")
-HALVES = [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9, 10, 11]]  # of twelve keypoints
+HALVES = Parts([range(6), range(6, 12)])  # of twelve keypoints
+ONE = Parts([range(6)])
 
 
 @pytest.fixture(scope="module")
@@ -225,9 +228,33 @@ def test_first_order_motion_is_the_affine_map_that_moved_the_points():
     torch.testing.assert_close(fields[:, 1:], (grid @ matrix.T + shift).expand(3, 2, -1, -1, -1), atol=0.04, rtol=0)
 
 
+def test_motions_and_maps_are_what_each_part_alone_has():
+    """Against loops over parts, whose points are in no order: least squares by a general inverse, whole Gaussians."""
+    draw, groups = torch.Generator().manual_seed(0), [[3, 0, 7], [1], [2, 9, 4, 5], [8, 11]]
+    driving, reference = (torch.rand(5, 12, 2, generator=draw) for _ in range(2))
+    weight, known = torch.rand(5, 12, generator=draw), torch.tensor([1.0, 0, 1, 1, 1])
+    motions = first_order(driving, reference, weight, known, Parts(groups))
+    maps = drawn(32 * driving, weight, Parts(groups), 32, spread=1.5)
+    at = torch.stack(torch.meshgrid(torch.arange(32) + 0.5, torch.arange(32) + 0.5, indexing="xy"), -1)
+    for part, group in enumerate(groups):
+        share = weight[:, group, None] + 1e-4
+        share = share / share.sum(1, keepdim=True)
+        centre, source = ((share * places[:, group]).sum(1) for places in (driving, reference))
+        away, was = driving[:, group] - centre[:, None], reference[:, group] - source[:, None]
+        spread, cross = ((share * values).mT @ away + 5e-4 * torch.eye(2) for values in (away, was))
+        turned = known[:, None, None] * (cross @ torch.linalg.inv(spread) - torch.eye(2))
+        torch.testing.assert_close(motions.driving[:, part], centre)
+        torch.testing.assert_close(motions.reference[:, part], centre + known[:, None] * (source - centre))
+        torch.testing.assert_close(motions.jacobian[:, part], torch.eye(2) + turned, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(motions.belief[:, part], weight[:, group].mean(1))
+        away = (at - 32 * driving[:, group, None, None]).square().sum(-1)
+        expected = (weight[:, group, None, None] * torch.exp(-away / (2 * 1.5**2))).amax(1)
+        torch.testing.assert_close(maps[:, part], expected, atol=1e-6, rtol=1e-5)
+
+
 def test_parts_whose_points_lie_on_a_line_have_finite_motion():
     line = torch.linspace(-0.5, 0.5, 6)[None, :, None] * torch.tensor([1.0, 0.5])
-    motions = first_order(line, line + 0.1, torch.ones(1, 6), torch.ones(1), [list(range(6))])
+    motions = first_order(line, line + 0.1, torch.ones(1, 6), torch.ones(1), ONE)
     torch.testing.assert_close(motions.jacobian[0, 0], torch.eye(2), atol=1e-3, rtol=0)
     torch.testing.assert_close(motions.reference - motions.driving, torch.full((1, 1, 2), 0.1))
 
@@ -239,7 +266,7 @@ def test_points_that_are_not_believed_do_not_tell_how_a_part_moves():
     lost = driving + 0.1
     lost[0, 2] = 5.0
     believed = torch.tensor([[1.0, 1, 0, 1, 1, 1]])
-    motions = first_order(driving, lost, believed, torch.ones(1), [list(range(6))])
+    motions = first_order(driving, lost, believed, torch.ones(1), ONE)
     torch.testing.assert_close(motions.reference - motions.driving, torch.full((1, 1, 2), 0.1), atol=2e-3, rtol=0)
     torch.testing.assert_close(motions.jacobian[0, 0], torch.eye(2), atol=0.05, rtol=0)
     assert motions.belief.item() == pytest.approx(5 / 6)
@@ -248,7 +275,7 @@ def test_points_that_are_not_believed_do_not_tell_how_a_part_moves():
 def test_nothing_moves_without_a_reference():
     draw = torch.Generator().manual_seed(3)
     driving, reference = torch.rand(2, 6, 2, generator=draw), torch.rand(2, 6, 2, generator=draw)
-    motions = first_order(driving, reference, torch.ones(2, 6), torch.tensor([1.0, 0.0]), [list(range(6))])
+    motions = first_order(driving, reference, torch.ones(2, 6), torch.tensor([1.0, 0.0]), ONE)
     still = (motions.reference - motions.driving).norm(dim=-1) + (motions.jacobian - torch.eye(2)).norm(dim=(-2, -1))
     assert still[0] > 0.1 and still[1] == 0
 
@@ -297,7 +324,7 @@ def test_a_part_as_thin_as_points_are_uncertain_is_not_turned_by_their_noise():
     draw = torch.Generator().manual_seed(0)
     line = torch.linspace(-0.2, 0.2, 6)[None, :, None] * torch.tensor([1.0, 0.0])
     noise = 0.01 * torch.randn(200, 2, 6, 2, generator=draw)
-    motions = first_order(line + noise[:, 0], line + noise[:, 1], torch.ones(200, 6), torch.ones(200), [[*range(6)]])
+    motions = first_order(line + noise[:, 0], line + noise[:, 1], torch.ones(200, 6), torch.ones(200), ONE)
     assert (motions.jacobian[:, 0] - torch.eye(2)).norm(dim=(-2, -1)).mean() < 0.25
 
 
@@ -323,7 +350,7 @@ def test_without_a_reference_the_warp_field_is_nothing(make):
 def test_rings_are_cut_into_arcs_that_end_near_the_corners(keypoints, camera, parts):
     """Of eyes and mouth: no arc has more than a point beyond a corner."""
     names = keypoints[camera].names
-    whole, arcs = groups_of(names), groups_of(names, arc=6)
+    arcs, whole = groups_of(names), {name.rpartition("_")[0] for name in names}
     assert sorted(k for group in arcs for k in group) == list(range(96)) and len(arcs) >= len(whole) + 3 * len(parts)
     places = load_head().template[list(keypoints[camera].vertices)]
     for part in parts:
@@ -348,7 +375,7 @@ def test_where_nothing_moved_the_warp_field_is_nothing():
 
 def test_heat_maps_peak_at_their_points_and_fade_with_confidence():
     points = torch.tensor([[[10.5, 20.5], [40.5, 8.5], [50.5, 50.5]]])
-    maps = drawn(points, torch.tensor([[1.0, 0.5, 0.0]]), [[0], [1, 2]], 64, spread=1.5)
+    maps = drawn(points, torch.tensor([[1.0, 0.5, 0.0]]), Parts([[0], [1, 2]]), 64, spread=1.5)
     assert maps.shape == (1, 2, 64, 64)
     assert maps[0, 0, 20, 10] == pytest.approx(1) and maps[0, 0].argmax() == 20 * 64 + 10
     assert maps[0, 1, 8, 40] == pytest.approx(0.5) and maps[0, 1, 50, 50] < 1e-6
@@ -357,7 +384,7 @@ def test_heat_maps_peak_at_their_points_and_fade_with_confidence():
 def test_points_side_by_side_stay_apart_in_a_heat_map():
     """Where Gaussians overlap the greatest counts: a ring is a ring, not a disc."""
     line = torch.stack([torch.arange(10.5, 50, 1.5), torch.full((27,), 30.5)], -1)[None]
-    maps = drawn(line, torch.ones(1, 27), [list(range(27))], 64, spread=1.5)
+    maps = drawn(line, torch.ones(1, 27), Parts([range(27)]), 64, spread=1.5)
     assert maps.max() <= 1 and maps[0, 0, 33, 30] < 0.2 and maps[0, 0, 30, 15:45].min() > 0.8
 
 
@@ -384,7 +411,7 @@ def test_parts_of_the_face_are_told_by_names(keypoints):
     groups = groups_of(keypoints[0].names)
     assert sorted(k for group in groups for k in group) == list(range(96))
     parts = [{keypoints[0].names[k].rpartition("_")[0] for k in group} for group in groups]
-    assert all(len(part) == 1 for part in parts) and 6 <= len(groups) <= 12
+    assert all(len(part) == 1 for part in parts) and len(set.union(*parts)) < len(groups) <= 16
 
 
 @pytest.fixture(scope="module")
@@ -440,7 +467,7 @@ class TestFit:
 
     def test_and_the_gaze_where_pupils_are_seen(self, fitted):
         _, tracked, _, _, gaze, seen = fitted
-        cosine = (tracked.gaze.view(-1, 2, 3) * gaze).sum(-1)[seen]
+        cosine = (gaze_of(tracked.angles) * gaze).sum(-1)[seen]
         assert len(cosine) > 3 and torch.rad2deg(cosine.clamp(-1, 1).acos()).mean() < 1.5
 
     def test_eyeballs_turn_about_their_centres(self, fitted):
@@ -455,15 +482,53 @@ class TestFit:
         rest = fit(nowhere, neutral, torch.zeros(1, 6), torch.zeros(1))
         assert rest.actions.abs().max() < 1e-6 and rest.pose.abs().max() < 1e-6 and rest.angles.abs().max() < 1e-6
 
-    def test_lenses_see_what_cameras_project(self, rig):
-        from ufe_baselines.head_fit import _Lens
+    def test_residuals_have_the_derivative_that_differences_tell(self, fitted):
+        """Of every number of the state, those that a camera does not list among them: they move none of its points."""
+        fit, tracked, neutral, *_ = fitted
+        state = torch.cat([tracked.pose, tracked.actions, tracked.angles], 1)[:2].double()
+        mesh = neutral.double().expand(2, -1, -1)
+        centres, radius = (
+            torch.stack([mesh[:, rows].mean(1) for rows in fit.eyes], 1),
+            torch.full((2, 2), 12.0).double(),
+        )
+        for view in fit.views:
+            at_rest = view.at_rest(mesh, centres)
 
+            def placed(state, view=view, at_rest=at_rest):
+                posed = _Posed.of(state, radius)
+                at = view.turned(posed, at_rest)
+                return posed, at, *view.lens.seen(at + posed.shift)
+
+            posed, at, pixels, of_points, usable = placed(state)
+            found = state.new_zeros(*pixels.shape[:2], 2, state.shape[1])
+            terms = view.terms(posed, at, of_points, pixels)
+            found[..., view.columns] = terms[..., :-1]
+            for k, step in enumerate(1e-5 * torch.eye(state.shape[1]).double()):
+                if k < 3:  # a turn is composed, not added
+                    moved = [
+                        view.lens.seen(at @ rotation_of(sign * step[None, :3]).mT + posed.shift)[0] for sign in (1, -1)
+                    ]
+                else:
+                    moved = [placed(state + sign * step)[2] for sign in (1, -1)]
+                expected = (moved[0] - moved[1]) / 2e-5
+                torch.testing.assert_close(found[..., k][usable], expected[usable], atol=1e-4, rtol=1e-5)
+            assert POSE < len(view.columns) < state.shape[1] and torch.equal(terms[..., -1], pixels)
+
+    @pytest.mark.parametrize("model", ["brown_conrady", "fisheye"])
+    def test_lenses_see_what_cameras_project(self, rig, model):
+        """With every coefficient of a lens, on its axis, and pixels that are skewed."""
+        bent = [-0.11, 0.03, 0.002, -0.004, 0.01 * (model == "brown_conrady")]
         points = np.random.default_rng(0).uniform([-40, -40, 0], [40, 100, 30], (50, 3))
         for camera in rig:
-            pixels, slope, usable = _Lens(camera).seen(torch.from_numpy(points)[None])
+            lens = replace(
+                camera, model=model, distortion=np.array(bent), intrinsics=camera.intrinsics + 0.7 * np.eye(3, k=1)
+            )
+            points[0] = lens.position + 40 * lens.rotation[2]
+            pixels, slope, usable = _Lens(lens).seen(torch.from_numpy(points)[None])
             good = usable[0].numpy()
-            np.testing.assert_allclose(pixels[0].numpy()[good], camera.project(points)[good], atol=1e-6)
-            step = np.array([0.0, 1e-4, 0.0])
-            moved = (camera.project(points + step) - camera.project(points - step)) / 2e-4
-            np.testing.assert_allclose(slope[0, ..., 1].numpy()[good], moved[good], atol=1e-4)
-            assert good.sum() > 20 and good[camera.in_view(points)].mean() > 0.8 and not slope[0][~usable[0]].any()
+            np.testing.assert_allclose(pixels[0].numpy()[good], lens.project(points)[good], atol=1e-6)
+            for k, step in enumerate(1e-4 * np.eye(3)):
+                moved = (lens.project(points + step) - lens.project(points - step)) / 2e-4
+                np.testing.assert_allclose(slope[0, ..., k].numpy()[good], moved[good], atol=1e-5)
+            assert good[0] and good.sum() > 20 and good[camera.in_view(points)].mean() > 0.8
+            assert not slope[0][~usable[0]].any()

@@ -13,9 +13,11 @@ from ufe_core.components import ComponentSpec
 from ufe_core.config import ComponentConfig, build_config
 from ufe_core.errors import ConfigError, PluginError
 from ufe_core.plugins import Catalogue
-from ufe_core.store import code_fingerprint, fingerprint
+from ufe_core.store import canonical_json, code_fingerprint, fingerprint
 
 if TYPE_CHECKING:
+    import torch
+
     from ufe_core.interfaces.decoder import Decoder
     from ufe_core.interfaces.encoder import Encoder, EncoderNeeds
     from ufe_core.interfaces.source import HMCSource
@@ -36,6 +38,8 @@ _TRAINING_CODE = (
     "ufe_core.training.losses", "ufe_core.training.optimise", "ufe_core.training.processes",
 )  # fmt: skip
 _PROBE_CODE = ("ufe_core.linear_probe",)
+_DECODERS: dict[str, Decoder[Any]] = {}  # the last ones that were made, by what decides them
+_DECODERS_KEPT = 2
 _PRETRAINING_CODE = (
     "ufe_core.headset_only", "ufe_core.inputs", "ufe_core.instants", "ufe_core.interfaces.encoder",
     "ufe_core.interfaces.pretraining", "ufe_core.training.augment", "ufe_core.training.kept_views",
@@ -175,10 +179,15 @@ class Recipe:
         source: HMCSource[Any] = self.source.spec.load()(self.source.config)
         return source
 
-    def make_decoder(self) -> Decoder[Any]:
-        """The decoder."""
-        decoder: Decoder[Any] = self.decoder.spec.load()(self.decoder.config)
-        return decoder.eval().requires_grad_(False)
+    def make_decoder(self, device: torch.device | str = "cpu") -> Decoder[Any]:
+        """The decoder, frozen, on a device: one for all who ask in this process, since building one takes a while."""
+        key = canonical_json([self.decoder.describe(), str(device)])
+        if key not in _DECODERS:
+            made: Decoder[Any] = self.decoder.spec.load()(self.decoder.config)
+            while len(_DECODERS) >= _DECODERS_KEPT:
+                _DECODERS.pop(next(iter(_DECODERS)))
+            _DECODERS[key] = made.eval().requires_grad_(False).to(device)
+        return _DECODERS[key]
 
     def make_encoder(self, cameras: tuple[str, ...], code_space: CodeSpace) -> Encoder[Any]:
         """The encoder, untrained, or where linear probing is asked for, one frozen and what is to be trained on it.

@@ -118,7 +118,7 @@ def resolve(catalogue: Catalogue, request: Request, device: torch.device) -> Set
             hint = did_you_mean(anchor, [*known, *load_registry().anchor_sets])
             raise DataError(f"There is no anchor {anchor!r}.{hint} '{home}' has {', '.join(known)}.")
     metrics = tuple(choose(catalogue, "metric", name, request.budget, {}) for name in suite.metrics)
-    decoder = recipe.make_decoder().to(device)
+    decoder = recipe.make_decoder(device)
     return Setup(request, recipe, source, split, decoder, people, tracking_cameras(source, people[0]), metrics)
 
 

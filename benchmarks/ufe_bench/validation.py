@@ -128,7 +128,7 @@ def _measured(
     from ufe_core.labels import labelled
     from ufe_core.packed import PackRequest, pack
 
-    source, decoder, needs = recipe.make_source(), recipe.make_decoder().to(device), encoder.needs
+    source, decoder, needs = recipe.make_source(), recipe.make_decoder(device), encoder.needs
     wanted = tuple(dict.fromkeys((*packed, *needs.anchors)))
     request = PackRequest(candidate.frames, needs.size, needs.cameras, wanted, texture=decoder.reads_texture)
     captures = prepared(

@@ -190,3 +190,13 @@ def test_the_digest_of_subjects_is_of_their_order_too():
 def test_the_default_training_people_are_not_the_test_people():
     split = load_registry().splits["synthetic"]
     assert not set(split.train) & set(split.test) and (len(split.train), len(split.test)) == (234, 32)
+
+
+def test_a_decoder_is_made_once_for_all_who_ask_for_the_same():
+    def decoder(**asked):
+        return recipe(**asked).make_decoder()
+
+    one = decoder(decoder="upm")
+    assert decoder(decoder="upm", overrides={"training": {"seed": 3}}) is one
+    assert decoder(decoder="blendshape") is not one
+    assert not one.training and not any(parameter.requires_grad for parameter in one.parameters())

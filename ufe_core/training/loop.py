@@ -83,7 +83,7 @@ def trained(
     source = recipe.make_source()
     subjects = list(subjects)[: recipe.training.people]
     refuse_held_out(recipe.source.spec.id, subjects)
-    decoder = recipe.make_decoder().to(device)
+    decoder = recipe.make_decoder(device)
     cameras = tracking_cameras(source, subjects[0])
     encoder = _place(recipe.make_encoder(cameras, decoder.code_space), device)
     if encoder.learns == "nothing":

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ufe_core.errors import ArtifactError, ContractError
+from ufe_core.inference import onnx as onnx_module
 from ufe_core.inference.fold import folded
 from ufe_core.inference.live import LiveEncoder, for_inference
 from ufe_core.plugins import catalogue
@@ -160,6 +161,7 @@ def test_what_this_onnx_runtime_cannot_run_runs_in_torch(caplog, monkeypatch):
         raise RuntimeError("Unsupported model IR version: 99\nmore")
 
     encoder, calibration = encoder_of("late_fusion")
+    monkeypatch.setattr(onnx_module, "_model", lambda *_: b"a model")
     monkeypatch.setattr(runtime, "InferenceSession", too_new)
     assert LiveEncoder(encoder, calibration).runtime == "torch"
     assert "ONNX Runtime cannot run UnivEncoder: Unsupported model IR version: 99 It runs in torch" in caplog.text

@@ -1,6 +1,7 @@
 """Whole pre-trainings at the smoke budget: headset images alone, the same bytes again, resumed, streamed."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,7 @@ def test_any_strategy_goes_on_where_the_power_failed(detector, tmp_path):
     for number, made in enumerate((aligned, recipe("simclr"))):
         straight, _ = run(Store(tmp_path / f"{number} straight"), made)
         home = Store(tmp_path / f"{number} cut")
+        shutil.copytree(tmp_path / f"{number} straight" / "captures", home.root / "captures")
 
         def cut(progress):
             if progress.stage == "pretrain" and progress.done == 4:

@@ -35,16 +35,18 @@ from ufe_core.store import Store
 from ufe_core.training.loop import trained
 
 torch.set_num_threads(1)
-recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=eval(sys.argv[2]))
-done = trained(recipe, load_registry().splits["synthetic"].train, store=Store(sys.argv[1]), device=torch.device("cpu"))
-print(done.path)
+for overrides in eval(sys.argv[2]):
+    recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
+    people = load_registry().splits["synthetic"].train
+    print(trained(recipe, people, store=Store(sys.argv[1]), device=torch.device("cpu")).path)
 """
 
+# Into one file from the first process, and into another from the second.
 STATISTICS = """
 import sys
 import timm
 import torch
-import torch.distributed as dist
+from torch import nn
 from ufe_core.training.processes import Processes
 
 processes = Processes.join(torch.device("cpu"))
@@ -56,17 +58,7 @@ network(images).square().mean().backward()
 processes.average_gradients(network.parameters())
 if processes.first:
     torch.save({"grads": [p.grad for p in network.parameters()], "state": network.state_dict()}, sys.argv[1])
-processes.wait()
-"""
 
-
-PARTLY_USED = """
-import sys
-import torch
-from torch import nn
-from ufe_core.training.processes import Processes
-
-processes = Processes.join(torch.device("cpu"))
 both, first, none = (nn.Parameter(torch.full((2,), 3.0)) for _ in range(3))
 scale = nn.BatchNorm1d(2, affine=False)
 processes.share_statistics(scale)
@@ -75,7 +67,7 @@ loss = (both * scale(rows)).square().mean() + (first.sum() if processes.first el
 loss.backward()
 processes.average_gradients([both, first, none])
 if not processes.first:
-    torch.save({"both": both.grad, "first": first.grad, "none": none.grad, "mean": scale.running_mean}, sys.argv[1])
+    torch.save({"both": both.grad, "first": first.grad, "none": none.grad, "mean": scale.running_mean}, sys.argv[2])
 processes.wait()
 """
 
@@ -96,9 +88,15 @@ def two_processes(script, *arguments):
     return ended
 
 
-def test_shared_statistics_and_gradients_are_those_of_the_whole_batch(tmp_path):
-    two_processes(STATISTICS, tmp_path / "made.pt")
-    made = torch.load(tmp_path / "made.pt", weights_only=True)
+@pytest.fixture(scope="module")
+def made_by_two(tmp_path_factory):
+    files = [tmp_path_factory.mktemp("made") / f"{k}.pt" for k in range(2)]
+    two_processes(STATISTICS, *files)
+    return [torch.load(file, weights_only=True) for file in files]
+
+
+def test_shared_statistics_and_gradients_are_those_of_the_whole_batch(made_by_two):
+    made = made_by_two[0]
     torch.manual_seed(0)
     network = timm.create_model("resnet10t", in_chans=1, num_classes=3).double().train()
     network(torch.randn(8, 1, 32, 32, dtype=torch.float64)).square().mean().backward()
@@ -108,10 +106,9 @@ def test_shared_statistics_and_gradients_are_those_of_the_whole_batch(tmp_path):
         torch.testing.assert_close(made["state"][name], value, atol=1e-6, rtol=1e-4)
 
 
-def test_what_only_one_process_uses_has_half_its_gradient_in_both(tmp_path):
+def test_what_only_one_process_uses_has_half_its_gradient_in_both(made_by_two):
     """Where anchors are missing by chance, a calibrator may be used in one process and not in the other."""
-    two_processes(PARTLY_USED, tmp_path / "made.pt")
-    made = torch.load(tmp_path / "made.pt", weights_only=True)
+    made = made_by_two[1]
     assert made["first"].tolist() == [0.5, 0.5] and made["none"] is None
     scale, both = nn.BatchNorm1d(2, affine=False), nn.Parameter(torch.full((2,), 3.0))
     (both * scale(torch.tensor([[0.0, 1.0], [2.0, 5.0], [4.0, 3.0], [6.0, 7.0]]))).square().mean().backward()
@@ -123,27 +120,22 @@ def rows_of(log):
     return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(log.open())]
 
 
-@pytest.fixture(scope="module")
-def homes(tmp_path_factory):
-    """Of the one process and of the two; the first that trains packs for all."""
-    return tmp_path_factory.mktemp("one"), tmp_path_factory.mktemp("two")
-
-
-@pytest.mark.parametrize("update", ["full", "linear"])
 @pytest.mark.slow
-def test_two_processes_have_the_loss_curve_of_one(homes, update):
-    overrides = {"training": {**OVERRIDES["training"], "update": update}}
-    recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
-    alone = trained(recipe, TRAIN, store=Store(homes[0]), device=torch.device("cpu"))
-    shutil.copytree(homes[0] / "captures", homes[1] / "captures", dirs_exist_ok=True)
-    (out, _), _ = two_processes(CHILD, homes[1], repr(overrides))
-    one, two = (rows_of(path.with_name("log.csv")) for path in (alone.path, Path(out.split()[-1])))
-    assert len(one) == len(two) == 8
-    for mine, theirs in zip(one, two, strict=True):
-        assert mine.keys() == theirs.keys()
-        for name, value in mine.items():
-            # Adam makes much of gradients near zero, and so of their rounding: the adversarial term is one.
-            assert theirs[name] == pytest.approx(value, rel=2e-3, abs=1e-3), (name, mine["step"])
+def test_two_processes_have_the_loss_curve_of_one(tmp_path):
+    """Of a whole encoder, and of a linear probe; the first that trains packs for all."""
+    both = [{"training": {**OVERRIDES["training"], "update": update}} for update in ("full", "linear")]
+    recipes = [resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=one) for one in both]
+    alone = [trained(one, TRAIN, store=Store(tmp_path / "one"), device=torch.device("cpu")).path for one in recipes]
+    shutil.copytree(tmp_path / "one" / "captures", tmp_path / "two" / "captures")
+    (out, _), _ = two_processes(CHILD, tmp_path / "two", repr(both))
+    for path, shared in zip(alone, out.split(), strict=True):
+        one, two = (rows_of(weights.with_name("log.csv")) for weights in (path, Path(shared)))
+        assert len(one) == len(two) == 8
+        for mine, theirs in zip(one, two, strict=True):
+            assert mine.keys() == theirs.keys()
+            for name, value in mine.items():
+                # Adam makes much of gradients near zero, and so of their rounding: the adversarial term is one.
+                assert theirs[name] == pytest.approx(value, rel=2e-3, abs=1e-3), (name, mine["step"])
 
 
 def test_what_one_process_does_alone():

@@ -9,21 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ufe_core.config import ComponentConfig, defaults_of
+from ufe_core.config import ComponentConfig
 from ufe_core.errors import ArtifactError, ConfigError
 from ufe_core.registry import packaged_file, released_pretraining
 from ufe_core.store import canonical_json
-from ufe_core.weights import difference, load_weights
+from ufe_core.weights import difference, load_weights, with_younger_options
 
 if TYPE_CHECKING:
     from ufe_core.recipe import Chosen, Recipe
-
-
-def with_younger_options(said: Any, chosen: Chosen | None) -> Any:
-    """What a weights file says of a component, with the defaults of those options that are younger than the file."""
-    if chosen is None or not isinstance(said, Mapping) or not isinstance(said.get("config"), Mapping):
-        return said
-    return {**said, "config": {**defaults_of(chosen.spec.config), **said["config"]}}
 
 
 def refuse_other_pretraining(recipe: Recipe, file: Path, spec: Mapping[str, Any]) -> None:

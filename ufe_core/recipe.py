@@ -38,14 +38,14 @@ _TRAINING_CODE = (
     "ufe_core.training.losses", "ufe_core.training.optimise", "ufe_core.training.processes",
 )  # fmt: skip
 _PROBE_CODE = ("ufe_core.linear_probe",)
-_DECODERS: dict[str, Decoder[Any]] = {}  # the last ones that were made, by what decides them
-_DECODERS_KEPT = 2
 _PRETRAINING_CODE = (
     "ufe_core.headset_only", "ufe_core.inputs", "ufe_core.instants", "ufe_core.interfaces.encoder",
     "ufe_core.interfaces.pretraining", "ufe_core.training.augment", "ufe_core.training.kept_views",
     "ufe_core.training.optimise", "ufe_core.training.pretrain", "ufe_core.training.rows",
     "ufe_core.training.unlabelled", "ufe_core.training.unlabelled_people",
 )  # fmt: skip
+_DECODERS: dict[str, Decoder[Any]] = {}  # the last ones that were made, by what decides them
+_DECODERS_KEPT = 2
 
 
 @dataclass(frozen=True)

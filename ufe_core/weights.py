@@ -1,18 +1,24 @@
 """Trained weights: one safetensors file with its specification in the header. Nothing is ever unpickled."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from ufe_core.config import defaults_of
 from ufe_core.errors import ArtifactError
 from ufe_core.store import canonical_json, write_atomic
+
+if TYPE_CHECKING:
+    from ufe_core.recipe import Chosen
 
 FORMAT = "ufe.weights"
 VERSION = 1
@@ -140,6 +146,13 @@ def difference(name: str, found: Any, wanted: Any) -> str | None:
         if deeper is not None:
             return deeper
     return f"{name}: {found!r}, not {wanted!r}"
+
+
+def with_younger_options(said: Any, chosen: Chosen | None) -> Any:
+    """What a weights file says of a component, with the defaults of those options that are younger than the file."""
+    if chosen is None or not isinstance(said, Mapping) or not isinstance(said.get("config"), Mapping):
+        return said
+    return {**said, "config": {**defaults_of(chosen.spec.config), **said["config"]}}
 
 
 def _check_spec(spec: Any, trouble: str) -> None:

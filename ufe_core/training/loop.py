@@ -21,7 +21,6 @@ from ufe_core.interfaces.source import HMCSource
 from ufe_core.labels import labelled
 from ufe_core.linear_probe import LinearProbe
 from ufe_core.packed import PackedCapture, PackRequest, pack
-from ufe_core.pretrained_file import with_younger_options
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
 from ufe_core.store import Store, fingerprint, write_atomic
 from ufe_core.training.critic import CodeCritic
@@ -33,7 +32,7 @@ from ufe_core.training.processes import Processes
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.types import Encoding, Identity, Labels
-from ufe_core.weights import difference, load_weights, save_weights, sha256_file
+from ufe_core.weights import difference, load_weights, save_weights, sha256_file, with_younger_options
 
 _PROBED_BATCHES = 32  # of which the outputs of a frozen encoder are measured
 

@@ -28,12 +28,14 @@ from ufe_core.training.unlabelled_people import UnlabelledPeople
 from ufe_pretraining.masked import NovelView
 from ufe_synthetic.source import SyntheticCapture
 
+from .small import SMALL_ENCODER
 from .told import Told
 
 SPLIT = load_registry().splits["synthetic"]
 CPU = torch.device("cpu")
 OTHERS = ("S1003", "S1004")  # after the three of QUICK
 QUICK = {"people": 3, "frames": 3, "steps": 6, "users": 2, "picture_every": 3, "aligned": False}
+OVERRIDES = {"pretraining": QUICK, "encoder": SMALL_ENCODER}
 
 CHILD = """
 import os, signal, sys
@@ -52,7 +54,7 @@ def listener(progress):
             os.kill(os.getpid(), signal.SIGKILL)
 
 recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view",
-                        overrides={"pretraining": eval(sys.argv[2])})
+                        overrides=eval(sys.argv[2]))
 pretrained(recipe, store=Store(sys.argv[1]), device=torch.device("cpu"), fresh=True, listener=listener,
            checkpoint_every_s=0)
 """
@@ -65,7 +67,7 @@ def store(tmp_path_factory):
 
 def recipe(pretraining="mae_novel_view", *, training=None, **options):
     own = {name: value for name, value in QUICK.items() if pretraining.startswith("mae") or name != "aligned"}
-    overrides = {"pretraining": {**own, **options}}
+    overrides = {"pretraining": {**own, **options}, "encoder": SMALL_ENCODER}
     if training:
         overrides["training"] = training
     return resolve_recipe(
@@ -104,7 +106,7 @@ def test_once_is_enough_and_the_same_command_gives_the_same_bytes(straight, stor
 
 def killed_at_4(store):
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(store.root), repr(QUICK)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", CHILD, str(store.root), repr(OVERRIDES)], capture_output=True, text=True, timeout=300
     )
     assert child.stdout.split() == ["1", "2", "3", "4"] and child.returncode == -signal.SIGKILL, child.stderr
 
@@ -177,7 +179,10 @@ def test_any_strategy_goes_on_where_the_power_failed(detector, tmp_path):
     """With what is warped by keypoints and hidden, and with what is compared in two versions."""
     aligned = resolve_recipe(
         catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view", detector="heatmap_augmented",
-        overrides={"pretraining": {**QUICK, "aligned": True, "hidden": 0.5}, "detector": {"weights": str(detector)}},
+        overrides={
+            "pretraining": {**QUICK, "aligned": True, "hidden": 0.5}, "detector": {"weights": str(detector)},
+            "encoder": SMALL_ENCODER,
+        },
     )  # fmt: skip
     for number, made in enumerate((aligned, recipe("simclr"))):
         straight, _ = run(Store(tmp_path / f"{number} straight"), made)
@@ -202,7 +207,8 @@ def test_faces_are_warped_to_a_template_that_is_kept(tmp_path, detector, monkeyp
             SyntheticCapture, secret, lambda self, *_, _name=secret, **__: pytest.fail(f"{_name} was read")
         )
     overrides = {
-        "pretraining": {**QUICK, "aligned": True, "steps": 1}, "detector": {"weights": str(detector)}
+        "pretraining": {**QUICK, "aligned": True, "steps": 1}, "detector": {"weights": str(detector)},
+        "encoder": SMALL_ENCODER,
     }  # fmt: skip
     made = resolve_recipe(
         catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view", overrides=overrides
@@ -274,6 +280,11 @@ def test_nothing_but_headset_images_of_people_without_labels_is_read(tmp_path, m
 TRAINING = {"people": 2, "frames": 3, "frames_per_user": 2, "users": 2, "steps": 3, "render_frames": 1}
 
 
+def without_pretraining(training):
+    overrides = {"training": training, "encoder": SMALL_ENCODER}
+    return resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
+
+
 def test_training_begins_from_it(straight, store, tmp_path):
     """All but what labels teach is the pre-trained encoder's: a step of no length moves no weight."""
     still = {**TRAINING, "steps": 1, "warmup": 0, "learning_rate": 1e-300, "final_rate": 0.0}
@@ -283,7 +294,7 @@ def test_training_begins_from_it(straight, store, tmp_path):
     for name, value in before.state_dict().items():
         if not name.endswith(moves):
             assert torch.equal(after[name], value) == (name not in new), name
-    plain = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": still})
+    plain = without_pretraining(still)
     without = trained(plain, SPLIT.train, store=store, device=CPU).encoder.state_dict()
     for name in new:
         torch.testing.assert_close(after[name], without[name], rtol=0, atol=1e-20)  # as without pre-training
@@ -297,7 +308,7 @@ def test_training_begins_from_it(straight, store, tmp_path):
 
 def test_a_training_after_it_differs_from_one_without(straight, store):
     first = trained(recipe(training=TRAINING), SPLIT.train, store=store, device=CPU)
-    plain = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": TRAINING})
+    plain = without_pretraining(TRAINING)
     without = trained(plain, SPLIT.train, store=store, device=CPU)
     assert first.sha256 != without.sha256
     assert first.record["pretraining"]["people"] == 3 and "pretraining" not in without.record
@@ -318,8 +329,7 @@ def test_linear_probing_leaves_the_encoder_as_it_was(straight, store):
 
 def test_a_probe_of_an_untrained_encoder_has_batch_statistics(store):
     """Without them its layers would not be what a network of random weights is in use."""
-    training = {**TRAINING, "update": "linear"}
-    plain = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": training})
+    plain = without_pretraining({**TRAINING, "update": "linear"})
     probe = trained(plain, SPLIT.train, store=store, device=CPU).encoder
     norms = [module for module in probe.frozen.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     assert norms and all(norm.num_batches_tracked > 0 and norm.running_mean.any() for norm in norms)

@@ -21,9 +21,11 @@ from ufe_core.store import Store
 from ufe_core.training.loop import trained
 from ufe_core.training.processes import ALONE, Processes
 
+from .small import SMALL_ENCODER
+
 TRAIN = load_registry().splits["synthetic"].train
 OVERRIDES = {"training": {"frames": 4, "frames_per_user": 2, "users": 4, "steps": 8, "render_frames": 3, "warmup": 2,
-                          "precision": "float32"}}  # fmt: skip
+                          "precision": "float32"}, "encoder": SMALL_ENCODER}  # fmt: skip
 
 CHILD = """
 import sys
@@ -123,7 +125,7 @@ def rows_of(log):
 @pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(tmp_path):
     """Of a whole encoder, and of a linear probe; the first that trains packs for all."""
-    both = [{"training": {**OVERRIDES["training"], "update": update}} for update in ("full", "linear")]
+    both = [{**OVERRIDES, "training": {**OVERRIDES["training"], "update": update}} for update in ("full", "linear")]
     recipes = [resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=one) for one in both]
     alone = [trained(one, TRAIN, store=Store(tmp_path / "one"), device=torch.device("cpu")).path for one in recipes]
     shutil.copytree(tmp_path / "one" / "captures", tmp_path / "two" / "captures")

@@ -21,12 +21,14 @@ from ufe_core.training.optimise import learning_rate
 from ufe_core.training.runs import pick_device, refuse_held_out
 from ufe_synthetic.source import SyntheticCapture, SyntheticSource
 
+from .small import SMALL_ENCODER
 from .told import Told
 
 SPLIT = load_registry().splits["synthetic"]
 CPU = torch.device("cpu")
 TERMS = ["adversarial", "critic", "gaze", "geometry", "photometric"]
 QUICK = {"frames": 4, "frames_per_user": 2, "steps": 10, "render_frames": 2}
+OVERRIDES = {"training": QUICK, "encoder": SMALL_ENCODER}
 
 CHILD = """
 import os, signal, sys
@@ -46,7 +48,7 @@ def listener(progress):
         if progress.done == 6:
             os.kill(os.getpid(), signal.SIGKILL)
 
-recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides={"training": overrides})
+recipe = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
 trained(recipe, load_registry().splits["synthetic"].train, store=Store(root), device=torch.device("cpu"),
         fresh=True, listener=listener, checkpoint_every_s=0)
 """
@@ -57,9 +59,9 @@ def store(tmp_path_factory):
     return Store(tmp_path_factory.mktemp("home"))
 
 
-def recipe(encoder="univ", **training) -> Recipe:
-    overrides = {"training": {**QUICK, **training}}
-    return resolve_recipe(catalogue(), encoder=encoder, decoder="blendshape", budget="smoke", overrides=overrides)
+def recipe(**training) -> Recipe:
+    overrides = {**OVERRIDES, "training": {**QUICK, **training}}
+    return resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
 
 
 def run(store, made=None, **options):
@@ -131,7 +133,7 @@ def test_training_learns(store):
             "cutmix_patches": 0,
             "adversarial": 0,
         },
-        "encoder": {"backbone": "resnet10t", "backbone_options": {"channels": [16, 32, 48, 64], "stem_width": 8}},
+        "encoder": SMALL_ENCODER,
     }
     made = resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=overrides)
     told = run(store, made)[1].of("train")
@@ -142,7 +144,7 @@ def test_training_learns(store):
 
 def killed_at_6(store):
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, str(store.root), repr(QUICK)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", CHILD, str(store.root), repr(OVERRIDES)], capture_output=True, text=True, timeout=300
     )
     assert child.stdout.split() == ["1", "2", "3", "4", "5", "6"] and child.returncode == -signal.SIGKILL, child.stderr
 
@@ -294,8 +296,9 @@ class Spy:
 
 @pytest.mark.parametrize("encoder", ["univ", "mean"])
 def test_no_training_touches_a_held_out_person(encoder, monkeypatch, tmp_path):
-    """A whole smoke training from an empty store, watched through the source interface."""
-    made = resolve_recipe(catalogue(), encoder=encoder, decoder="blendshape", budget="smoke")
+    """A whole training from an empty store, watched through the source interface."""
+    overrides = OVERRIDES if encoder == "univ" else {}
+    made = resolve_recipe(catalogue(), encoder=encoder, decoder="blendshape", budget="smoke", overrides=overrides)
     spies = []
 
     def make_source(self):
@@ -340,6 +343,8 @@ def test_another_recipe_does_not_take_the_weights(straight, tmp_path):
     needs, space = straight[0].encoder.needs, straight[0].encoder.code_space
     loaded = load_trained(recipe(), copy, needs.cameras, space, CPU)
     assert loaded.sha256 == straight[0].sha256
-    other = resolve_recipe(catalogue(), decoder="blendshape", calibrator="none", budget="smoke")
+    other = resolve_recipe(
+        catalogue(), decoder="blendshape", calibrator="none", budget="smoke", overrides={"encoder": SMALL_ENCODER}
+    )
     with pytest.raises(ArtifactError, match="made with another calibrator.id: 'ufe/late_fusion', not 'ufe/none'"):
         load_trained(other, copy, needs.cameras, space, CPU)

@@ -46,7 +46,7 @@ def test_the_example_is_an_encoder_that_reads_its_anchors(with_example):
     assert not encoder.encode(frames, encoder.enroll(missing)).expression.any()
 
 
-# The main job on three of the test people; all of them would take the suite's whole time.
+# The main job on three of the test people, without floors; all of them would take the suite's whole time.
 FEW_PEOPLE = """
 import sys
 from pathlib import Path
@@ -66,7 +66,7 @@ few = registry.model_copy(update={"splits": {"synthetic": split}})
 splits.load_registry = lambda: few
 suite = load_suite("main").model_copy(update={"frames": 6, "render_size": 48})
 bench = harness.Harness(catalogue(), Store(), Path(sys.argv[1]), device=torch.device("cpu"))
-print(bench.run(Request(suite=suite, encoder="nearest-anchor", budget="smoke")).path)
+print(bench.run(Request(suite=suite, encoder="nearest-anchor", budget="smoke"), floors=False).path)
 """
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ufe_bench.harness import Harness, Outcome
     from ufe_bench.schema import Result
     from ufe_bench.study import Study
+    from ufe_bench.study_workers import RowWorkers
     from ufe_bench.suite import Suite
 
 #: Of a number made again: what another machine's rounding may change.
@@ -36,6 +37,9 @@ TOLERANCE = 2e-3
               "robustness are studies that name their methods themselves, one a row. Or a .toml file of "
               "your own.")  # fmt: skip
 @click.option("--row", "rows", multiple=True, metavar="NAME", help="Only this row of a study; may be given again.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1),
+              help="Rows of a study at a time, each in a process with its share of the cores, and some 7 GB of memory "
+              "at budget cpu.")  # fmt: skip
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS),
               help="Sizes and steps of the training; see 'ufe train --help'.")  # fmt: skip
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
@@ -80,8 +84,8 @@ TOLERANCE = 2e-3
 @click.pass_context
 def bench(
     context: click.Context, /, as_json: bool, assignments: tuple[str, ...], anchors: str | None, device: str,
-    out: Path | None, floors: bool, suite: str, rows: tuple[str, ...], figures: bool, again: Path | None,
-    weights: Path | None, tolerance: float, **asked: Any,
+    out: Path | None, floors: bool, suite: str, rows: tuple[str, ...], workers: int, figures: bool,
+    again: Path | None, weights: Path | None, tolerance: float, **asked: Any,
 ) -> None:  # fmt: skip
     """Measure a method on people that no training has seen, and put it on the leaderboard.
 
@@ -105,6 +109,7 @@ def bench(
       ufe bench --calibrator none --weights FILE            what 'ufe train --calibrator none --out FILE' made elsewhere
       ufe bench --suite table3                              every calibrator, trained alike
       ufe bench --suite table3 --row pooling                one of them
+      ufe bench --suite table3 --workers 2                  two at a time: on two cores nearly twice as fast
       ufe bench --suite robustness                          the released encoder with wrong anchors
       ufe bench --rerun RESULT.json                         does a result come out again?
     """
@@ -129,6 +134,8 @@ def bench(
     overrides = parse_overrides(assignments, owners=OWNERS)
     loaded = load_suite(suite)
     _refuse_what_rows_say(context, loaded, rows, figures)
+    if workers > 1 and asked["fresh"]:
+        raise ConfigError("Rows share trainings, which --fresh would make in each process: leave --workers out.")
     harness = Harness(
         catalogue(), store, out or store.root / "results", device=pick_device(device),
         note=lambda text: click.echo(text, err=True),
@@ -137,7 +144,10 @@ def bench(
     try:
         if loaded.rows:
             kept = {name: asked[name] for name in ("decoder", "source", "budget", "fresh")}
-            sound = _run_study(harness, loaded, rows, figures, as_json, overrides=overrides, floors=floors, **kept)
+            ahead = _in_processes(context, harness, workers) if workers > 1 else None
+            sound = _run_study(
+                harness, loaded, rows, figures, as_json, overrides=overrides, floors=floors, ahead=ahead, **kept
+            )
         else:
             asked |= {"weights": weights, "train": asked["train"] or weights is not None}  # what would make the file
             sound = _run_method(harness, loaded, anchors, as_json, overrides=overrides, floors=floors, **asked)
@@ -149,6 +159,19 @@ def bench(
         click.echo(f"leaderboard  {built.html}")
     if not sound:
         raise SystemExit(1)
+
+
+def _in_processes(context: click.Context, harness: Harness, workers: int) -> RowWorkers:
+    """What runs rows as this command would one by one."""
+    from ufe_bench.study_workers import RowWorkers
+
+    asked = context.params
+    words = ["--out", str(harness.results)]
+    words += [
+        word for name in ("suite", "decoder", "source", "budget", "device") for word in (f"--{name}", asked[name])
+    ]
+    words += [word for text in asked["assignments"] for word in ("--set", text)]
+    return RowWorkers(words, workers, harness.note, floors=asked["floors"])
 
 
 def _run_study(
@@ -258,6 +281,8 @@ def _refuse_what_rows_say(context: click.Context, suite: Suite, rows: tuple[str,
 
     if rows and not suite.rows:
         raise ConfigError(f"Suite '{suite.id}' has no rows; --row is for studies such as table3.")
+    if context.params["workers"] > 1 and not suite.rows:
+        raise ConfigError(f"Suite '{suite.id}' has no rows; --workers is for studies such as table3.")
     if figures and not suite.rows:
         raise ConfigError(f"Suite '{suite.id}' has no rows; --figures is for studies such as table1.")
     if figures and (suite.base is None or (rows and suite.base not in rows)):

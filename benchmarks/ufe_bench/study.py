@@ -168,7 +168,7 @@ def _minutes(seconds: float) -> str:
 def run_study(
     harness: Harness, suite: Suite, *, rows: Sequence[str] = (),
     overrides: Mapping[str, Mapping[str, Any]] | None = None, floors: bool = True,
-    say: Callable[[str], None] | None = None, **asked: Any,
+    ahead: Callable[[Sequence[SuiteRow]], None] | None = None, say: Callable[[str], None] | None = None, **asked: Any,
 ) -> Study:  # fmt: skip
     """Run a suite's rows, one after another; a row that fails is recorded and the others go on.
 
@@ -178,6 +178,7 @@ def run_study(
         rows: names of the rows to run, floors among them; none means all.
         overrides: options for every row, as `--set` gives them.
         floors: whether the suite's floors are measured too.
+        ahead: given the rows before they are run, as `RowWorkers` is, which leave their results.
         say: told which row is begun.
         asked: other fields of `Request`.
 
@@ -196,6 +197,8 @@ def run_study(
     refuse_what_fits_no_row(harness, suite, chosen, given, **asked)
     if not chosen:
         beside = harness.floors(request_of(suite, suite.rows[0], overrides, **asked), failed)
+    if ahead is not None:
+        ahead(chosen)
     begun = time.monotonic()
     taken: list[float] = []
     for number, row in enumerate(chosen, 1):

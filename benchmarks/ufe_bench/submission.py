@@ -190,9 +190,10 @@ def _pretraining(record: dict[str, Any], allowed: Sequence[str]) -> Iterator[Obj
 
 
 def _numbers(result: Result, expected: Description, floor: Result | None) -> Iterator[Objection]:
-    for name in () if _is_floor(result) else result.metrics:
+    for name, info in () if _is_floor(result) else result.metrics.items():
         values = [subject.metrics[name] for subject in result.subjects if name in subject.metrics]
-        if len(values) > 3 and len(set(values)) == 1:
+        counts = info.unit == "%"  # of what may befall nobody
+        if len(values) > 3 and len(set(values)) == 1 and not counts:
             yield Objection("numbers", f"{name} is {values[0]:g} for everybody.")
     yield from _cost(result)
     if expected.hypothetical or _is_floor(result):

@@ -109,7 +109,7 @@ def bench(
       ufe bench --calibrator none --weights FILE            what 'ufe train --calibrator none --out FILE' made elsewhere
       ufe bench --suite table3                              every calibrator, trained alike
       ufe bench --suite table3 --row pooling                one of them
-      ufe bench --suite table3 --workers 2                  two at a time: on two cores nearly twice as fast
+      ufe bench --suite table3 --workers 2                  two at a time, which is faster on two cores too
       ufe bench --suite robustness                          the released encoder with wrong anchors
       ufe bench --rerun RESULT.json                         does a result come out again?
     """

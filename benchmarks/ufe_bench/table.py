@@ -15,18 +15,17 @@ from ufe_bench import formats
 from ufe_bench.aggregate import ratio
 from ufe_bench.board import MEAN_FLOOR
 from ufe_bench.paper import CAVEAT, PaperRow, load_paper, row_beside
-from ufe_bench.schema import Result, incomplete_reason
+from ufe_bench.schema import Cost, Result, incomplete_reason
 
 WIDE = 112
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value with its interval and its ratio to the `mean` floor, each printed or empty."""
+    """A value and what is printed small below it, such as an interval."""
 
     value: str
-    interval: str = ""
-    ratio: str = ""
+    below: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,26 +124,29 @@ def _line(result: Result, names: Sequence[str], mean_floor: Result | None, *, no
             cells.append(Cell(formats.UNKNOWN))
             continue
         floor = mean_floor.summary.get(name) if mean_floor is not None else None
-        cells.append(
-            Cell(
-                value=formats.number(summary.mean, unit),
-                interval=formats.interval(summary.ci95, unit, subjects=summary.subjects),
-                ratio=formats.ratio(ratio(summary, floor)) if floor is not None else "",
-            )
-        )
-    latency = result.cost.encode_ms
-    cells.append(
-        Cell(formats.milliseconds(result.cost.latency_ms), f"p99 {formats.milliseconds(latency.p99)}")
-        if latency
-        else Cell(formats.UNKNOWN)
-    )
+        below = [formats.interval(summary.ci95, unit, subjects=summary.subjects)]
+        if floor is not None:
+            below.append(f"{formats.ratio(ratio(summary, floor))} ×")
+        cells.append(Cell(formats.number(summary.mean, unit), tuple(below)))
+    cells.append(_latency(result.cost))
     return Line(name=formats.method_name(result), note=note, cells=tuple(cells))
+
+
+def _latency(cost: Cost) -> Cell:
+    encode, detect = cost.encode_ms, cost.detect_ms
+    if encode is None:
+        return Cell(formats.UNKNOWN)
+    whole = formats.milliseconds(cost.latency_ms)
+    if detect is None:
+        return Cell(whole, (f"p99 {formats.milliseconds(encode.p99)}",))
+    encoder, detector = (f"{formats.milliseconds(t.p50)}, p99 {formats.milliseconds(t.p99)}" for t in (encode, detect))
+    return Cell(whole, (f"encoder {encoder}", f"detector {detector}"))
 
 
 def _paper_line(paper: PaperRow, names: Sequence[str]) -> Line:
     metrics = load_paper().metrics
     cells = [Cell(formats.number(paper.values.get(n), metrics[n].unit if n in metrics else None)) for n in names]
-    latency = Cell(formats.milliseconds(paper.values.get("latency_ms")), "RTX 3090")
+    latency = Cell(formats.milliseconds(paper.values.get("latency_ms")), ("RTX 3090",))
     return Line(name=paper.method, note=CAVEAT, cells=(*cells, latency))
 
 
@@ -167,8 +169,6 @@ def _method_text(line: Line) -> Text:
 
 def _cell_text(cell: Cell) -> Text:
     text = Text(cell.value, style="bold")
-    if cell.interval:
-        text.append(f"\n{cell.interval}", style="not bold dim")
-    if cell.ratio:
-        text.append(f"\n{cell.ratio} ×", style="not bold")
+    for small in filter(None, cell.below):
+        text.append(f"\n{small}", style="not bold dim")
     return text

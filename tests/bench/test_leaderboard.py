@@ -21,7 +21,7 @@ from ufe_bench.cli import leaderboard
 from ufe_bench.failure import Failure, forget_failure, record_failure
 from ufe_bench.leaderboard import build_leaderboard, collect
 from ufe_bench.paper import METRIC_NAMES, load_paper, paper_row
-from ufe_bench.schema import MetricInfo, Trial, load_result, run_id_of, write_result
+from ufe_bench.schema import Latency, MetricInfo, Trial, load_result, run_id_of, write_result
 from ufe_bench.table import print_run
 from ufe_core.errors import ArtifactError
 
@@ -484,6 +484,17 @@ def test_run_table_shows_every_number_at_any_width(results, width):
     for expected in ("1.000", "2.000", "0.50 ×", "1.071", "Ours w/o SSL", "neutral", "4.00", "p99 6.00"):
         assert expected in text
     assert "…" not in text
+
+
+def test_run_table_tells_the_detector_s_time_apart(build_result):
+    result = build_result(latency=(4.0, 6.0))
+    cost = result.cost.model_copy(update={"detect_ms": Latency(p50=20.0, p99=25.0, runs=200)})
+    console = Console(width=80)
+    with console.capture() as capture:
+        print_run(console, result.model_copy(update={"cost": cost}))
+    text = capture.get()
+    for expected in ("24.0", "encoder 4.00, p99 6.00", "detector 20.0, p99 25.0"):
+        assert expected in text
 
 
 def test_run_table_names_the_reason_for_no_rank(results):

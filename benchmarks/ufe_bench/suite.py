@@ -65,7 +65,9 @@ class Tuning(ComponentConfig):
         24, ge=2, description="How many of the last training people are measured on, not trained on"
     )
     frames: int = Field(12, ge=1, description="Frames of each of these")
-    steps: float = Field(0.25, gt=0, le=1, description="Share of the steps that a trial takes")
+    steps: float = Field(
+        1.0, gt=0, le=1, description="Share of the row's steps that a trial takes; of short ones, high rates are best"
+    )
     trials: tuple[dict[str, Any], ...] = Field(min_length=2, description="Training options, one set a trial")
 
 

@@ -74,7 +74,7 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     on those; the test people are never read. The beam is shown as it changes. What is measured is kept: after Ctrl-C,
     or with a larger beam, the same command goes on from there. A set with which the method fails is told of with the
     cause, and takes no further part. The file is what --anchors takes everywhere. All 15 candidates, up to sets of six,
-    are up to 190 trainings: most of a day at 300 steps each, days in full.
+    are some 190 trainings: most of a day at 300 steps each, days in full.
 
     \b
     Examples:

@@ -1,9 +1,11 @@
 """A qualitative page of a study: what the cameras saw, the truth, every method, and where each is wrong.
 
-People and frames are picked by rule from the numbers of the study's base row, never by hand: of the people with the
-least, the median and the greatest photometric error the frame of median and of greatest error; under each condition
-the person and the frame of greatest error, and there the base row's code drives two more people's avatars too. Then,
-by the numbers of every other row, the person and the frame that it is worst at.
+People and frames are picked by rule from the numbers of the study, never by hand. By those of its base row: of the
+people with the least, the median and the greatest photometric error the frame of median and of greatest error; under
+the first condition the person of greatest error, under each other one the person whose error it raises most over the
+first, at their worst frame, and there the base row's code drives two more people's avatars too. By those of every other
+row: the worst frame of the person of greatest error, and of the person with whom it is furthest behind the base row the
+frame at which it is. What several rules pick is shown once.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -42,15 +44,21 @@ _COLUMN, _ROW = 1.55, 1.75  # of a panel, inches
 _TITLE_WIDTH = 21  # characters
 
 
+class Whom(NamedTuple):
+    """A person, and the condition that they are under; none is the measured session."""
+
+    subject: str
+    condition: str | None
+
+
 @dataclass(frozen=True)
 class Pick:
-    """A frame to show: by which row's numbers, why, whose, and under which condition; none is the measured session."""
+    """A frame to show: by which row's numbers, why, whose, and the one of which error."""
 
     by: str
     why: str
-    subject: str
-    condition: str | None
-    wanted: str
+    whom: Whom
+    wanted: Literal["median", "worst", "behind"]
 
 
 @dataclass(frozen=True)
@@ -68,32 +76,42 @@ class Panel:
 
 def picks(results: Mapping[str, Result], base: str, conditions: Sequence[str]) -> list[Pick]:
     """What the rule picks by the numbers of the base row, and by those of each other one."""
-    subjects = results[base].subjects
-    ordered = _by_error(results[base])
-    least, median, most = ordered[0], ordered[len(ordered) // 2], ordered[-1]
+    errors = {name: {one.id: one.metrics[METRIC] for one in result.subjects} for name, result in results.items()}
+    ordered = sorted(errors[base], key=errors[base].__getitem__)
+    least, median, most = (Whom(subject, None) for subject in (ordered[0], ordered[len(ordered) // 2], ordered[-1]))
     chosen = [
-        Pick(base, "least error of all people, median frame", least, None, "median"),
-        Pick(base, "median person, median frame", median, None, "median"),
-        Pick(base, "median person, worst frame", median, None, "worst"),
-        Pick(base, "greatest error of all people, median frame", most, None, "median"),
-        Pick(base, "greatest error of all people, worst frame", most, None, "worst"),
+        Pick(base, "person of least error, median frame", least, "median"),
+        Pick(base, "person of median error, median frame", median, "median"),
+        Pick(base, "person of median error, worst frame", median, "worst"),
+        Pick(base, "person of greatest error, median frame", most, "median"),
+        Pick(base, "person of greatest error, worst frame", most, "worst"),
     ]
+    first: dict[str, float] = {}
     for condition in conditions:
-        slices = [subject.slices.get(f"condition:{condition}", {}).get(METRIC, -1.0) for subject in subjects]
-        words = condition.replace("_", " ")
-        worst = subjects[int(np.argmax(slices))].id
-        chosen.append(Pick(base, f"{words}: greatest error, worst frame", worst, condition, "worst"))
-    for name, result in results.items():
+        under = {
+            one.id: one.slices.get(f"condition:{condition}", {}).get(METRIC, 0.0) for one in results[base].subjects
+        }
+        subject = max(under, key=lambda one: under[one] - first.get(one, 0.0))
+        why = (
+            f"person whose error rises most under condition {_words(condition)}"
+            if first
+            else "person of greatest error"
+        )
+        chosen.append(Pick(base, f"{why}, worst frame", Whom(subject, condition), "worst"))
+        first = first or under
+    for name, own in errors.items():
         if name != base:
-            worst = _by_error(result)[-1]
-            chosen.append(Pick(name, "greatest error of all people, worst frame", worst, None, "worst"))
+            worst = Whom(max(own, key=own.__getitem__), None)
+            more = {subject: error - errors[base][subject] for subject, error in own.items() if subject in errors[base]}
+            chosen.append(Pick(name, "person of greatest error, worst frame", worst, "worst"))
+            if more:
+                behind = Whom(max(more, key=more.__getitem__), None)
+                chosen.append(Pick(name, "furthest behind the base row", behind, "behind"))
     return chosen
 
 
-def _by_error(result: Result) -> list[str]:
-    """The people, least error first."""
-    order = np.argsort([subject.metrics[METRIC] for subject in result.subjects])
-    return [result.subjects[k].id for k in order]
+def _words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def write_figures(
@@ -107,7 +125,7 @@ def write_figures(
         harness: which ran the study.
         study: finished rows.
         folder: for the page and its pictures.
-        progress: told of pictures done, and of how many there are.
+        progress: told of how much is done, and of how much there is.
 
     Raises:
         ConfigError: the study has no base row, or it has no result.
@@ -121,63 +139,86 @@ def write_figures(
     requests = {name: cell.request for name, cell in cells.items() if cell.request is not None}
     ready = {name: harness.ready(request) for name, request in requests.items()}
     chosen = picks(results, base, study.suite.conditions)
-    folder.mkdir(parents=True, exist_ok=True)
-    entries = []
+    tell = progress or (lambda done, count: None)
+    frames: dict[tuple[Whom, int], list[Pick]] = {}
     for done, pick in enumerate(chosen):
-        if progress is not None:
-            progress(done, len(chosen))
+        tell(done, 2 * len(chosen))
         with harness.its_failures(requests[pick.by], _DRAWING):
-            capture, row = _frame(ready[pick.by], pick)
-        panels, truth = _panels(ready, {name: cells[name].row.title for name in cells}, pick, row)
-        if pick.condition is not None:
+            frames.setdefault((pick.whom, _frame(ready, pick, base)), []).append(pick)
+    folder.mkdir(parents=True, exist_ok=True)
+    titles = {name: cells[name].row.title for name in cells}
+    entries, done = [], len(chosen)
+    for number, ((whom, row), reasons) in enumerate(frames.items(), 1):
+        tell(done, 2 * len(chosen))
+        panels, truth = _panels(ready, titles, whom, row)
+        if whom.condition is not None:
             with harness.its_failures(requests[base], _DRAWING):
-                panels += _on_others(ready[base], pick, row)
-        file = folder / f"{done + 1:02d}.png"
+                panels += _on_others(ready[base], whom, row)
+        capture = _capture(ready[base], whom)
+        file = folder / f"{number:02d}.png"
         write_atomic(file, draw(np.array(capture.images[row]), truth, panels))
-        what = f"{capture.subject}, {capture.segments[row].replace('_', ' ')}, frame {capture.frames[row]}"
-        why = pick.why if pick.by == base else f"{cells[pick.by].row.title}: {pick.why}"
-        entries.append((file.name, f"{why[:1].upper()}{why[1:]}", what))
+        what = [whom.subject, _words(capture.segments[row]), f"frame {capture.frames[row]}"]
+        what += [f"condition {_words(whom.condition)}"] if whom.condition is not None else []
+        by: dict[str, list[str]] = {}
+        for pick in reasons:
+            by.setdefault(pick.why, []).append(titles[pick.by])
+        entries.append((file.name, ", ".join(what), [f"{why}: {'; '.join(rows)}" for why, rows in by.items()]))
+        done += len(reasons)
+    for old in folder.glob("[0-9][0-9].png"):
+        if int(old.stem) > len(entries):
+            old.unlink()
     page = folder / "index.html"
     write_atomic(page, _page(study, entries).encode())
     return page
 
 
-def _captures(ready: Ready, pick: Pick) -> tuple[Sequence[PackedCapture], int]:
-    """Everybody's captures under the condition of a pick, and which of them is meant."""
-    captures = ready.material.captures if pick.condition is None else ready.material.conditions[pick.condition]
-    return captures, [capture.subject for capture in captures].index(pick.subject)
+def _captures(ready: Ready, condition: str | None) -> Sequence[PackedCapture]:
+    return ready.material.captures if condition is None else ready.material.conditions[condition]
 
 
-def _encoded(ready: Ready, pick: Pick, rows: np.ndarray) -> Encoding:
-    captures, number = _captures(ready, pick)
-    device = ready.stage.device
+def _number(ready: Ready, whom: Whom) -> int:
+    return [capture.subject for capture in _captures(ready, whom.condition)].index(whom.subject)
+
+
+def _capture(ready: Ready, whom: Whom) -> PackedCapture:
+    return _captures(ready, whom.condition)[_number(ready, whom)]
+
+
+def _encoded(ready: Ready, whom: Whom, rows: np.ndarray) -> Encoding:
+    captures, number, device = _captures(ready, whom.condition), _number(ready, whom), ready.stage.device
     calibration = enroll(ready.encoder, captures, number, device, ready.enrolment)
     frames = frames_of(captures[number], rows, ready.encoder.needs.cameras)
     return ready.encoder.encode(frames.to(device), calibration)
 
 
-@torch.inference_mode()
-def _frame(ready: Ready, pick: Pick) -> tuple[PackedCapture, int]:
-    """The capture of a pick, and the row of the frame at which the error of its method is the one wanted."""
-    captures, number = _captures(ready, pick)
-    capture, stage = captures[number], ready.stage
-    rows = capture.frame_rows
-    encoding = _encoded(ready, pick, rows)
-    identity = stage.identity(capture)
-    predicted = stage.drive(identity, encoding.expression, encoding.gaze, renders=True)
-    errors = stage.metrics[METRIC].errors(predicted, stage.truth(capture, identity, rows, renders=True)).cpu().numpy()
+def _frame(ready: Mapping[str, Ready], pick: Pick, base: str) -> int:
+    """The row of the frame at which the error of a pick's method is the one wanted."""
+    rows = _capture(ready[pick.by], pick.whom).frame_rows
+    errors = _errors(ready[pick.by], pick.whom, rows)
+    if pick.wanted == "behind":
+        errors = errors - _errors(ready[base], pick.whom, rows)
     order = np.argsort(errors)
-    return capture, int(rows[order[-1] if pick.wanted == "worst" else order[len(order) // 2]])
+    return int(rows[order[len(order) // 2 if pick.wanted == "median" else -1]])
+
+
+@torch.inference_mode()
+def _errors(ready: Ready, whom: Whom, rows: np.ndarray) -> np.ndarray:
+    """Photometric error of frames, [len(rows)]."""
+    capture, stage = _capture(ready, whom), ready.stage
+    encoding, identity = _encoded(ready, whom, rows), stage.identity(capture)
+    predicted = stage.drive(identity, encoding.expression, encoding.gaze, renders=True)
+    truth = stage.truth(capture, identity, rows, renders=True)
+    errors: np.ndarray = stage.metrics[METRIC].errors(predicted, truth).cpu().numpy()
+    return errors
 
 
 @torch.inference_mode()
 def _panels(
-    ready: Mapping[str, Ready], titles: Mapping[str, str], pick: Pick, row: int
+    ready: Mapping[str, Ready], titles: Mapping[str, str], whom: Whom, row: int
 ) -> tuple[list[Panel], np.ndarray]:
     """What each method made of the frame, and the truth [H, W, 3]."""
     first = next(iter(ready.values()))
-    captures, number = _captures(first, pick)
-    stage, capture = first.stage, captures[number]
+    stage, capture = first.stage, _capture(first, whom)
     identity, device = stage.identity(capture), stage.device
     camera = stage.decoder.frontal_camera(_SIZE)
     mask = stage.decoder.face_mask(_SIZE).to(device)
@@ -192,7 +233,7 @@ def _panels(
     panels = []
     for name, one in ready.items():
         try:
-            encoding = _encoded(one, pick, np.array([row]))
+            encoding = _encoded(one, whom, np.array([row]))
         except Exception:  # the plugin's own; the result file tells of it
             logging.getLogger("ufe").debug("Row %r has no figure", name, exc_info=True)
             panels.append(Panel(f"{titles[name]}: failed", np.zeros_like(_shown(truth))))
@@ -205,10 +246,10 @@ def _panels(
 
 
 @torch.inference_mode()
-def _on_others(base: Ready, pick: Pick, row: int) -> list[Panel]:
+def _on_others(base: Ready, whom: Whom, row: int) -> list[Panel]:
     """The base row's code of the frame on the avatars of the people who come next."""
-    captures, number = _captures(base, pick)
-    stage, encoding = base.stage, _encoded(base, pick, np.array([row]))
+    captures, number = _captures(base, whom.condition), _number(base, whom)
+    stage, encoding = base.stage, _encoded(base, whom, np.array([row]))
     camera, only = stage.decoder.frontal_camera(_SIZE), torch.zeros(1, dtype=torch.int64, device=stage.device)
     panels = []
     for k in range(1, _OTHERS + 1):
@@ -257,7 +298,7 @@ def draw(cameras: np.ndarray, truth: np.ndarray, panels: Sequence[Panel]) -> byt
     return buffer.getvalue()
 
 
-def _page(study: Study, entries: Sequence[tuple[str, str, str]]) -> str:
+def _page(study: Study, entries: Sequence[tuple[str, str, Sequence[str]]]) -> str:
     base = study.suite.row(str(study.suite.base)).title
     results = {cell.row.title: cell.result for cell in study.methods if cell.result is not None}
     budgets = ", ".join(sorted({result.key.budget.name for result in results.values()} - {"none"}))
@@ -271,15 +312,15 @@ def _page(study: Study, entries: Sequence[tuple[str, str, str]]) -> str:
         "padding:0 1rem}figure{margin:2rem 0;overflow-x:auto}img{min-width:60rem;width:100%;background:#fff}"
         "figcaption{position:sticky;left:0}</style>",
         f"<h1>{html.escape(study.suite.summary)}</h1>",
-        "<p>People and frames are picked by rule, from the photometric errors of the base row: "
-        f"{html.escape(base)}. Above: what the four cameras saw, the truth, what each method made of "
-        "it. Below: its error inside the face, and the mean. Under conditions the base row's code also drives other "
-        "people's avatars. At the end the frames that each other row is worst at, by its own errors.</p>",
+        "<p>People and frames are picked by rule, from photometric errors: above each picture stands by which "
+        "rule, and by whose errors. In it, above: what the four cameras saw, the truth, what each method made of it. "
+        f"Below: its error inside the face, and the mean. The base row is {html.escape(base)}; under conditions its "
+        "code also drives other people's avatars.</p>",
         f"<p>Suite {html.escape(study.suite.id)}, budget {html.escape(budgets)}. Runs: {html.escape(runs)}.</p>",
         *([f"<p>{html.escape(HYPOTHETICAL)}</p>"] if hypothetical else []),
     ]  # fmt: skip
-    for file, why, what in entries:
-        title = html.escape(f"{why}: {what}")
+    for file, what, reasons in entries:
+        title, *rules = (html.escape(f"{one[:1].upper()}{one[1:]}") for one in (what, *reasons))
         image = f'<a href="{file}"><img src="{file}" alt="{title}"></a>'
-        parts.append(f"<figure><figcaption>{title}</figcaption>{image}</figure>")
+        parts.append(f"<figure><figcaption><b>{title}</b><br>{'<br>'.join(rules)}</figcaption>{image}</figure>")
     return "\n".join(parts) + "\n"

@@ -2,6 +2,7 @@
 
 import json
 import mmap
+import re
 import shlex
 import shutil
 from importlib.metadata import EntryPoint, entry_points
@@ -480,15 +481,12 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
     )
     harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
     study = run_study(harness, study_suite, budget="smoke")
-    drawn, searched, draw, encoded = [], [], figures_module.draw, figures_module._encoded
+    drawn, draw, encoded = [], figures_module.draw, figures_module._encoded
 
-    def fails_in_the_dark(ready, pick, rows):
-        name = type(ready.encoder).__name__
-        if len(rows) > 1:
-            searched.append((pick.by, name))  # for the frame to show
-        if pick.condition == "dim" and name.startswith("Neutral"):
+    def fails_in_the_dark(ready, whom, rows):
+        if whom.condition == "dim" and type(ready.encoder).__name__.startswith("Neutral"):
             raise RuntimeError("no light")
-        return encoded(ready, pick, rows)
+        return encoded(ready, whom, rows)
 
     def remember(cameras, truth, panels):
         drawn.append((truth, panels))
@@ -499,21 +497,33 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
     monkeypatch.setattr(figures_module, "_SIZE", 64)
     page = figures_module.write_figures(harness, study, tmp_path / "some")
     assert page == tmp_path / "some" / "index.html"
-    assert len(list(page.parent.glob("*.png"))) == len(drawn) == 7
-    for truth, panels in (*drawn[:5], drawn[6]):
+    text, results = page.read_text(), [cell.result for cell in study.cells]
+    shown = re.findall("<figcaption><b>(.*?)</b><br>(.*?)</figcaption>", text)
+    assert len(list(page.parent.glob("*.png"))) == len(drawn) == len(shown) == len({what for what, _ in shown})
+    reasons = [reason for _, found in shown for reason in found.split("<br>")]
+    assert sum(reason.count(";") + 1 for reason in reasons) == 8, "five, one condition, and two of the other row"
+    lit = {reason: panels for (what, found), (_, panels) in zip(shown, drawn, strict=True)
+           for reason in found.split("<br>") if "dim" not in what}  # fmt: skip
+    (dark,) = [panels for (what, _), (_, panels) in zip(shown, drawn, strict=True) if "condition dim" in what]
+    for truth, panels in drawn:
+        if panels is dark:
+            continue
         assert [panel.title for panel in panels] == ["Universal", "At rest"], "no row that repeats another"
         for panel in panels:
             assert panel.image.shape == truth.shape and panel.image.std() > 0.05, "a face"
             moved = 255 * abs(panel.image.astype(float) - truth).max(-1)
             assert 0 < panel.value < 40 and panel.error[moved > 40].mean() > panel.error[moved < 4].mean()
-    least, median, worst, greatest = (drawn[k][1][0].value for k in (0, 1, 2, 3))
-    assert least < greatest and median < worst
-    assert {name.startswith("Neutral") for by, name in searched if by == "still"} == {True}
-    assert {name.startswith("Neutral") for by, name in searched if by == "univ"} == {False}
-    assert [panel.title for panel in drawn[5][1]][:2] == ["Universal", "At rest: failed"]
-    assert all(panel.error is None for panel in drawn[5][1][2:]), "that code on other people's avatars"
-    text, results = page.read_text(), [cell.result for cell in study.cells]
-    assert text.count("At rest: greatest error of all people") == 2, "above the picture and in its place"
+
+    def of(why):
+        (panels,) = [panels for reason, panels in lit.items() if reason.startswith(why)]
+        return [panel.value for panel in panels]
+
+    assert of("Person of least error, median")[0] < of("Person of greatest error, median")[0]
+    assert of("Person of median error, median")[0] < of("Person of median error, worst")[0]
+    behind = of("Furthest behind the base row: At rest")
+    assert behind[1] - behind[0] >= max(still.value - univ.value for univ, still in lit.values()) - 1e-6
+    assert [panel.title for panel in dark][:2] == ["Universal", "At rest: failed"]
+    assert all(panel.error is None for panel in dark[2:]), "that code on other people's avatars"
     assert results[0].run_id in text and results[2].run_id not in text and "budget smoke." in text
 
     report = write_report(study, tmp_path / study.suite.id)

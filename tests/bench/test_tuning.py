@@ -163,7 +163,7 @@ def test_figures_that_cannot_be_drawn_are_refused_before_anything_is_measured(
 
 def test_one_measured_person_is_least_median_and_greatest(build_result):
     result = build_result(mesh=(3.0,))
-    assert {pick.subject for pick in picks({"one": result}, "one", ())} == {result.subjects[0].id}
+    assert {pick.whom.subject for pick in picks({"one": result}, "one", ())} == {result.subjects[0].id}
 
 
 def test_a_method_that_fails_while_figures_are_drawn_is_told_in_one_line(harness, build_result, tmp_path, monkeypatch):
@@ -181,13 +181,27 @@ def test_a_method_that_fails_while_figures_are_drawn_is_told_in_one_line(harness
 
 
 def test_figures_are_of_people_picked_by_their_errors(build_result):
-    result, other = build_result(mesh=(3.0, 1.0, 2.0, 9.0, 4.0)), build_result(mesh=(8.0, 1.0, 2.0, 7.0, 4.0))
-    *chosen, own = picks({"one": result, "two": other}, "one", ())
+    result, other = build_result(mesh=(3.0, 1.0, 2.0, 9.0, 4.0)), build_result(mesh=(8.0, 1.0, 5.0, 8.5, 4.0))
+    *chosen, own, behind = picks({"one": result, "two": other}, "one", ())
     people = [subject.id for subject in result.subjects]
-    assert [people.index(pick.subject) for pick in chosen] == [1, 0, 0, 3, 3]
-    assert {(pick.by, pick.condition) for pick in chosen} == {("one", None)}
-    assert (own.by, people.index(own.subject), own.wanted) == ("two", 0, "worst")
-    dim = [{"condition:dim": {"photometric_l1": value}} for value in (1.0, 5.0, 2.0, 0.5, 3.0)]
-    subjects = tuple(s.model_copy(update={"slices": d}) for s, d in zip(result.subjects, dim, strict=True))
-    last = picks({"one": result.model_copy(update={"subjects": subjects})}, "one", ("dim",))[-1]
-    assert (last.subject, last.condition, last.wanted) == (people[1], "dim", "worst")
+    assert [people.index(pick.whom.subject) for pick in chosen] == [1, 0, 0, 3, 3]
+    assert {(pick.by, pick.whom.condition) for pick in chosen} == {("one", None)}
+    assert (own.by, people.index(own.whom.subject), own.wanted) == ("two", 3, "worst")
+    assert (behind.by, people.index(behind.whom.subject), behind.wanted) == ("two", 0, "behind")
+    without = other.model_copy(update={"subjects": other.subjects[1:]})
+    behind = picks({"one": result, "two": without}, "one", ())[-1]
+    assert people.index(behind.whom.subject) == 2, "of those whom both have measured"
+
+
+def test_under_conditions_figures_are_of_whom_they_harm_most(build_result):
+    result = build_result(mesh=(3.0, 1.0, 2.0))
+    ordinary, dim = (4.0, 5.0, 6.0), (6.0, 9.0, 9.5)
+    slices = [
+        {"condition:ordinary": {"photometric_l1": a}, "condition:dim": {"photometric_l1": b}}
+        for a, b in zip(ordinary, dim, strict=True)
+    ]
+    subjects = tuple(s.model_copy(update={"slices": d}) for s, d in zip(result.subjects, slices, strict=True))
+    chosen = picks({"one": result.model_copy(update={"subjects": subjects})}, "one", ("ordinary", "dim"))
+    people = [subject.id for subject in subjects]
+    assert [pick.whom for pick in chosen[5:]] == [(people[2], "ordinary"), (people[1], "dim")]
+    assert [pick.wanted for pick in chosen[5:]] == ["worst", "worst"]

@@ -37,11 +37,15 @@ if TYPE_CHECKING:
 
 METRIC = "photometric_l1"
 _DRAWING = "drawing figures"
-_SIZE = 256  # of a rendering, pixels
+_SIZE = 384  # of a rendering, pixels, before it is cut to the face
+_MARGIN = 0.06  # about the face, share of the rendering
 _OTHERS = 2  # avatars that the base row's code drives besides the person's own
 _SATURATED = 40.0  # error, 0..255, that is shown brightest
 _COLUMN, _ROW = 1.55, 1.75  # of a panel, inches
 _TITLE_WIDTH = 21  # characters
+
+
+Face = tuple[slice, slice]
 
 
 class Whom(NamedTuple):
@@ -63,7 +67,7 @@ class Pick:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one method made of a frame: image and error, float [H, W, 3] and [H, W], and its photometric error.
+    """What one method made of a face: image and error, float [H, W, 3] and [H, W], and its photometric error.
 
     There is no error where the code drives another person's avatar.
     """
@@ -222,6 +226,7 @@ def _panels(
     identity, device = stage.identity(capture), stage.device
     camera = stage.decoder.frontal_camera(_SIZE)
     mask = stage.decoder.face_mask(_SIZE).to(device)
+    face = _face(mask)
     only = torch.zeros(1, dtype=torch.int64, device=device)
 
     def image(expression: torch.Tensor, gaze: torch.Tensor) -> torch.Tensor:
@@ -236,13 +241,13 @@ def _panels(
             encoding = _encoded(one, whom, np.array([row]))
         except Exception:  # the plugin's own; the result file tells of it
             logging.getLogger("ufe").debug("Row %r has no figure", name, exc_info=True)
-            panels.append(Panel(f"{titles[name]}: failed", np.zeros_like(_shown(truth))))
+            panels.append(Panel(f"{titles[name]}: failed", np.zeros_like(_shown(truth, face))))
             continue
         made = image(encoding.expression, encoding.gaze)
         error = 255 * (made - truth).abs().mean(0) * mask
         value = float(error.sum() / mask.sum())
-        panels.append(Panel(titles[name], _shown(made), error.cpu().numpy(), value))
-    return panels, _shown(truth)
+        panels.append(Panel(titles[name], _shown(made, face), error.cpu().numpy()[face], value))
+    return panels, _shown(truth, face)
 
 
 @torch.inference_mode()
@@ -251,19 +256,27 @@ def _on_others(base: Ready, whom: Whom, row: int) -> list[Panel]:
     captures, number = _captures(base, whom.condition), _number(base, whom)
     stage, encoding = base.stage, _encoded(base, whom, np.array([row]))
     camera, only = stage.decoder.frontal_camera(_SIZE), torch.zeros(1, dtype=torch.int64, device=stage.device)
-    panels = []
+    panels, face = [], _face(stage.decoder.face_mask(_SIZE))
     for k in range(1, _OTHERS + 1):
         other = captures[(number + k) % len(captures)]
         identity = stage.identity(other).rows(only)
         image = stage.decoder.render(stage.decoder.decode(encoding.expression, encoding.gaze, identity), camera)[0]
-        panels.append(Panel(f"that code on {other.subject}", _shown(image)))
+        panels.append(Panel(f"that code on {other.subject}", _shown(image, face)))
     return panels
 
 
-def _shown(image: torch.Tensor) -> np.ndarray:
-    """Linear RGB [3, H, W] as it is seen, [H, W, 3]."""
+def _shown(image: torch.Tensor, face: Face) -> np.ndarray:
+    """Linear RGB [3, H, W] as it is seen, [h, w, 3]."""
     shown: np.ndarray = image.clamp(0, 1).pow(1 / 2.2).permute(1, 2, 0).cpu().numpy()
-    return shown
+    return shown[face]
+
+
+def _face(mask: torch.Tensor) -> Face:
+    """Rows and columns of the rectangle about a mask, bool [H, W], with a margin."""
+    margin = round(_MARGIN * mask.shape[0])
+    inside = [torch.nonzero(mask.any(dim))[:, 0] for dim in (1, 0)]
+    rows, columns = (slice(max(0, int(some[0]) - margin), int(some[-1]) + 1 + margin) for some in inside)
+    return rows, columns
 
 
 def draw(cameras: np.ndarray, truth: np.ndarray, panels: Sequence[Panel]) -> bytes:

@@ -41,8 +41,9 @@ _SIZE = 384  # of a rendering, pixels, before it is cut to the face
 _MARGIN = 0.06  # about the face, share of the rendering
 _OTHERS = 2  # avatars that the base row's code drives besides the person's own
 _SATURATED = 40.0  # error, 0..255, that is shown brightest
-_COLUMN, _ROW = 1.55, 1.75  # of a panel, inches
-_TITLE_WIDTH = 21  # characters
+_COLUMN, _ROW = 1.25, 1.95  # of a panel, inches
+_CAMERAS = 2.6  # columns that the cameras' images are wide
+_TITLE_WIDTH = 18  # characters
 
 
 Face = tuple[slice, slice]
@@ -285,9 +286,9 @@ def draw(cameras: np.ndarray, truth: np.ndarray, panels: Sequence[Panel]) -> byt
     from matplotlib.figure import Figure
 
     columns = len(panels) + 2
-    figure = Figure(figsize=((columns + 1) * _COLUMN, 2 * _ROW), dpi=130, layout="constrained")
+    figure = Figure(figsize=((columns - 1 + _CAMERAS) * _COLUMN, 2 * _ROW), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, columns, squeeze=False, width_ratios=[2.0, *[1.0] * (columns - 1)])
+    axes = figure.subplots(2, columns, squeeze=False, width_ratios=[_CAMERAS, *[1.0] * (columns - 1)])
     for axis in axes.flat:
         axis.set_axis_off()
     for k, title in enumerate(("left and right eye", "left and right mouth")):
@@ -307,7 +308,7 @@ def draw(cameras: np.ndarray, truth: np.ndarray, panels: Sequence[Panel]) -> byt
         bar.ax.tick_params(labelsize=6)
         bar.set_label("error, 0..255", fontsize=6)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    figure.savefig(buffer, format="png", metadata={"Software": None}, bbox_inches="tight", pad_inches=0.05)
     return buffer.getvalue()
 
 

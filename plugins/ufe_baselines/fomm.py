@@ -17,7 +17,8 @@ shares; each sparse motion belongs to one part of the face (brow, a quarter of t
 the mean of its keypoints and whose Jacobian is their least-squares fit. The detector's confidence, which the original's
 keypoints lack, weighs them in that fit and is how strongly the part is drawn into the heat maps; where there is no
 reference nothing moves, and in a view in which nothing is found parts have next to no mask. The hourglass is narrower
-than the original's, as the images are smaller. The reference is the neutral anchor (O60).
+than the original's, as the images are smaller, but at budget `gpu` its maps are larger, 96 pixels for 64. The reference
+is the neutral anchor (O60).
 """
 
 from __future__ import annotations

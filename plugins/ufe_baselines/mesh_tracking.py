@@ -16,8 +16,9 @@ its model of how faces move, though not how much each person's face obeys them. 
 keypoints, yet no bound: one that compares all pixels, or follows a face through time, may be nearer. A mesh, and
 keypoints seen through lenses that are known, cannot be turned and scaled as images are: neither mode is augmented.
 
-Both: vertex offsets from the neutral mesh, mm, of the face and of the eyeballs, so that gaze can be recovered (O69),
-go through perceptrons (the point network of O61 would have to learn which vertex is which).
+Both: vertex offsets from the neutral mesh, mm, of the eyeballs, so that gaze can be recovered (O69), of the lips, and
+of vertices spread over the rest of the face, go through perceptrons (the point network of O61 would have to learn which
+vertex is which).
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ class _OffsetRegressor(Regressor[ConfigT]):
     def __init__(self, config: ConfigT, *, needs: EncoderNeeds, code_space: CodeSpace) -> None:
         super().__init__(config, needs=needs, code_space=code_space)
         head = load_head()
-        face = head.topology.region("face")
-        chosen = face[_spread_over(head.template[face], config.vertices)]
+        face, lips = head.topology.region("face"), head.topology.region("lips")
+        spread = face[_spread_over(head.template[face], config.vertices)]
+        chosen = np.union1d(spread, lips)  # few of those spread lie on the rim of the lips, which says if they are shut
         self.vertex_count = len(head.template)
         self.face = torch.from_numpy(chosen.astype(np.int64))
         self.eyes = torch.from_numpy(np.flatnonzero(np.isin(head.part, (EYE_LEFT, EYE_RIGHT))))

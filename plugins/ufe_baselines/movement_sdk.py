@@ -8,7 +8,7 @@ Kept: raw images, a light network, and coefficients that it regresses at once.
 
 Changed: which network it is. Its latency, 0.47 of the universal encoder's, implies about half of the work, so it is a
 plain convolutional network of ten layers for each face region, which sees left and mirrored right image at once, as two
-channels: 0.45 of the universal encoder's multiplications at budget `cpu`, 0.42 at `gpu`. The coefficients are (e, g),
+channels: 0.44 of the universal encoder's multiplications at budget `cpu`, 0.41 at `gpu`. The coefficients are (e, g),
 the avatar's own (P§10), not 63 activations that would have to be retargeted. Reported as "SDK-style" (P§13.8, O62).
 """
 

@@ -1,15 +1,15 @@
 """NeckNet (Chen et al. 2021): raw images to coefficients by a deep plain ResNet.
 
 Original: NeckFace looks up at the chin from infrared cameras on a neckband or a necklace. Each image goes through a
-ResNet-34, the features are joined, and fully connected layers regress facial parameters. No reference, no calibration.
+ResNet-34, the features are joined, and fully connected layers regress facial parameters. No reference image.
 
 Kept: the network's shape, a ResNet-34 and fully connected layers at once on raw infrared images, one pass.
 
 Changed, because there are four cameras of two face regions here and not one or two of the chin: a network for each
 region, shared by the left and the mirrored right image; features of all four are joined. It regresses (e, g), through
 the losses that every row shares (P§10). At budget `cpu` it has a quarter of a ResNet-34's channels and begins with
-three small convolutions in place of one of 7 x 7: 1.2 times the universal encoder's multiplications there. Reported as
-"NeckNet-style" (P§13.8, O62).
+three small convolutions in place of one of 7 x 7: 1.2 times the universal encoder's multiplications there; whole, at
+`gpu`, it has 17 times those of a MobileNetV3. Reported as "NeckNet-style" (P§13.8, O62).
 """
 
 from __future__ import annotations

@@ -62,7 +62,9 @@ class MeshConfig(_ReadOut):
     """Options of both mesh trackers."""
 
     width: int = Field(512, ge=8, le=4096, description="Hidden width of the perceptrons on vertices")
-    vertices: int = Field(600, ge=32, description="Vertices of the face that are read, spread over it; all of the eyes")
+    vertices: int = Field(
+        600, ge=32, description="Vertices of the face that are read, spread over it, besides lips and eyes"
+    )
 
 
 class MeshTrackingConfig(MeshConfig):

@@ -370,8 +370,8 @@ def _searches(study: Study) -> list[str]:
     ends = f" {at_an_end} of {len(rows)} rows chose the first or the last of what was tried." if at_an_end else ""
     return [
         "## The search for training options\n",
-        "Geometric mean of the errors on training people kept apart, after a training without them; the least was taken, "
-        f"in **bold**.{ends}\n",
+        "Geometric mean of the errors on training people kept apart, after a training without them; the least was "
+        f"taken, in **bold**.{ends}\n",
         markdown_table(["Row", *tried], rows, left=1),
         *([f"Trained with what another row's search chose: {'; '.join(shared)}.\n"] if shared else []),
     ]

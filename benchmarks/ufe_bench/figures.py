@@ -45,7 +45,6 @@ _COLUMN, _ROW = 1.25, 1.95  # of a panel, inches
 _CAMERAS = 2.6  # columns that the cameras' images are wide
 _TITLE_WIDTH = 18  # characters
 
-
 Face = tuple[slice, slice]
 
 
@@ -93,15 +92,10 @@ def picks(results: Mapping[str, Result], base: str, conditions: Sequence[str]) -
     ]
     first: dict[str, float] = {}
     for condition in conditions:
-        under = {
-            one.id: one.slices.get(f"condition:{condition}", {}).get(METRIC, 0.0) for one in results[base].subjects
-        }
+        words, slice_name = _words(condition), f"condition:{condition}"
+        under = {one.id: one.slices.get(slice_name, {}).get(METRIC, 0.0) for one in results[base].subjects}
         subject = max(under, key=lambda one: under[one] - first.get(one, 0.0))
-        why = (
-            f"person whose error rises most under condition {_words(condition)}"
-            if first
-            else "person of greatest error"
-        )
+        why = f"person whose error rises most under condition {words}" if first else "person of greatest error"
         chosen.append(Pick(base, f"{why}, worst frame", Whom(subject, condition), "worst"))
         first = first or under
     for name, own in errors.items():

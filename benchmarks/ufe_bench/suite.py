@@ -66,7 +66,7 @@ class Tuning(ComponentConfig):
     )
     frames: int = Field(12, ge=1, description="Frames of each of these")
     steps: float = Field(
-        1.0, gt=0, le=1, description="Share of the row's steps that a trial takes; of short ones, high rates are best"
+        1.0, gt=0, le=1, description="Share of the row's steps that a trial takes; fewer may rank trials otherwise"
     )
     trials: tuple[dict[str, Any], ...] = Field(min_length=2, description="Training options, one set a trial")
 

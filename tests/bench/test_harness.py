@@ -481,10 +481,17 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
     )
     harness = Harness(catalogue(), store, tmp_path, device=torch.device("cpu"))
     study = run_study(harness, study_suite, budget="smoke")
-    drawn, draw, encoded = [], figures_module.draw, figures_module._encoded
+    drawn, searched, draw, encoded, frame = [], [], figures_module.draw, figures_module._encoded, figures_module._frame
+
+    def found(ready, pick, base):
+        searched.append((pick, set()))
+        return frame(ready, pick, base)
 
     def fails_in_the_dark(ready, whom, rows):
-        if whom.condition == "dim" and type(ready.encoder).__name__.startswith("Neutral"):
+        name = type(ready.encoder).__name__
+        if len(rows) > 1:
+            searched[-1][1].add(name)  # for the frame to show
+        if whom.condition == "dim" and name.startswith("Neutral"):
             raise RuntimeError("no light")
         return encoded(ready, whom, rows)
 
@@ -492,11 +499,15 @@ def test_a_study_is_drawn_frames_of_every_method_and_how_it_learned(few_people, 
         drawn.append((truth, panels))
         return draw(cameras, truth, panels)
 
+    monkeypatch.setattr(figures_module, "_frame", found)
     monkeypatch.setattr(figures_module, "_encoded", fails_in_the_dark)
     monkeypatch.setattr(figures_module, "draw", remember)
     monkeypatch.setattr(figures_module, "_SIZE", 64)
     page = figures_module.write_figures(harness, study, tmp_path / "some")
     assert page == tmp_path / "some" / "index.html"
+    used = {(pick.by, pick.wanted): names for pick, names in searched}
+    assert used["still", "worst"] == {"NeutralEncoder"} and len(used["still", "behind"]) == 2
+    assert "NeutralEncoder" not in used["univ", "median"] | used["univ", "worst"]
     text, results = page.read_text(), [cell.result for cell in study.cells]
     shown = re.findall("<figcaption><b>(.*?)</b><br>(.*?)</figcaption>", text)
     assert len(list(page.parent.glob("*.png"))) == len(drawn) == len(shown) == len({what for what, _ in shown})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ufe_core.errors import ArtifactError
 from ufe_core.training.curve import read_log
 
 _COLUMNS = 4
+_TITLE_WIDTH = 40  # characters
 _COLOUR = "#0072b2"
 
 
@@ -76,7 +78,7 @@ def draw_learning(rows: Sequence[Learning]) -> bytes:
     for axes, row in zip(panels, rows, strict=False):
         axes.set_visible(True)
         axes.plot(row.steps, row.losses, color=_COLOUR, linewidth=1)
-        axes.set_title(row.title, fontsize=8, loc="left")
+        axes.set_title(textwrap.fill(row.title, _TITLE_WIDTH), fontsize=8, loc="left")
         axes.set_xlim(0, row.steps[-1])
         axes.set_ylim(0, None)
         axes.tick_params(labelsize=7)

@@ -63,8 +63,8 @@ class RowWorkers:
                     self._say(f"{ended} of {len(rows)} rows have ended after {minutes} min")
             except KeyboardInterrupt:
                 self._stop(signal.SIGINT)
-                self._say("stopping after the steps under way; Ctrl-C again stops at once")
                 try:
+                    self._say("stopping after the steps under way; Ctrl-C again stops at once")
                     wait(under_way)
                 except KeyboardInterrupt:
                     self._stop(signal.SIGKILL)

@@ -236,7 +236,8 @@ def _begin(threads: int, stop: Event) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     ask_for_large_pages()
-    torch.set_num_threads(threads)
+    if "OMP_NUM_THREADS" not in os.environ:  # what the user asked for stands
+        torch.set_num_threads(threads)
 
 
 def as_json(

@@ -132,6 +132,8 @@ def preview(
     same person that looks least like it, and the reconstruction with the code of that. Little but the code can tell
     the expression: the first reconstruction must show that of the frame itself, the second that of the other.
 
+    What reconstructs is no part of released weights, so it pre-trains first, once, if 'ufe pretrain run' has not.
+
     \b
     Examples:
       ufe pretrain preview

@@ -124,12 +124,13 @@ def rows_of(log):
 
 @pytest.mark.slow
 def test_two_processes_have_the_loss_curve_of_one(tmp_path):
-    """Of a whole encoder, and of a linear probe; the first that trains packs for all."""
-    both = [{**OVERRIDES, "training": {**OVERRIDES["training"], "update": update}} for update in ("full", "linear")]
-    recipes = [resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=one) for one in both]
+    """Of a whole encoder, of one of whose frames one process renders all, and of a linear probe."""
+    changes = ({"update": "full"}, {"geometry": 0.0, "render_frames": 1}, {"update": "linear"})
+    every = [{**OVERRIDES, "training": {**OVERRIDES["training"], **change}} for change in changes]
+    recipes = [resolve_recipe(catalogue(), decoder="blendshape", budget="smoke", overrides=one) for one in every]
     alone = [trained(one, TRAIN, store=Store(tmp_path / "one"), device=torch.device("cpu")).path for one in recipes]
     shutil.copytree(tmp_path / "one" / "captures", tmp_path / "two" / "captures")
-    (out, _), _ = two_processes(CHILD, tmp_path / "two", repr(both))
+    (out, _), _ = two_processes(CHILD, tmp_path / "two", repr(every))
     for path, shared in zip(alone, out.split(), strict=True):
         one, two = (rows_of(weights.with_name("log.csv")) for weights in (path, Path(shared)))
         assert len(one) == len(two) == 8

@@ -5,7 +5,7 @@ from torch import nn
 from ufe_core.errors import ContractError
 from ufe_core.interfaces.encoder import TrainingStatistics
 from ufe_core.plugins import catalogue
-from ufe_core.recipe import resolve_recipe
+from ufe_core.recipe import DEFAULT_ANCHORS, resolve_recipe
 from ufe_core.types import AnchorSet, Calibration, CodeSpace, FrameBatch, Labels
 from ufe_universal.backbone import split_backbone
 
@@ -243,6 +243,23 @@ def test_wrong_input_is_named(encoder):
         encoder.enroll(AnchorSet.complete(given.images[:, 1:], given.names[1:], CAMERAS))
     with pytest.raises(ContractError, match="needs anchors of 64 x 64 pixels, was given 32 x 32"):
         encoder.enroll(AnchorSet.complete(torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8), given.names, CAMERAS))
+
+
+@pytest.mark.parametrize(
+    ("calibrator", "names"),
+    [("none", ()), ("cross_attention", DEFAULT_ANCHORS), ("late_fusion", DEFAULT_ANCHORS)],
+)  # fmt: skip
+def test_encoders_that_differ_in_their_calibrator_begin_alike(calibrator, names):
+    """Else what a calibrator gains is in part what another seed gains."""
+
+    def drawn(calibrator, names):
+        recipe = resolve_recipe(catalogue(), calibrator=calibrator, anchors=names, budget="smoke")
+        return recipe.make_encoder(CAMERAS, CodeSpace("test", CODES))
+
+    one, other = drawn("late_fusion", ("neutral", "jaw_open")).state_dict(), drawn(calibrator, names).state_dict()
+    shared = [name for name in one if not name.startswith("calibrate.")]
+    assert len(shared) > 50 and shared == [name for name in other if not name.startswith("calibrate.")]
+    assert all(torch.equal(one[name], other[name]) for name in shared)
 
 
 def test_every_parameter_gets_a_gradient():

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from ufe_core.config import ComponentConfig
@@ -77,5 +78,11 @@ class CalibratorFactory:
         return self.kind.stage
 
     def __call__(self, channels: int, anchors: int) -> Calibrator[Any]:
-        """A calibrator of maps of so many channels, for so many anchors."""
-        return self.kind(self.config, channels=channels, anchors=anchors)
+        """A calibrator of maps of so many channels, for so many anchors.
+
+        What it draws has no part in what is drawn after it: encoders that differ in their calibrator begin alike.
+        """
+        seed = int(torch.randint(2**62, ()))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return self.kind(self.config, channels=channels, anchors=anchors)

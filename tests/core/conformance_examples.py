@@ -487,13 +487,13 @@ class GoodCapture(Capture):
     segments = (Segment("rest", 0, 5), Segment("talk", 5, 9, "speech"))
     anchors = {"neutral": 2}
     conditions = {}
+    pose: ClassVar = (np.diag([-1.0, 1.0, -1.0]), np.array([0, 0, 120.0]))  # before the face, looking at it
 
     def __init__(self, subject):
         self.subject, self.id = subject, f"{subject}/0"
         lens = np.array([[300.0, 0, 200], [0, 300, 200], [0, 0, 1]])
         self.cameras = tuple(
-            CameraSpec(name, "left", "upper", "tracking", 400, 400, lens, np.eye(3), np.array([0, 0, 60.0]))
-            for name in CAMERAS
+            CameraSpec(name, "left", "upper", "tracking", 400, 400, lens, *self.pose) for name in CAMERAS
         )
 
     def frames(self, indices, *, cameras, size):
@@ -543,6 +543,14 @@ class _LosesAnAnchor(GoodCapture):
 
 class LosesAnAnchor(GoodSource):
     capture = _LosesAnAnchor
+
+
+class _LooksOut(GoodCapture):
+    pose = (np.eye(3), np.array([0, 0, 60.0]))
+
+
+class LooksOut(GoodSource):
+    capture = _LooksOut
 
 
 class _DependsOnOrder(GoodCapture):
@@ -637,6 +645,7 @@ BROKEN = {
     ("source", "has_people"): (KnowsEverybody, "somebody it does not have"),
     ("source", "divides_people"): (MeasuresWhomItTrains, "names twice: B"),
     ("source", "captures_say_what_they_are"): (LosesAnAnchor, "anchor neutral lies outside the capture"),
+    ("source", "cameras_see_the_face"): (LooksOut, "sees the face from inside, from (0, 0, -60)"),
     ("source", "frames_are_images"): (DependsOnOrder, "in another order are other images"),
     ("source", "refuses_what_is_not_there"): (GivesAnything, "a frame that is not there: raise DataError"),
     ("source", "labels_fit"): (LooksTooFar, "a gaze is no unit vector"),

@@ -167,19 +167,19 @@ def test_options_that_do_not_do_are_named(options, words):
 
 def test_the_command_fails_where_an_option_is_lacking(ufe):
     code, out, told = ufe("plugins", "check", "ava256")
-    assert code == 1 and out.endswith("kept, 0 broken, 7 not tried\n")
+    assert code == 1 and out.endswith("kept, 0 broken, 8 not tried\n")
     assert "source ufe/ava256 could not be tried: Option 'root'" in told and "Give --set source.root=VALUE." in told
     code, out, told = ufe("plugins", "check", "ava256", "--json", "--set", "source.rot=/data")
     assert code == 1 and "Did you mean 'root'?" in told
-    assert [one["outcome"] for one in json.loads(out)].count("not tried") == 7
+    assert [one["outcome"] for one in json.loads(out)].count("not tried") == 8
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "words", "counts"),
     [
-        ((), "Give --ufe-set source.root=VALUE.", "1 failed, 4 passed, 7 skipped"),
-        (("--ufe-set", "source.root=/nonesuch"), "There is no folder '/nonesuch'", "7 failed, 4 passed"),
+        ((), "Give --ufe-set source.root=VALUE.", "1 failed, 4 passed, 8 skipped"),
+        (("--ufe-set", "source.root=/nonesuch"), "There is no folder '/nonesuch'", "8 failed, 4 passed"),
     ],
 )
 def test_pytest_gives_options_and_fails_where_one_is_lacking(tmp_path, options, words, counts):

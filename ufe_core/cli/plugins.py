@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from ufe_core.conformance import Finding
     from ufe_core.plugins import Catalogue, PluginReport
 
+_OURS = "ufe"  # the distribution of the plugins that come with it
+
 
 @click.group(invoke_without_command=True)
 @click.option("--kind", type=click.Choice(KINDS), help="List components of this kind only.")
@@ -36,7 +38,7 @@ def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, w
     Examples:
       ufe plugins                      everything, as a table
       ufe plugins --kind encoder       encoders only
-      ufe plugins show univ            one component: origin, P§ (docs/paper.md), options and their bounds
+      ufe plugins show univ            one component: origin, options and their bounds, what budgets set
       ufe plugins --why acme-ufe       why a plugin does not load, with Python's traceback
       ufe plugins --strict --json      for continuous integration
     """
@@ -211,6 +213,7 @@ def _component_facts(found: "Catalogue", spec: "ComponentSpec", *, with_options:
     }
     if with_options:
         facts["options"] = [option.as_dict() for option in describe_options(spec.config)]
+        facts["presets"] = {budget: dict(values) for budget, values in spec.presets.items()}
     return facts
 
 
@@ -273,17 +276,11 @@ def _print_table(found: "Catalogue", kind: str | None) -> None:
     table.add_column("kind", no_wrap=True)
     table.add_column("name", no_wrap=True, style="cyan")
     table.add_column("summary", ratio=1)
-    table.add_column("P§", no_wrap=True)
-    table.add_column("from", no_wrap=True)
     for spec in found.all(kind):
-        origin = found.provenance(spec)
-        table.add_row(
-            spec.kind,
-            spec.id,
-            escape(spec.summary),
-            escape(spec.reference),
-            f"{origin.distribution} {origin.version}",
-        )
+        origin, summary = found.provenance(spec), escape(spec.summary)
+        if origin.distribution != _OURS:
+            summary += f" [dim]({escape(origin.distribution)} {escape(origin.version)})[/]"
+        table.add_row(spec.kind, spec.id, summary)
     console.print(table)
     for report in found.reports:
         if report.status != "ok":
@@ -329,5 +326,9 @@ def _print_component(facts: dict[str, Any]) -> None:
         )
     console.print(options)
     first = facts["options"][0]
+    for budget, values in facts["presets"].items():
+        console.print()
+        told = ", ".join(f"{name} = {json.dumps(value)}" for name, value in values.items())
+        console.print(f"[bold]Budget {budget}[/] sets {escape(told)}")
     console.print()
     console.print(f"Set with --set, e.g. --set {facts['kind']}.{first['name']}=…", soft_wrap=True)

@@ -11,12 +11,15 @@ import numpy as np
 from ufe_core.conformance.examine import Candidate
 from ufe_core.conformance.rule import Broken, require, rule
 from ufe_core.errors import DataError, PluginError
+from ufe_core.head import SKIN, load_head
 from ufe_core.interfaces.source import Capture, HMCSource
 from ufe_core.packed import PackRequest, pack
 from ufe_core.splits import DividesPeople, splits_of
 from ufe_core.store import Store
 
 _SIDE = 32
+_HEAD_TO_CAMERA = "x_camera = rotation @ x_head + translation, +z out of the face and into the scene"
+_OUTSIDE = 0.2  # of the triangles in an image, seen from outside: half and more by a headset's, few from inside
 
 
 def made(candidate: Candidate) -> HMCSource[Any]:
@@ -79,6 +82,31 @@ def captures_say_what_they_are(candidate: Candidate) -> None:
     require(all(b == c for (_, b), (c, _) in pairwise(ends)), "segments must follow each other")
     outside = [name for name, index in capture.anchors.items() if not 0 <= index < capture.frame_count]
     require(not outside, f"anchor {', '.join(outside)} lies outside the capture")
+
+
+@rule("source", "its tracking cameras look at the face: `rotation` and `translation` map head to camera coordinates")
+def cameras_see_the_face(candidate: Candidate) -> None:
+    places, outward = _face()
+    for camera in first(candidate).cameras:
+        if camera.role != "tracking":
+            continue
+        shown = camera.in_view(places) & camera.in_image(camera.project(places))
+        towards = ((camera.position - places) * outward).sum(1) > 0
+        require(shown.any(), f"no part of the face is in the image of camera '{camera.name}'. {_HEAD_TO_CAMERA}")
+        x, y, z = camera.position.round()
+        require(
+            (shown & towards).sum() > _OUTSIDE * shown.sum(),
+            f"camera '{camera.name}' sees the face from inside, from ({x:.0f}, {y:.0f}, {z:.0f}). {_HEAD_TO_CAMERA}",
+        )
+
+
+def _face() -> tuple[np.ndarray, np.ndarray]:
+    """Middles and outward normals, both [N, 3], of the triangles of the mean face's skin that look ahead."""
+    head = load_head()
+    corners = head.template[head.faces[(head.part[head.faces] == SKIN).all(1)]].astype(np.float64)
+    outward = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    ahead = outward[:, 2] > 0
+    return corners.mean(1)[ahead], outward[ahead]
 
 
 @rule("source", "frames are uint8, one plane for each camera asked for, and the same in any order")

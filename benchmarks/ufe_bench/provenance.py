@@ -32,14 +32,15 @@ def budget_record(
 ) -> Budget:
     """What the weights cost: nothing for an encoder that takes no step, else the sizes they were trained with."""
     config = encoder.record.get("config", recipe.training.model_dump(mode="json"))
+    people = min(config["people"], encoder.record.get("subjects", config["people"]))  # a source may have fewer
     learns = encoder.encoder.learns
     if learns != "weights":
-        people, frames = (config["people"], config["frames"]) if learns == "statistics" else (0, 0)
+        people, frames = (people, config["frames"]) if learns == "statistics" else (0, 0)
         return Budget(name="none", released=False, people=people, frames=frames, size=config["size"], steps=0)
     return Budget(
         name=recipe.budget,
         released=released,
-        people=config["people"],
+        people=people,
         frames=config["frames"],
         size=config["size"],
         steps=config["steps"],

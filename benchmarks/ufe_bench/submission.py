@@ -163,7 +163,8 @@ def _training(result: Result, expected: Description, split: Split, suite: Suite)
         yield Objection("budget", f"Its training differs from budget '{budget.name}' in {', '.join(secret)}, which "
                         "it does not tell.")  # fmt: skip
     sizes = {name: getattr(budget, name) for name in ("people", "frames", "size", "steps")}
-    other = sorted(name for name, value in sizes.items() if training.config.get(name, value) != value)
+    took = {**training.config, "people": min(training.config.get("people", training.subjects), training.subjects)}
+    other = sorted(name for name, value in sizes.items() if took.get(name, value) != value)
     if other:
         yield Objection("budget", f"{', '.join(other)} of its budget are not those that it was trained with.")
 

@@ -133,7 +133,7 @@ def test_any_source_is_measured_on_the_people_that_it_holds_out_itself(suite, st
     own = suite.model_copy(update={"name": "lab", "split": "acme/lab"})
     result = harness.run(Request(suite=own, source="acme/lab", budget="smoke"), floors=False).result
     assert [subject.id for subject in result.subjects] == ["S005", "S006"]
-    assert result.key.split.id == "acme/lab.test" and result.training.subjects <= 5
+    assert result.key.split.id == "acme/lab.test" and result.key.budget.people == result.training.subjects <= 4
     for names in ({"calibrator": "late_fusion"}, {"encoder": "mean"}):
         released = [
             harness.described(Request(suite=one, source=source, **names)).released

@@ -118,12 +118,11 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
         raise ConfigError(f"Encoder '{recipe.encoder.spec.id}' learns nothing: there is nothing to train.")
     watch = _Watch(recipe.training.steps)
     first = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun started, this one tells
+    people = training_subjects(recipe.source)
     if first:
-        click.echo(_plan(recipe, place), err=True)
+        click.echo(_plan(recipe, place, min(recipe.training.people, len(people))), err=True)
     with TrainingDisplay() as watch.show:
-        done = trained(
-            recipe, training_subjects(recipe.source), store=Store(), device=place, fresh=fresh, listener=watch
-        )  # fmt: skip
+        done = trained(recipe, people, store=Store(), device=place, fresh=fresh, listener=watch)
     assert done.path is not None, "only an encoder that learns nothing has no file"
     if first:
         _report(done.path, done.sha256, done.record, watch, out, half, as_json, steps=learns == "weights")
@@ -147,16 +146,14 @@ def _train_component(
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError(f"A {kind} is trained in one process: run the same command without torchrun.")
     recipe = resolve_component_recipe(catalogue(), kind, name, source=source, budget=budget, overrides=overrides)
-    size = recipe.training
+    size, people = recipe.training, training_subjects(recipe.source)
     click.echo(
-        f"{recipe.component.spec.name}: {_LOOKS_AT[kind]} of {size.people} people x {size.frames} frames, "
+        f"{recipe.component.spec.name}: {_LOOKS_AT[kind]} of {min(size.people, len(people))} people x {size.frames} frames, "
         f"{size.steps:,} steps; {device}", err=True,
     )  # fmt: skip
     watch = _Watch(size.steps)
     with TrainingDisplay() as watch.show:
-        done = trained_component(
-            recipe, training_subjects(recipe.source), store=Store(), device=device, fresh=fresh, listener=watch
-        )  # fmt: skip
+        done = trained_component(recipe, people, store=Store(), device=device, fresh=fresh, listener=watch)
     _report(done.path, done.sha256, done.record, watch, out, half, as_json, steps=True)
 
 
@@ -176,7 +173,7 @@ class _Watch:
         self.show(progress)
 
 
-def _plan(recipe: Recipe, device: torch.device) -> str:
+def _plan(recipe: Recipe, device: torch.device, people: int) -> str:
     """One line: what is trained, on how much, where."""
     from ufe_core.training.runs import uses_bfloat16
 
@@ -192,11 +189,10 @@ def _plan(recipe: Recipe, device: torch.device) -> str:
     text += f" through {recipe.decoder.spec.name}"
     size = recipe.training
     if recipe.encoder.spec.load().learns == "weights":
-        people = min(size.users, size.people)
-        text += f": {size.people} people x {size.frames} frames of {size.size} px, {size.steps:,} steps of "
-        text += f"{people * min(size.frames_per_user, size.frames)}"
+        text += f": {people} people x {size.frames} frames of {size.size} px, {size.steps:,} steps of "
+        text += f"{min(size.users, people) * min(size.frames_per_user, size.frames)}"
         return f"{text}; {device}, {'bfloat16' if uses_bfloat16(size.precision, device) else 'float32'}"
-    return f"{text}: labels of {size.people} people x {size.frames} frames"
+    return f"{text}: labels of {people} people x {size.frames} frames"
 
 
 def _report(path: Path, sha256: str | None, record: dict[str, Any], watch: _Watch, out: Path | None, half: bool,

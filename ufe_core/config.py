@@ -122,13 +122,14 @@ def parse_overrides(assignments: Sequence[str], *, owners: Sequence[str] = ()) -
     return result
 
 
-def build_config(model: type[ModelT], overrides: Mapping[str, Any], *, owner: str) -> ModelT:
+def build_config(model: type[ModelT], overrides: Mapping[str, Any], *, owner: str, kind: str | None = None) -> ModelT:
     """Validate overrides into a config.
 
     Args:
         model: the option model.
         overrides: field values; what is left out keeps its default.
         owner: whose options these are, for messages, e.g. `ufe/univ`.
+        kind: of that component, where `--set` sets them.
 
     Raises:
         ConfigError: one line for each of at most two wrong options.
@@ -138,7 +139,7 @@ def build_config(model: type[ModelT], overrides: Mapping[str, Any], *, owner: st
     except ValidationError as error:
         problems = error.errors(include_url=False)
     options = describe_options(model)
-    lines = list(dict.fromkeys(_explain(problem, options, owner) for problem in problems))
+    lines = list(dict.fromkeys(_explain(problem, options, owner, kind) for problem in problems))
     if len(lines) > 2:
         lines = [lines[0], f"{lines[1]} (and {len(lines) - 2} more)"]
     raise ConfigError("\n".join(lines))
@@ -174,7 +175,7 @@ def _parse_value(raw: str) -> Any:
     return value
 
 
-def _explain(problem: ErrorDetails, options: Sequence[OptionInfo], owner: str) -> str:
+def _explain(problem: ErrorDetails, options: Sequence[OptionInfo], owner: str, kind: str | None) -> str:
     names = [option.name for option in options]
     path = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
@@ -186,7 +187,8 @@ def _explain(problem: ErrorDetails, options: Sequence[OptionInfo], owner: str) -
     option = next((o for o in options if path == o.name or path.startswith(f"{o.name}.")), None)
     if problem["type"] == "missing":
         about = f": {option.expected}" if option else ""
-        return f"Option {path!r} of {owner!r} has no default and must be set{about}."
+        how = f" Give --set {kind}.{path}=VALUE." if kind is not None else ""
+        return f"Option {path!r} of {owner!r} has no default and must be set{about}.{how}"
     reason = problem["msg"].removeprefix("Value error, ").rstrip(".")
     if option is None:
         where = f"Option {path!r} of {owner!r}" if path else f"Options of {owner!r}"

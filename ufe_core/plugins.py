@@ -176,7 +176,7 @@ class Catalogue:
             PluginError: the component cannot be imported.
         """
         spec = self.get(kind, name)
-        config = build_config(spec.config, overrides or {}, owner=spec.id)
+        config = build_config(spec.config, overrides or {}, owner=spec.id, kind=kind)
         return spec.load()(config, **context)
 
     def provenance(self, spec: ComponentSpec) -> Provenance:

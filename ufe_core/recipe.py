@@ -248,7 +248,7 @@ def tracking_cameras(source: HMCSource[Any], subject: str) -> tuple[str, ...]:
 def choose(catalogue: Catalogue, kind: str, name: str, budget: str, overrides: Mapping[str, Any]) -> Chosen:
     """Resolve a component's options: defaults, then the budget's presets, then overrides."""
     spec = catalogue.get(kind, name)
-    config = build_config(spec.config, {**spec.presets.get(budget, {}), **overrides}, owner=spec.id)
+    config = build_config(spec.config, {**spec.presets.get(budget, {}), **overrides}, owner=spec.id, kind=kind)
     origin = catalogue.provenance(spec)
     return Chosen(spec, config, origin.distribution, origin.version)
 

@@ -147,14 +147,15 @@ def explained(what: str, where: Path, *, only_full: bool = False) -> Iterator[No
     try:
         yield
     except OSError as error:
+        remedy = "set UFE_HOME to" if where.absolute().is_relative_to(default_root()) else "write to"
         if error.errno in _FULL:
             reason = "the disk is full. Free some space, or write to a larger disk (UFE_HOME, or the command's --out)"
         elif only_full:
             raise
         elif error.errno in _DENIED:
-            reason = "no permission to write there. Set UFE_HOME to a folder of your own, or mend its permissions"
+            reason = f"no permission to write there. Mend that, or {remedy} a folder of your own"
         elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-            reason = f"'{error.filename}' is in the way: not a folder. Move it, or set UFE_HOME to another folder"
+            reason = f"'{error.filename}' is in the way: not a folder. Move it, or {remedy} another folder"
         else:
             raise
         raise ArtifactError(f"Cannot {what} in '{where}': {reason}.") from error

@@ -85,7 +85,9 @@ def search_sets(candidates: str, beam: int, most: int, assignments: tuple[str, .
     from ufe_bench.anchor_search import Workers, draw, search
     from ufe_bench.anchor_search import as_json as file_of
     from ufe_core.store import write_atomic
+    from ufe_core.targets import check_target
 
+    check_target(out, (".json",), make=True)
     chosen, candidate = _asked(candidates, assignments, validation, frames, device, names)
     on_done, on_level, on_wait = _tellers()
     with Workers(candidate, workers or _usual(candidate.device), on_done, on_wait) as pool:

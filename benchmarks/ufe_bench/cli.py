@@ -77,14 +77,16 @@ def _build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
             "broken": [{"path": item.path, "reason": item.reason} for item in built.broken],
         }  # fmt: skip
         click.echo(json.dumps(facts, indent=2))
-        return
-    for item in built.broken:
-        click.echo(f"Left out: {item.reason}", err=True)
-    if not built.results:
-        searched = ", ".join(f"'{folder}'" for folder in folders)
-        click.echo(f"No result found in {searched}. 'ufe bench' writes one.", err=True)
-    click.echo(built.markdown)
-    click.echo(built.html)
+    else:
+        for item in built.broken:
+            click.echo(f"Left out: {item.reason}", err=True)
+        if not built.results:
+            searched = ", ".join(f"'{folder}'" for folder in folders)
+            click.echo(f"No result found in {searched}. 'ufe bench' writes one.", err=True)
+        click.echo(built.markdown)
+        click.echo(built.html)
+    if results and not built.results:
+        raise SystemExit(1)
 
 
 @leaderboard.command()
@@ -193,12 +195,9 @@ def submit(files: tuple[Path, ...], verify: int, weights: Path | None, out: Path
         for objection in one["objections"]:
             click.echo(f"  {objection['rule']:11} {objection['line']}")
         if one["file"] is not None:
-            how = (
-                f"sound, {one['verified']} people measured again"
-                if one["verified"]
-                else "sound as far as it says itself"
-            )
-            click.echo(f"  {how}: add {one['file']}")
+            again = f"{one['verified']} people" if one["verified"] else "nobody (--verify 2 measures two)"
+            click.echo(f"  checks passed; measured again: {again}")
+            click.echo(f"  to publish it, copy {one['file']} to its place below benchmarks/results")
     if any(one["objections"] for one in told):
         raise SystemExit(1)
 

@@ -192,13 +192,17 @@ class Harness:
         return Outcome(result, write_result(result, self.results), beside, weights, failed)
 
     def checked(self, request: Request) -> Setup:
-        """What a request means; an encoder is made of its options, and nothing rendered or trained.
+        """What a request means; an encoder is made of its options and weights, and nothing rendered or trained.
 
         Raises:
-            UfeError: a component, an option, an anchor or the split is not usable; says which and what to do.
+            UfeError: a component, an option, an anchor, the weights or the split is not usable; says which and what
+                to do.
         """
         setup = resolve(self.catalogue, request, self.device)
-        setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)
+        if request.weights is not None:
+            self._given(setup, request.weights)
+        else:
+            setup.recipe.make_encoder(setup.cameras, setup.decoder.code_space)
         return setup
 
     def ready(self, request: Request) -> Ready:
@@ -349,8 +353,7 @@ class Harness:
     def _encoder(self, setup: Setup, released: ReleasedWeights | None) -> tuple[TrainedEncoder, Weights]:
         request, recipe = setup.request, setup.recipe
         if request.weights is not None:
-            made = load_trained(recipe, request.weights, setup.cameras, setup.decoder.code_space, self.device)
-            _refuse_another_training(request.weights, made, recipe, setup.split.part("train"))
+            made = self._given(setup, request.weights)
             return made, Weights(sha256=made.sha256, origin="trained", command=request.training_command())
         if released is not None:
             if request.encoder not in request.suite.floors:
@@ -370,6 +373,12 @@ class Harness:
         if made.sha256 is None:
             return made, Weights(sha256=None, origin="none", command=None)
         return made, Weights(sha256=made.sha256, origin="trained", command=request.training_command())
+
+    def _given(self, setup: Setup, file: Path) -> TrainedEncoder:
+        """The encoder of a file of weights."""
+        made = load_trained(setup.recipe, file, setup.cameras, setup.decoder.code_space, self.device)
+        _refuse_another_training(file, made, setup.recipe, setup.split.part("train"))
+        return made
 
     def _known(self, key: RunKey) -> Result | None:
         """A sound and whole result of the same key that was written before."""

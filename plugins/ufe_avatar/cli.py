@@ -170,7 +170,7 @@ def convert(checkpoint: Path, out: Path) -> None:
       ufe avatar convert aeparams_1440000.pt ava256.safetensors
     """
     from ufe_avatar import checkpoint as published
-    from ufe_avatar.show import check_target
+    from ufe_core.targets import check_target
 
     check_target(out, (".safetensors",), option="OUT")
     published.convert(checkpoint, out)
@@ -194,8 +194,9 @@ def statistics(folder: Path, listing: Path, out: Path, first: int) -> None:
       ufe avatar statistics ava-256 ava-256/256_ids.csv statistics.safetensors --first 256
     """
     from ufe_avatar import statistics as averaging
-    from ufe_avatar.show import check_target, counted
+    from ufe_avatar.show import counted
     from ufe_core.cli.progress import TrainingDisplay
+    from ufe_core.targets import check_target
     from ufe_core.training.progress import Progress
 
     check_target(out, (".safetensors",), option="OUT")
@@ -215,7 +216,8 @@ def statistics(folder: Path, listing: Path, out: Path, first: int) -> None:
 
 def _request(shared: dict[str, Any], *others: Path | None) -> Request:
     """The shared options; places that cannot be written are refused before any work."""
-    from ufe_avatar.show import PICTURES, Request, check_target
+    from ufe_avatar.show import PICTURES, Request
+    from ufe_core.targets import check_target
 
     check_target(shared["out"], PICTURES)
     for other in others:

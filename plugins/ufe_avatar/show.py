@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -198,23 +197,6 @@ class Stage:
                 yield image
 
         return tuple(map(passed, images))
-
-
-def check_target(out: Path, endings: Sequence[str], *, option: str = "--out") -> None:
-    """Refuse a place where a file cannot be written.
-
-    Raises:
-        ConfigError: it is a folder, has another ending, or lies in none that can be written.
-    """
-    listed = ", ".join(endings[:-1]) + f" or {endings[-1]}" if len(endings) > 1 else endings[0]
-    if out.is_dir():
-        raise ConfigError(f"{option} '{out}' is a folder. Give the name of a file that ends in {listed}.")
-    if out.suffix.lower() not in endings:
-        raise ConfigError(f"{option} '{out}' has to end in {listed}.")
-    if not out.parent.is_dir():
-        raise ConfigError(f"{option} '{out}': there is no folder '{out.parent}'. Make it first.")
-    if not os.access(out.parent, os.W_OK):
-        raise ConfigError(f"{option} '{out}': no permission to write in '{out.parent}'.")
 
 
 def angles(text: str, option: str) -> tuple[float, float]:

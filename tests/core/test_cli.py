@@ -140,10 +140,21 @@ def test_plugins_table_lists_components_and_failures(ufe, use_catalogue):
     assert "acme/fovea" in out
     assert "A fine encoder" in out
     assert "acme-ufe 0.2.0" in out
-    assert "P§4" in out
     assert "'ufe plugins --why acme-import_error' shows where." in out
     assert "incompatible" in out
     assert "acme/linear" not in ufe("plugins", "--kind", "encoder")[1]
+
+
+def test_the_list_of_components_is_readable_in_80_columns(ufe, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = ufe("plugins")
+    assert "…" not in out and max(map(len, out.splitlines())) <= 80
+    assert len(out.splitlines()) < 3 * len(plugins.catalogue().all())
+
+
+def test_show_says_what_budgets_set(ufe):
+    _, out, _ = ufe("plugins", "show", "univ")
+    assert 'Budget cpu sets backbone = "resnet10t"' in " ".join(out.split())
 
 
 def test_plugins_strict_fails_on_any_failure(ufe, use_catalogue):

@@ -173,7 +173,7 @@ class TestPreview:
         for target, message in (
             (tmp_path, "is a folder"),
             (tmp_path / "none" / "a.png", "there is no folder"),
-            (tmp_path / "a.jpg", "end it in '.png'"),
+            (tmp_path / "a.jpg", "has to end in .png."),
         ):
             code, _, err = ufe("source", "preview", *FEW, "--count", "1", "--out", str(target))
             assert code == 1 and message in err and err.count("\n") == 1

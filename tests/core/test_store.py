@@ -243,9 +243,12 @@ def test_a_store_that_cannot_be_written_says_how_to_mend_it(tmp_path, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))
 
     monkeypatch.setattr(Path, "mkdir", denied)
-    with pytest.raises(ArtifactError, match="no permission to write there. Set UFE_HOME to a folder of your own"):
-        with Store(tmp_path / "new").building("captures", "abc"):
+    monkeypatch.setenv("UFE_HOME", str(tmp_path / "new"))
+    with pytest.raises(ArtifactError, match="no permission to write there. Mend that, or set UFE_HOME to a folder of"):
+        with Store().building("captures", "abc"):
             pass
+    with pytest.raises(ArtifactError, match="no permission to write there. Mend that, or write to a folder of"):
+        write_atomic(tmp_path / "out" / "picture.png", b"")
 
 
 def test_a_file_in_place_of_the_store_is_named(tmp_path):

@@ -65,7 +65,9 @@ def find(
 
     from ufe_core.config import did_you_mean
     from ufe_core.errors import ConfigError
+    from ufe_core.targets import check_target
 
+    check_target(out, (".png",), make=True)
     found_by, assignments = _open(detector, weights, assignments)
     if camera is not None and camera not in found_by.cameras:
         hint = did_you_mean(camera, list(found_by.cameras))

@@ -287,4 +287,5 @@ def _refuse_empty(folder: Path | None, found: Sequence[Any]) -> None:
     from ufe_core.errors import DataError
 
     if folder is not None and not found:
-        raise DataError(f"'{folder}' holds no packed captures. 'ufe source pack --out {folder}' makes some.")
+        state = f"'{folder}' holds no packed captures" if folder.is_dir() else f"There is no folder '{folder}'"
+        raise DataError(f"{state}. 'ufe source pack --out {folder}' makes some.")

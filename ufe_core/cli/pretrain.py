@@ -82,10 +82,13 @@ def run(
     """
     from ufe_core.errors import ConfigError
     from ufe_core.store import Store
+    from ufe_core.targets import check_target
     from ufe_core.training.curve import draw_curve
     from ufe_core.training.pretrain import copy_pretrained
     from ufe_core.training.runs import pick_device
 
+    if out is not None:
+        check_target(out, make=True)
     if (half or encoder_only) and out is None:
         raise ConfigError(f"{'--half' if half else '--encoder-only'} is of the file that --out names: give --out too.")
     if os.environ.get("WORLD_SIZE", "1") != "1":
@@ -143,9 +146,11 @@ def preview(
     """
     from ufe_core.pictures import write_png
     from ufe_core.store import Store
+    from ufe_core.targets import check_target
     from ufe_core.training.preview import batch_of, gains_of, person_of
     from ufe_core.training.runs import pick_device
 
+    check_target(out, (".png",), make=True)
     place, recipe, store = pick_device(device), _recipe(**asked), Store()
     made = _pretrained(recipe, store, place)
     batch = batch_of(recipe, made, count, unseen=people == "unseen", store=store, device=place, session=session)

@@ -121,8 +121,9 @@ def preview(
     from ufe_core.cli.contact_sheet import SheetRow, class_colours, draw_sheet, sheet_size
     from ufe_core.packed import captures_of
     from ufe_core.store import write_atomic
+    from ufe_core.targets import check_target
 
-    _check_target(out)
+    check_target(out, (".png",))
     spec, opened = open_source(name, assignments)
     chosen, divided = choose_subjects(spec, opened, subjects, count, seed), parts_of(spec, opened)
     first = captures_of(opened, chosen[:1], session)[0]
@@ -335,14 +336,3 @@ def _stack(planes: list[Any]) -> Any:
     import numpy as np
 
     return np.stack(planes)
-
-
-def _check_target(out: Path) -> None:
-    from ufe_core.errors import ConfigError
-
-    if out.is_dir():
-        raise ConfigError(f"--out '{out}' is a folder. Give the name of a PNG file.")
-    if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out '{out}' is not the name of a PNG file: end it in '.png'.")
-    if not out.parent.is_dir():
-        raise ConfigError(f"--out '{out}': there is no folder '{out.parent}'. Make it first.")

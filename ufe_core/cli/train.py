@@ -96,9 +96,12 @@ def train(encoder: str | None, calibrator: str | None, decoder: str | None, dete
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import DEFAULT_DECODER, DEFAULT_ENCODER, OWNERS, resolve_recipe, training_subjects
     from ufe_core.store import Store
+    from ufe_core.targets import check_target
     from ufe_core.training.loop import trained
     from ufe_core.training.runs import pick_device
 
+    if out is not None:
+        check_target(out, make=True)
     if half and out is None:
         raise ConfigError("--half is of the file that --out names: give --out too.")
     place, overrides = pick_device(device), parse_overrides(assignments, owners=OWNERS)
@@ -147,10 +150,8 @@ def _train_component(
         raise ConfigError(f"A {kind} is trained in one process: run the same command without torchrun.")
     recipe = resolve_component_recipe(catalogue(), kind, name, source=source, budget=budget, overrides=overrides)
     size, people = recipe.training, training_subjects(recipe.source)
-    click.echo(
-        f"{recipe.component.spec.name}: {_LOOKS_AT[kind]} of {min(size.people, len(people))} people x {size.frames} frames, "
-        f"{size.steps:,} steps; {device}", err=True,
-    )  # fmt: skip
+    seen = f"{min(size.people, len(people))} people x {size.frames} frames"
+    click.echo(f"{recipe.component.spec.name}: {_LOOKS_AT[kind]} of {seen}, {size.steps:,} steps; {device}", err=True)
     watch = _Watch(size.steps)
     with TrainingDisplay() as watch.show:
         done = trained_component(recipe, people, store=Store(), device=device, fresh=fresh, listener=watch)

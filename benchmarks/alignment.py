@@ -1,6 +1,6 @@
 """Does the warp of `mae_novel_view` align people and keep what they do (P§6.6, claim C28)?
 
-    python benchmarks/alignment.py [--people 24] [--frames 24] [--budget cpu] [--set KIND.FIELD=VALUE] [--json]
+    python benchmarks/alignment.py [--people 24] [--frames 24] [--budget cpu] [--set KIND.OPTION=VALUE] [--json]
 
 The template and the detector are those of the pre-training, which is made first where it is not there. Measured with
 exact keypoints, which follow the warp, on the next people without labels: neither it nor the detector has seen them.

@@ -88,7 +88,7 @@ class ComponentSpec:
         except (Exception, SystemExit) as error:
             raise PluginError(
                 f"{self.kind.capitalize()} {self.id!r} cannot be loaded from '{self.target}': "
-                f"{type(error).__name__}: {error}"
+                f"{type(error).__name__}: {error}. With UFE_DEBUG=1 the command shows where."
             ) from error
         try:
             return getattr(module, attribute)

@@ -105,7 +105,7 @@ def parse_overrides(assignments: Sequence[str], *, owners: Sequence[str] = ()) -
         path = [part.strip() for part in left.split(".")]
         if not equals or len(path) < 2 or not all(path):
             known = f", with a KIND of {', '.join(owners)}" if owners else ", e.g. 'training.steps=200'"
-            raise ConfigError(f"'{text}' is not of the form KIND.FIELD=VALUE{known}.")
+            raise ConfigError(f"'{text}' is not of the form KIND.OPTION=VALUE{known}.")
         if owners and path[0] not in owners:
             raise ConfigError(
                 f"'{text}' sets an option of {path[0]!r}; options can be set of: {', '.join(owners)}."
@@ -151,8 +151,12 @@ def defaults_of(model: type[ComponentConfig]) -> dict[str, Any]:
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """Return ` Did you mean 'x'?` with the nearest known word, or nothing if none is near."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    """Return ` Did you mean 'x'?` with the nearest known word, or nothing if none is near.
+
+    Nearest is what begins with the word, at a length that says something.
+    """
+    begun = [one for one in known if len(word) > 2 and one.lower().startswith(word.lower())]
+    near = difflib.get_close_matches(word, begun or known, n=1, cutoff=0.0 if begun else 0.5)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

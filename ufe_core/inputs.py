@@ -76,7 +76,7 @@ def _detected(
         if detections is None:
             if detector is None:
                 detector = chosen.spec.load()(chosen.config).to(device)
-                _tell_if_coarse(chosen, detector.size, capture.images.shape[-1])
+                tell_if_coarse(chosen, detector.size, capture.images.shape[-1])
             names = tuple(camera.name for camera in capture.cameras)
             if names != detector.cameras:
                 raise DataError(
@@ -91,7 +91,8 @@ def _detected(
     return found
 
 
-def _tell_if_coarse(chosen: Chosen, looked_at: int, side: int) -> None:
+def tell_if_coarse(chosen: Chosen, looked_at: int, side: int) -> None:
+    """Warn where a detector looks at smaller images, `looked_at` pixels, than it is given, `side`."""
     if looked_at < side:
         name = chosen.spec.name
         logging.getLogger("ufe").warning(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: P§13.2, O13; the order is fixed across subjects.
 DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puff", "brows_lowered")
 
-#: Whose options `--set KIND.FIELD=VALUE` may change in a recipe.
+#: Whose options `--set KIND.OPTION=VALUE` may change in a recipe.
 OWNERS = ("source", "decoder", "encoder", "calibrator", "detector", "pretraining", "training")
 
 #: What is meant where nothing is said.
@@ -148,22 +148,25 @@ class Recipe:
         }  # fmt: skip
 
     def pretraining_key(self) -> str:
-        """Store key of the weights that the recipe's pre-training gives; labels and the avatar have no part in them."""
-        assert self.pretraining is not None, "there is no pre-training"
+        """Store key of the weights that the recipe's pre-training gives."""
         given = self.given_weights
         if given is not None:
             from ufe_core.weights import sha256_file
 
             return fingerprint({"pretrained": sha256_file(given)})
+        return fingerprint(self.pretrained_from())
+
+    def pretrained_from(self) -> dict[str, Any]:
+        """What decides the weights of the recipe's pre-training, as JSON values: neither labels nor the avatar."""
         source, people = self.unlabelled()
         cameras = tracking_cameras(source, people[0])
-        return fingerprint({
+        return {
             "encoder": self.encoder.describe(), "calibrator": self.calibrator and self.calibrator.describe(),
             "anchors": list(self.anchors), "cameras": list(cameras), "size": self.training.size,
             "code_space": self.make_decoder().code_space.size,
             "code": code_fingerprint(*_PRETRAINING_CODE), "data": source.fingerprint,
             "people": subjects_digest(people), **self.describe_pretraining(),
-        })  # fmt: skip
+        }  # fmt: skip
 
     def unlabelled(self) -> tuple[HMCSource[Any], tuple[str, ...]]:
         """What pre-training reads: a source that gives nothing but headset images, and whose.

@@ -55,7 +55,7 @@ def list_sets(source: str, as_json: bool) -> None:
 @click.option("--source", default="synthetic", show_default=True, help="Where the captures come from.")
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS),
               help="Sizes and steps of each training; see 'ufe train --help'.")  # fmt: skip
-@click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
+@click.option("--set", "assignments", multiple=True, metavar="KIND.OPTION=VALUE",
               help="Override an option, e.g. --set training.steps=300; short ones may do to rank sets.")  # fmt: skip
 @click.option("--validation", default=24, show_default=True, type=click.IntRange(1),
               help="Hold out so many of the training people, the last ones, and measure each set on them.")  # fmt: skip

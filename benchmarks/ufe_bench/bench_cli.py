@@ -27,7 +27,7 @@ TOLERANCE = 2e-3
 @click.command()
 @click.option("--encoder", default="univ", show_default=True, help="Encoder, e.g. univ, mean, neutral.")
 @click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
-@click.option("--detector", help="Keypoint detector of an encoder that needs keypoints. [default: heatmap]")
+@click.option("--detector", help="Keypoint detector of an encoder that needs keypoints. [default for those: heatmap]")
 @click.option("--pretraining", help="What the encoder learns before it sees labels; 'ufe plugins' lists strategies. "
               "[default: none]")  # fmt: skip
 @click.option("--decoder", default="upm", show_default=True, help="Avatar that is driven and measured.")
@@ -51,8 +51,10 @@ TOLERANCE = 2e-3
     type=click.Choice(ENROLMENTS),
     help="Whose anchors people are enrolled with, to see what mistakes cost.",
 )
-@click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
-              help="Override an option, e.g. --set encoder.backbone=resnet18 or --set training.steps=500.")  # fmt: skip
+@click.option("--set", "assignments", multiple=True, metavar="KIND.OPTION=VALUE",
+              help="Override an option, e.g. --set training.steps=500. KIND is source, encoder, calibrator, detector, "
+              "pretraining, decoder or training; 'ufe plugins show NAME' lists options, 'ufe train --help' "
+              "those of training.")  # fmt: skip
 @click.option("--train", is_flag=True, help="Train from nothing, even where released weights exist.")
 @click.option("--fresh", is_flag=True, help="Train again, even where this machine trained the same before.")
 @click.option("--floors/--no-floors", default=True, show_default=True, help="Also measure the floors of the suite.")

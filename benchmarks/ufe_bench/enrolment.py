@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from ufe_core.packed import PackedCapture
     from ufe_core.types import AnchorSet, Calibration
 
-#: `another_person`: the anchors of the next person. `shuffled`: each expression in the place of the one before it.
-#: `one_blank`: one anchor is black, and the encoder is not told. `one_missing`: it is told. `half_missing`: so with
-#: every other one, and `all_missing` with all. `first_N`: only so many are given, in their order.
+#: `another_person`: the anchors of the next person. `shuffled`: each expression in the place of the next one, the last
+#: in the first one's. `one_blank`: one anchor is black, and the encoder is not told. `one_missing`: it is told.
+#: `half_missing`: so with every other one, and `all_missing` with all. `first_N`: only so many are given, in order.
 Enrolment = Literal[
     "own", "another_person", "shuffled", "one_blank", "one_missing", "half_missing", "all_missing",
     "first_1", "first_2", "first_3", "first_4", "first_5",

@@ -78,7 +78,7 @@ def test_overrides_nest_and_the_last_one_wins():
 
 @pytest.mark.parametrize("text", ["", "a", "a=1", "a.b", ".b=1", "a.=1", "a..b=1"])
 def test_malformed_override_shows_the_form(text):
-    with pytest.raises(ConfigError, match=r"is not of the form KIND.FIELD=VALUE, e.g. 'training.steps=200'"):
+    with pytest.raises(ConfigError, match=r"is not of the form KIND.OPTION=VALUE, e.g. 'training.steps=200'"):
         parse_overrides([text])
 
 

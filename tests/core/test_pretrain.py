@@ -16,8 +16,9 @@ from ufe_core.packed import open_packed
 from ufe_core.plugins import catalogue
 from ufe_core.recipe import resolve_recipe, unlabelled_people
 from ufe_core.registry import load_registry
-from ufe_core.store import Store
+from ufe_core.store import Store, fingerprint
 from ufe_core.training import preview
+from ufe_core.training import unlabelled_people as unlabelled_people_module
 from ufe_core.training.components import resolve_component_recipe, trained_component
 from ufe_core.training.kept_views import open_views
 from ufe_core.training.loop import trained
@@ -93,6 +94,7 @@ def test_it_tells_how_far_it_is(straight):
     assert sorted(path.name for path in (done.path.parent / "pictures").iterdir()) == ["step_000003.png",
                                                                                       "step_000006.png"]  # fmt: skip
     assert done.record["people"] == 3 and done.record["budget"] == "smoke"
+    assert fingerprint(done.record["made_from"]) == recipe().pretraining_key(), "its file says all that decides it"
 
 
 def test_once_is_enough_and_the_same_command_gives_the_same_bytes(straight, store):
@@ -213,8 +215,10 @@ def test_faces_are_warped_to_a_template_that_is_kept(tmp_path, detector, monkeyp
     made = resolve_recipe(
         catalogue(), decoder="blendshape", budget="smoke", pretraining="mae_novel_view", overrides=overrides
     )
+    looked_at = []
+    monkeypatch.setattr(unlabelled_people_module, "tell_if_coarse", lambda chosen, *sides: looked_at.append(sides))
     done, told = run(Store(tmp_path), made)
-    assert len(told.of("views")) == 3
+    assert len(told.of("views")) == 3 and looked_at == [(64, 64)], "sides of what the detector takes, and of the views"
     template = done.method.canonical.template
     assert template.shape == (4, 96, 2) and template.std() > 0 and done.method.moving.any()
     kept = sorted(file.parent for file in (tmp_path / "views").glob("*/views.npy"))

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ufe_core.errors import ContractError
 from ufe_core.interfaces.encoder import TrainingStatistics
@@ -210,6 +211,18 @@ def test_anchors_pass_through_phi_exp_at_enrolment_only(encoder):
     assert counted == {region: 2 * (USERS * 3 + len(OWNERS)) for region in counted}, "in training once a person"
     for hook in hooks:
         hook.remove()
+
+
+@pytest.mark.parametrize("calibrator", ["late_fusion", "pooling"])
+def test_a_frame_costs_the_same_with_six_anchors_as_with_none(calibrator):
+    counts = []
+    for names in ((), DEFAULT_ANCHORS):
+        made = make(calibrator, names)
+        calibration = made.enroll(anchors(made))
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            made.encode(frames(), calibration)
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_calibration_survives_saving(encoder, tmp_path):

@@ -74,6 +74,8 @@ def find(
         raise ConfigError(f"The detector has no camera {camera!r}.{hint} It has {', '.join(found_by.cameras)}.")
     if image is not None and subjects:
         raise ConfigError(f"Give either the image '{image}' or --subject, not both.")
+    if image is not None and assignments:
+        raise ConfigError(f"'{assignments[0]}' is of a source: leave it out, or the image '{image}'.")
     if image is not None:
         planes, titles = _image_of(image, camera, found_by), [str(image)]
     else:

@@ -34,7 +34,7 @@ def export() -> None:
 @click.option(
     "--anchors", help="Calibration expressions, as for 'ufe train'. [default: six; 'ufe anchors list' names them]"
 )
-@click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
+@click.option("--set", "assignments", multiple=True, metavar="KIND.OPTION=VALUE",
               help="Option of a training of your own, as it was given to 'ufe train'.")  # fmt: skip
 @click.option(
     "--subject", help="Who is enrolled, for a calibration to try the model with. [default: a training subject]"
@@ -52,7 +52,7 @@ def onnx(anchors: str | None, assignments: tuple[str, ...], subject: str | None,
     The model takes the images of an instant and, as further inputs, the tensors of the wearer's calibration, which is
     computed once from the anchors (`calibration.safetensors`). Released weights are used where there are some, else
     those that 'ufe train' made with the same options; if it has not made them yet, they are trained first. Needs
-    pip install 'ufe[onnx]'.
+    pip install onnx onnxruntime onnxscript.
 
     \b
     Example:

@@ -112,7 +112,7 @@ def new(name: str, kind: str, owner: str | None, out: str) -> None:
 @plugins.command()
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Of a component: its kind, where the name is not enough.")
-@click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
+@click.option("--set", "assignments", multiple=True, metavar="KIND.OPTION=VALUE",
               help="Option of the components under examination, e.g. where a source needs a folder.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
@@ -123,7 +123,7 @@ def check(ctx: click.Context, name: str, kind: str | None, assignments: tuple[st
     that users can read, speed. Each broken rule is a line that says what to mend. The exit code is 1 if a rule is
     broken, or if a component could not be tried because an option that it needs was not given or has a wrong value;
     the last line names the option then. A rule that is not tried for another reason, which is printed below it, leaves
-    the exit code at 0. With a plugin's own tests: `pytest --ufe-plugin NAME`, options by `--ufe-set KIND.FIELD=VALUE`.
+    the exit code at 0. With a plugin's own tests: `pytest --ufe-plugin NAME`, options by `--ufe-set KIND.OPTION=VALUE`.
 
     \b
     Examples:

@@ -32,7 +32,7 @@ def _what(command: Callable[..., None]) -> Callable[..., None]:
                      help="Sizes and steps."),
         click.option("--anchors", help="Calibration expressions, as for 'ufe train'. "
                                        "[default: six; 'ufe anchors list' names them]"),
-        click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
+        click.option("--set", "assignments", multiple=True, metavar="KIND.OPTION=VALUE",
                      help="Override an option, e.g. --set pretraining.people=1000."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     ]  # fmt: skip

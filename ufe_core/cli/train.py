@@ -28,7 +28,7 @@ class _TrainCommand(click.Command):
 
         with formatter.section("Budgets: one code, four sizes; rows of different ones never share a table"):
             formatter.write_dl([(name, describe_budget(name)) for name in BUDGETS])
-        with formatter.section("Training options, for --set training.FIELD=VALUE"):
+        with formatter.section("Training options, for --set training.OPTION=VALUE"):
             formatter.write_dl([(o.name, f"{o.description} ({o.expected})") for o in describe_options(TrainingConfig)])
 
 
@@ -45,8 +45,10 @@ class _TrainCommand(click.Command):
 @click.option("--budget", default="cpu", show_default=True, type=click.Choice(BUDGETS), help="Sizes and steps; below.")
 @click.option("--anchors", help="Calibration expressions: names with commas, a set's name, a file of 'ufe anchors "
               "search', or none. [default: six; 'ufe anchors list' names them]")  # fmt: skip
-@click.option("--set", "assignments", multiple=True, metavar="KIND.FIELD=VALUE",
-              help="Override an option, e.g. --set encoder.backbone=resnet18 or --set training.steps=500.")  # fmt: skip
+@click.option("--set", "assignments", multiple=True, metavar="KIND.OPTION=VALUE",
+              help="Override an option, e.g. --set training.steps=500. KIND is source, encoder, calibrator, detector, "
+              "pretraining, decoder or training; 'ufe plugins show NAME' lists options, 'ufe train --help' "
+              "those of training.")  # fmt: skip
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--fresh", is_flag=True, help="Start from the first step, even where weights or a checkpoint are.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path),

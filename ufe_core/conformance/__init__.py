@@ -9,7 +9,7 @@ In a plugin's own tests:
         examine("acme/fovea", rule, kind="encoder")
 
 or, for all components of an installed package at once, `pytest --ufe-plugin acme-ufe`; options that they need are given
-by `--ufe-set KIND.FIELD=VALUE`, e.g. `--ufe-set source.root=/data`.
+by `--ufe-set KIND.OPTION=VALUE`, e.g. `--ufe-set source.root=/data`.
 """
 
 from ufe_core.conformance.examine import Finding as Finding

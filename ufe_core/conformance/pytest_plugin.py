@@ -1,6 +1,6 @@
 """pytest for authors of plugins: `pytest --ufe-plugin NAME` runs every rule on every component of a plugin.
 
-Options of the components are given by `--ufe-set KIND.FIELD=VALUE`. A component that lacks one gets a test that fails
+Options of the components are given by `--ufe-set KIND.OPTION=VALUE`. A component that lacks one gets a test that fails
 and names it; the rules that need it are skipped.
 """
 
@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ufe", "conformance of ufe plugins")
     group.addoption("--ufe-plugin", action="append", default=[], metavar="NAME",
                     help="also run the rules of ufe's interfaces on this installed plugin or distribution")  # fmt: skip
-    group.addoption("--ufe-set", action="append", default=[], metavar="KIND.FIELD=VALUE",
+    group.addoption("--ufe-set", action="append", default=[], metavar="KIND.OPTION=VALUE",
                     help="option of the components of --ufe-plugin, e.g. source.root=/data")  # fmt: skip
 
 

@@ -129,7 +129,7 @@ class LiveEncoder:
         if images.shape != self._images.shape or images.dtype != torch.uint8:
             raise ContractError(
                 f"This live encoder takes uint8 images {list(self._images.shape)}; it was given "
-                f"{images.dtype} {list(images.shape)}."
+                f"{images.dtype} {list(images.shape)}. Resize images by area averaging."
             )
         return Encoding(*self._call(images))
 

@@ -187,4 +187,4 @@ def _needed(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise UfeError(f"Package '{name}' is not installed: pip install 'ufe[onnx]'") from error
+        raise UfeError(f"Package '{name}' is not installed: pip install onnx onnxruntime onnxscript") from error

@@ -282,6 +282,7 @@ class _Run:
             "people_sha256": subjects_digest(self.people), "source": recipe.source.spec.id,
             "device": self.device.type, "torch": torch.__version__,
             "precision": "bfloat16" if uses_bfloat16(self.config.precision, self.device) else "float32",
+            "made_from": recipe.pretrained_from(),
         }  # fmt: skip
         tensors = {f"{_ENCODER}{name}": value for name, value in self.encoder.state_dict().items()}
         tensors |= {f"{_METHOD}{name}": value for name, value in self.method.state_dict().items()}

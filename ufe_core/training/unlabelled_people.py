@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ufe_core.errors import ContractError, DataError
-from ufe_core.inputs import detected
+from ufe_core.inputs import detected, tell_if_coarse
 from ufe_core.interfaces.pretraining import Pretraining, Views
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.packed import PackedCapture, PackRequest, open_packed, pack
@@ -137,6 +137,7 @@ class UnlabelledPeople:
         if self._detector is None:
             self._detector = chosen.spec.load()(chosen.config).to(self.device)
             refuse_other_cameras(self._detector, self.recipe, names)
+            tell_if_coarse(chosen, self._detector.size, images.shape[-1])
         return detected(images, self._detector, self.device)
 
 

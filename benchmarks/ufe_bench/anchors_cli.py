@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ufe_bench.validation import Candidate
 
 
-@click.group()
+@click.group(short_help="Anchor expressions, which calibrate an encoder (P§4).")
 def anchors() -> None:
     """Anchor expressions: what a person shows once, to calibrate an encoder (P§4)."""
 
@@ -45,7 +45,7 @@ def list_sets(source: str, as_json: bool) -> None:
     click.echo(f"\n'{source}' has  {', '.join(known)}")
 
 
-@anchors.command("search")
+@anchors.command("search", short_help="Find which anchors lower the error most.")
 @click.option("--candidates", default="all", show_default=True, help="Anchors to choose among, separated by commas.")
 @click.option("--beam", default=3, show_default=True, type=click.IntRange(1), help="Best sets that a round extends.")
 @click.option("--most", default=6, show_default=True, type=click.IntRange(1), help="Anchors in the largest set.")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 TOLERANCE = 2e-3
 
 
-@click.command()
+@click.command(short_help="Measure a method on people that no training has seen.")
 @click.option("--encoder", default="univ", show_default=True, help="Encoder, e.g. univ, mean, neutral.")
 @click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
 @click.option("--detector", help="Keypoint detector of an encoder that needs keypoints. [default for those: heatmap]")

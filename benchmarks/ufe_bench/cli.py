@@ -27,7 +27,7 @@ _RESULTS = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text, for scripts.")
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="Build the leaderboard; compare and submit results.")
 @_OUT
 @_RESULTS
 @_JSON
@@ -48,7 +48,7 @@ def leaderboard(context: click.Context, out: Path | None, results: tuple[Path, .
     _build(out, results, as_json)
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Write the leaderboard: Markdown and web pages.")
 @_OUT
 @_RESULTS
 @_JSON
@@ -89,7 +89,7 @@ def _build(out: Path | None, results: tuple[Path, ...], as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Show what other results change in it.")
 @click.argument("before", type=_FOLDER)
 @click.argument("after", type=_FOLDER)
 @click.option("--add", is_flag=True, help="AFTER holds new results alone: lay them over those of BEFORE.")
@@ -123,7 +123,7 @@ def diff(before: Path, after: Path, add: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@leaderboard.command()
+@leaderboard.command(short_help="Check results as a maintainer would.")
 @click.argument(
     "files",
     metavar="RESULT...",

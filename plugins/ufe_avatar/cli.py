@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ufe_avatar.show import Request
 
 
-@click.group()
+@click.group(short_help="Look at avatars; drive and retarget them.")
 def avatar() -> None:
     """Look at avatars: drive them, retarget expressions between people, bring in published weights.
 
@@ -52,7 +52,7 @@ def _shown(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@avatar.command()
+@avatar.command(short_help="Render a person's avatar, as a sheet or a video.")
 @click.option("--subject", metavar="ID", help="Whose avatar. [default: the first who is not held out]")
 @click.option("--of", "performer", metavar="ID", help="Who performs. [default: the same person]")
 @click.option("--codes", type=click.Path(path_type=Path), metavar="FILE",
@@ -121,7 +121,7 @@ def render(
         click.echo(f"{save_codes}  {counted(len(performance), 'code')} of '{performance.code_space}'")
 
 
-@avatar.command()
+@avatar.command(short_help="Show one person's performance on other people.")
 @click.option("--from", "performer", metavar="ID", help="Who performs. [default: the first who is not held out]")
 @click.option("--onto", metavar="IDS", help="Whose avatars, by comma. [default: the next three who are not held out]")
 @_shown
@@ -156,7 +156,7 @@ def retarget(performer: str | None, onto: str | None, **shared: Any) -> None:
     click.echo(told)
 
 
-@avatar.command()
+@avatar.command(short_help="Convert a published checkpoint of ava-256.")
 @click.argument("checkpoint", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 def convert(checkpoint: Path, out: Path) -> None:
@@ -177,7 +177,7 @@ def convert(checkpoint: Path, out: Path) -> None:
     click.echo(f"{out}  {out.stat().st_size / 1e6:.1f} MB")
 
 
-@avatar.command()
+@avatar.command(short_help="Make the statistics that such a checkpoint needs.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("listing", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))

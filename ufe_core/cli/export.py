@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SUBJECTS = 4
 
 
-@click.command()
+@click.command(short_help="Write captures in another source's layout.")
 @which_source
 @click.option("--as", "target", required=True, metavar="SOURCE", help="The source that is to read them, e.g. ava256.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="A new or empty folder, or an export.")

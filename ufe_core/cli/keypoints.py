@@ -23,7 +23,7 @@ _WEIGHTS = click.option("--weights", metavar="FILE",
                         help="Weights of 'ufe train --detector NAME --out FILE'; else the detector's own.")  # fmt: skip
 
 
-@click.group()
+@click.group(short_help="Find keypoints in headset views, and measure how well.")
 def keypoints() -> None:
     """Find the 96 keypoints of each headset view, pupils included, and measure how well they are found.
 
@@ -36,7 +36,7 @@ def keypoints() -> None:
     """
 
 
-@keypoints.command()
+@keypoints.command(short_help="Find keypoints in an image or in captures.")
 @click.argument("image", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--camera", help="Which tracking camera IMAGE is of, e.g. left_eye.")
 @which_source
@@ -102,7 +102,7 @@ def find(
     click.echo(f"overlay  {out}")
 
 
-@keypoints.command()
+@keypoints.command(short_help="Measure a detector against exact keypoints.")
 @which_source
 @click.option("--part", default="test", show_default=True, help="Of the source's split: train or test.")
 @click.option("--count", type=click.IntRange(1), help="Only so many people.")

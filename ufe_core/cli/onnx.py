@@ -23,7 +23,7 @@ def export() -> None:
     """Write an encoder for another runtime."""
 
 
-@export.command("onnx")
+@export.command("onnx", short_help="Write an encoder as an ONNX model, checked.")
 @click.option("--encoder", default="univ", show_default=True, help="Encoder; 'ufe plugins' lists them.")
 @click.option("--calibrator", help="How it uses anchors. [default: late_fusion]")
 @click.option("--pretraining", help="What it learned before labels, as for 'ufe train'. [default: none]")

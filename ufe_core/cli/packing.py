@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ufe_core.training.progress import Progress
 
 
-@click.command()
+@click.command(short_help="Render or read frames once, and keep them.")
 @which_source
 @click.option("--subject", "subjects", multiple=True, metavar="ID", help="A subject to pack; may be repeated.")
 @click.option("--split", help="Split of the registry to take subjects from. [default: the source's first]")
@@ -99,7 +99,7 @@ def pack(
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else _summary(facts))
 
 
-@click.command()
+@click.command(short_help="Read every packed capture, and name the damaged.")
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OURS = "ufe"  # the distribution of the plugins that come with it
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="List components and plugins; make and check them.")
 @click.option("--kind", type=click.Choice(KINDS), help="List components of this kind only.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any plugin is broken or incompatible.")
@@ -59,7 +59,7 @@ def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, w
         ctx.exit(1)
 
 
-@plugins.command()
+@plugins.command(short_help="Show one component and its options.")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Kind of the component, where the name alone is not enough.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
@@ -84,7 +84,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
         _print_component(_component_facts(found, spec, with_options=True))
 
 
-@plugins.command()
+@plugins.command(short_help="Make a plugin package that works, to begin with.")
 @click.argument("name")
 @click.option("--kind", required=True, type=click.Choice(KINDS), help="What the package's component is.")
 @click.option("--owner", help="Before the '/' of the component's id. [default: the name's first word]")
@@ -109,7 +109,7 @@ def new(name: str, kind: str, owner: str | None, out: str) -> None:
     click.echo(f"\nNext: cd {shlex.quote(str(made.folder))} && python -m pip install -e '.[dev]' && python -m pytest")
 
 
-@plugins.command()
+@plugins.command(short_help="Try the rules of ufe's interfaces on a plugin.")
 @click.argument("name")
 @click.option("--kind", type=click.Choice(KINDS), help="Of a component: its kind, where the name is not enough.")
 @click.option("--set", "assignments", multiple=True, metavar="KIND.OPTION=VALUE",

@@ -41,7 +41,7 @@ def _what(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group()
+@click.group(short_help="Teach an encoder on captures without labels (P§6).")
 def pretrain() -> None:
     """Teach an encoder on headset captures that have neither labels nor an avatar, before 'ufe train' (P§6).
 
@@ -57,7 +57,7 @@ def pretrain() -> None:
     """
 
 
-@pretrain.command()
+@pretrain.command(short_help="Pre-train an encoder, or find the one that was.")
 @_what
 @click.option("--fresh", is_flag=True, help="Start from the first step, even where weights or a checkpoint are.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also copy the weights to this file.")
@@ -115,7 +115,7 @@ def run(
             click.echo(f"{name:8} {value}")
 
 
-@pretrain.command()
+@pretrain.command(short_help="Look at what a pre-training learned.")
 @_what
 @click.option("--people", default="seen", show_default=True, type=click.Choice(["seen", "unseen"]),
               help="seen: people it was trained on, in frames that are new to it; unseen: others.")  # fmt: skip

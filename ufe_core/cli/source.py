@@ -49,7 +49,7 @@ source.add_command(verify)
 source.add_command(export)
 
 
-@source.command("list")
+@source.command("list", short_help="List the sources that are installed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 @click.pass_context
 def list_(ctx: click.Context, as_json: bool) -> None:
@@ -59,7 +59,7 @@ def list_(ctx: click.Context, as_json: bool) -> None:
     ctx.invoke(plugins, kind="source", as_json=as_json, strict=False, why=None)
 
 
-@source.command()
+@source.command(short_help="Show what a source gives.")
 @click.argument("folder", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @which_source
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
@@ -84,7 +84,7 @@ def info(folder: Path | None, name: str, assignments: "Sequence[str]", as_json: 
         show(facts)
 
 
-@source.command()
+@source.command(short_help="Write a contact sheet of a source's captures.")
 @which_source
 @click.option("--subject", "subjects", multiple=True, metavar="ID", help="A subject to show; may be repeated.")
 @click.option("--count", default=4, show_default=True, type=click.IntRange(1), help="Subjects, unless named.")

@@ -32,7 +32,7 @@ class _TrainCommand(click.Command):
             formatter.write_dl([(o.name, f"{o.description} ({o.expected})") for o in describe_options(TrainingConfig)])
 
 
-@click.command(cls=_TrainCommand)
+@click.command(cls=_TrainCommand, short_help="Train an encoder, an avatar or a detector.")
 @click.option("--encoder", help="What is trained; 'ufe plugins' lists encoders. [default: univ]")
 @click.option("--calibrator", help="How anchors are used; 'ufe plugins' lists calibrators. [default: late_fusion]")
 @click.option("--decoder", help="Avatar that the encoder's losses see through [default: upm]; without --encoder or "

@@ -1,6 +1,7 @@
-"""Does the warp of `mae_novel_view` align people and keep what they do (P§6.6, claim C28)?
+"""Does the warp of masked pre-training align people and keep what they do (P§6.6, claim C28)?
 
-    python benchmarks/alignment.py [--people 24] [--frames 24] [--budget cpu] [--set KIND.OPTION=VALUE] [--json]
+    python benchmarks/alignment.py [--pretraining mae_original_view] [--people 24] [--frames 24] [--budget cpu]
+                                   [--set KIND.OPTION=VALUE] [--json]
 
 The template and the detector are those of the pre-training, which is made first where it is not there. Measured with
 exact keypoints, which follow the warp, on the next people without labels: neither it nor the detector has seen them.
@@ -32,6 +33,7 @@ REST, LIPS = "neutral", "lip_inner"
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pretraining", default="mae_novel_view", help="or mae_original_view: of the tracking views")
     parser.add_argument("--people", type=int, default=24)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--budget", default="cpu")
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     recipe = resolve_recipe(
-        catalogue(), pretraining="mae_novel_view", budget=arguments.budget,
+        catalogue(), pretraining=arguments.pretraining, budget=arguments.budget,
         overrides=parse_overrides(arguments.set, owners=OWNERS),
     )  # fmt: skip
     store = Store()

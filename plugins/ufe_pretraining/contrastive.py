@@ -33,17 +33,29 @@ class Contrastive(Pretraining[ContrastiveConfig]):
         })  # fmt: skip
 
     def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
-        seen = torch.stack([encoder.view_features(frames, anchors) for frames, anchors in batch.versions], 1)
-        count, versions = seen.shape[:2]
-        regions = by_region(seen.flatten(0, 1))  # [2, B V 2, F]
         terms = {
-            region: info_nce(
-                functional.normalize(self.project[region](part).float(), dim=-1).unflatten(0, (count, versions, 2)),
-                self.config.temperature, self.config.positives,
-            )
-            for region, part in zip(REGIONS, regions, strict=True)
-        }  # fmt: skip
+            region: info_nce(features, self.config.temperature, self.config.positives)
+            for region, features in self._projected(encoder, batch).items()
+        }
         return {**terms, "total": torch.stack(list(terms.values())).mean()}
+
+    @torch.no_grad()
+    def measure(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, float]:
+        """Its losses, and how often an image's other camera is found: among all frames, and among the person's own."""
+        found = super().measure(encoder, batch)
+        for region, features in self._projected(encoder, batch).items():
+            found[f"{region} found"] = found_again(features)
+            found[f"{region} found in person"] = found_again(features, batch.frames.users)
+        return found
+
+    def _projected(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
+        """Features of both regions, float32 [B, V, 2, F] of unit length: frames, versions, cameras."""
+        seen = torch.stack([encoder.view_features(frames, anchors) for frames, anchors in batch.versions], 1)
+        regions = by_region(seen.flatten(0, 1))  # [2, B V 2, F]
+        return {
+            region: functional.normalize(self.project[region](part).float(), dim=-1).unflatten(0, (*seen.shape[:2], 2))
+            for region, part in zip(REGIONS, regions, strict=True)
+        }
 
 
 def info_nce(features: Tensor, temperature: float, positives: str) -> Tensor:
@@ -69,6 +81,19 @@ def info_nce(features: Tensor, temperature: float, positives: str) -> Tensor:
     others = torch.logsumexp(alike.masked_fill(same, -torch.inf), 1, keepdim=True)
     each = torch.logaddexp(alike, others) - alike
     return each[wanted].mean()
+
+
+def found_again(features: Tensor, groups: Tensor | None = None) -> float:
+    """Share of images that are most like the other camera's of the same frame and version, of those of all frames.
+
+    Args:
+        features: float32 [B, V, 2, F] of unit length: frames, versions, cameras.
+        groups: int64 [B]: frames of other groups do not count.
+    """
+    alike = torch.einsum("bvcf,dvcf->vcbd", features, features.flip(2))
+    if groups is not None:
+        alike = alike.masked_fill(groups[:, None] != groups, -torch.inf)
+    return float((alike.argmax(-1) == torch.arange(len(features), device=features.device)).float().mean())
 
 
 def _feature_width(encoder: Encoder[Any]) -> int:

@@ -15,7 +15,7 @@ from ufe_core.recipe import resolve_recipe
 from ufe_core.types import AnchorSet, Detections, Encoding, FrameBatch
 from ufe_core.weights import sha256_file
 from ufe_pretraining.canonical import Canonical
-from ufe_pretraining.contrastive import info_nce
+from ufe_pretraining.contrastive import found_again, info_nce
 from ufe_pretraining.unet import UNet
 from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.source import SyntheticSource
@@ -310,6 +310,19 @@ def test_info_nce_is_the_sum_over_pairs(positives):
                 own = math.exp(float(features[one] @ features[other]) / 0.1)
                 terms.append(-math.log(own / (own + negatives)))
     assert float(info_nce(features, 0.1, positives)) == pytest.approx(sum(terms) / len(terms), rel=1e-9)
+
+
+def test_the_other_camera_is_found_among_all_frames_or_among_the_persons_own():
+    """By hand: two people's two frames, which look alike in the other camera but for the person's own two."""
+    features = torch.zeros(4, 1, 2, 4)
+    features[range(4), 0, 0, range(4)] = 1.0
+    features[range(4), 0, 1, [0, 1, 3, 2]] = 1.0  # the second person's frames are each taken for the other
+    people = torch.tensor([0, 0, 1, 1])
+    assert found_again(features) == 0.5 and found_again(features, people) == 0.5
+    features[range(4), 0, 1] = torch.eye(4)[[2, 3, 0, 1]]  # each is taken for a frame of the other person
+    assert found_again(features) == 0.0
+    features[range(4), 0, 1] += 0.1 * torch.eye(4)
+    assert found_again(features) == 0.0 and found_again(features, people) == 1.0
 
 
 def test_contrastive_learning_moves_what_is_seen_in_single_cameras():

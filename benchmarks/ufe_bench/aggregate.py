@@ -5,6 +5,7 @@ interval is a bootstrap over persons, so that a person with many frames neither 
 interval look narrower than it is.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,8 +123,14 @@ def pooled_difference(a: Sequence[Mapping[str, float]], b: Sequence[Mapping[str,
 
 
 def _mean_of_drawn(values: FloatArray, people: npt.NDArray[np.intp], stream: int) -> FloatArray:
-    """Means of `values` [S, N] over drawn people [R, N], and over S seeds drawn for each of the R; [R]."""
+    """Means of `values` [S, N] over drawn people [R, N], and over S seeds drawn for each of the R; [R].
+
+    Of S seeds, drawn means vary by (S - 1) / S of what means of other seeds would: seeds are spread by as much before.
+    """
     seeds = values[:, people].mean(2)  # [S, R]
+    if len(seeds) > 1:
+        middle = seeds.mean(0)
+        seeds = middle + math.sqrt(len(seeds) / (len(seeds) - 1)) * (seeds - middle)
     raw = np.random.PCG64([SEED, stream]).random_raw(RESAMPLES * len(values))
     chosen = (raw % np.uint64(len(values))).astype(np.intp).reshape(len(values), RESAMPLES)
     mean: FloatArray = np.take_along_axis(seeds, chosen, 0).mean(0)

@@ -199,11 +199,14 @@ def _conditions(study: Study) -> str:
 
 def _seeds(study: Study) -> list[str]:
     """What other seeds of a method give, where some were trained."""
-    rows = []
+    rows, alike = [], []
     for cell in study.methods:
         seeds = study.seeds(cell.row.name)
         if len(seeds) < 2:
             continue
+        begun = [_pretraining_of(result) for result in seeds]
+        if None not in begun and len(set(begun)) < len(begun):
+            alike.append(f"{cell.row.title} ({len(seeds)} seeds, {len(set(begun))} pre-trained)")
         found = [[fmean(values) for s in seeds if (values := s.values(name).values())] for name in study.metrics]
         rows.append([cell.row.title, str(len(seeds)), *(
             formats.UNKNOWN if not means else
@@ -219,7 +222,15 @@ def _seeds(study: Study) -> list[str]:
         "Mean over seeds, with the least and the most that one of them gives. In what follows a method is all its "
         "seeds, and intervals are over people and seeds; one seed says nothing of what another would give.\n",
         markdown_table(heads, rows, left=1),
-    ]
+        *([f"Seeds of the training on labels, after fewer pre-trainings than there are seeds: {'; '.join(alike)}. What "
+           "another pre-training would give is not in their intervals.\n"] if alike else []),
+    ]  # fmt: skip
+
+
+def _pretraining_of(result: Result) -> str | None:
+    """Which pre-trained weights a row began from."""
+    training = result.training
+    return None if training is None or training.pretraining is None else training.pretraining.get("sha256")
 
 
 def _differences(study: Study) -> list[str]:

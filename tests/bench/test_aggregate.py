@@ -7,6 +7,7 @@ from scipy import stats
 from ufe_bench.aggregate import (
     kendall_tau,
     paired_difference,
+    pooled_difference,
     rank_agreement,
     ratio,
     summarise,
@@ -111,6 +112,19 @@ def test_tau_is_scipys_ties_included(seed):
     many = rng.normal(size=(9, 3))
     expected = [stats.kendalltau(many[:, k], b).statistic for k in range(3)]
     assert kendall_tau(many, b[:, None]) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_seeds_are_as_uncertain_as_the_mean_of_so_many_is(count):
+    """Where people are all alike, what an interval spans is the seeds' own: drawn means vary by s^2 / S."""
+    seeds = np.random.default_rng(count).normal(size=count)
+    methods = [{f"S{k}": float(value) for k in range(8)} for value in seeds]
+    found = pooled_difference(methods, [dict.fromkeys(methods[0], 0.0)])
+    drawn = np.random.default_rng(0).choice(seeds, (20_000, count)).mean(1) - seeds.mean()
+    stretch = np.sqrt(count / (count - 1))
+    assert np.var(stretch * drawn) == pytest.approx(np.var(seeds, ddof=1) / count, rel=0.05)
+    assert found.mean == pytest.approx(seeds.mean())
+    assert found.ci95 == pytest.approx(seeds.mean() + stretch * np.percentile(drawn, [2.5, 97.5]), abs=0.05)
 
 
 def test_agreement_counts_rows_of_both_sides_and_its_interval_knows_how_sure_the_order_is():

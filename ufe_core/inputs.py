@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,9 @@ from ufe_core.weights import load_weights, save_weights
 if TYPE_CHECKING:
     from ufe_core.recipe import Chosen
 
+_FILE = "keypoints.safetensors"
 _AT_A_TIME = 64
+_STEP = 16  # of the sizes that detectors are trained at
 
 
 def prepared(
@@ -70,21 +74,25 @@ def _detected(
     made_by = chosen.describe()
     keys = [fingerprint({"detector": made_by, "capture": capture.sha256}) for capture in captures]
     detector: Any = None
+
+    def keep(capture: PackedCapture, folder: Path) -> None:
+        nonlocal detector
+        if detector is None:
+            detector = chosen.spec.load()(chosen.config).to(device)
+            tell_if_coarse(chosen, detector.size, capture.images.shape[-1])
+        names = tuple(camera.name for camera in capture.cameras)
+        if names != detector.cameras:
+            raise DataError(
+                f"Detector '{chosen.spec.id}' looks through {', '.join(detector.cameras)}; capture "
+                f"{capture.capture!r} was packed with {', '.join(names)}."
+            )
+        made = detected(capture.images, detector, device)
+        tensors = {"points": made.points.contiguous(), "visible": made.visible.contiguous()}
+        save_weights(folder / _FILE, tensors, {"component": "ufe/detections", "config": {}})
+
     found = []
     for done, (capture, key) in enumerate(zip(captures, keys, strict=True), 1):
-        detections = _kept(store, key)
-        if detections is None:
-            if detector is None:
-                detector = chosen.spec.load()(chosen.config).to(device)
-                tell_if_coarse(chosen, detector.size, capture.images.shape[-1])
-            names = tuple(camera.name for camera in capture.cameras)
-            if names != detector.cameras:
-                raise DataError(
-                    f"Detector '{chosen.spec.id}' looks through {', '.join(detector.cameras)}; capture "
-                    f"{capture.capture!r} was packed with {', '.join(names)}."
-                )
-            detections = detected(capture.images, detector, device)
-            _keep(store, key, detections)
+        detections = store.made("detections", key, _kept, functools.partial(keep, capture))
         found.append(replace(capture, detections=detections))
         if progress:
             progress(done)
@@ -98,7 +106,7 @@ def tell_if_coarse(chosen: Chosen, looked_at: int, side: int) -> None:
         logging.getLogger("ufe").warning(
             "Detector '%s' looks at images of %d px, and these have %d: keypoints are coarser than they could be. "
             "Train one for them, 'ufe train --detector %s --set training.size=%d --out FILE', and give --set "
-            "detector.weights=FILE.", name, looked_at, side, name, side,
+            "detector.weights=FILE.", name, looked_at, side, name, -(-side // _STEP) * _STEP,
         )  # fmt: skip
 
 
@@ -111,19 +119,9 @@ def detected(images: Any, detector: Any, device: torch.device) -> Detections:
     return Detections(torch.cat([part.points for part in parts]), torch.cat([part.visible for part in parts]))
 
 
-def _kept(store: Store, key: str) -> Detections | None:
-    file = store.path("detections", key) / "keypoints.safetensors"
+def _kept(folder: Path) -> Detections | None:
     try:
-        tensors = load_weights(file)[0]
+        tensors = load_weights(folder / _FILE)[0]
         return Detections(tensors["points"], tensors["visible"])
-    except ArtifactError:  # not there, or damaged: they are found again and written over
+    except ArtifactError:
         return None
-
-
-def _keep(store: Store, key: str, found: Detections) -> None:
-    with store.lock("detections", key):
-        if _kept(store, key) is None:
-            store.remove("detections", key)
-            with store.building("detections", key) as folder:
-                tensors = {"points": found.points.contiguous(), "visible": found.visible.contiguous()}
-                save_weights(folder / "keypoints.safetensors", tensors, {"component": "ufe/detections", "config": {}})

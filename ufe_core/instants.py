@@ -18,10 +18,11 @@ def spread(capture: Capture | DomeCapture, count: int, seed: int) -> list[int]:
     """`count` frame indices, uniform over segments and then over time (P§13.3, O30), in order.
 
     Raises:
-        DataError: the capture has fewer frames.
+        DataError: the segments of the capture have fewer frames.
     """
-    if count > capture.frame_count:
-        raise DataError(f"Capture {capture.id!r} has {capture.frame_count} frames, {count} were asked for.")
+    there = sum(s.stop - s.start for s in capture.segments)
+    if count > there:
+        raise DataError(f"Capture {capture.id!r} has {there} frames, {count} were asked for.")
     rng = np.random.default_rng([seed, count])
     order = rng.permutation(len(capture.segments))
     pools = [rng.permutation(np.arange(s.start, s.stop)).tolist() for s in capture.segments]

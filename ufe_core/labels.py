@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.packed import PackedCapture
 from ufe_core.store import Store, code_fingerprint, fingerprint
-from ufe_core.weights import load_weights, save_weights
+from ufe_core.weights import load_weights, save_weights, state_sha256
 
+_FILE = "codes.safetensors"
 _AT_A_TIME = 32
 
 
@@ -41,20 +44,15 @@ def labelled(
     if not decoder.reads_texture:
         return list(captures)
     code = code_fingerprint(__name__, type(decoder).__module__, *decoder.code_modules)
-    made_by = [decoder.code_space.name, code, source.fingerprint]
+    made_by = [decoder.code_space.name, code, state_sha256(decoder), source.fingerprint]
     keys = [fingerprint([*made_by, capture.capture, capture.sha256]) for capture in captures]
-    codes = {key: found for key in keys if (found := _kept(store, key)) is not None}
-    missing = [k for k, key in enumerate(keys) if key not in codes]
-    if progress:
-        progress(len(captures) - len(missing))
-
-    for done, k in enumerate(missing, len(captures) - len(missing) + 1):
-        (live,) = source.captures([captures[k].subject])
-        codes[keys[k]] = _read(captures[k], live.geometry(captures[k].frames), decoder)
-        _keep(store, keys[k], codes[keys[k]], decoder)
+    found = []
+    for done, (capture, key) in enumerate(zip(captures, keys, strict=True), 1):
+        codes = store.made("labels", key, _kept, functools.partial(_keep, capture, source, decoder))
+        found.append(replace(capture, expression=codes))
         if progress:
             progress(done)
-    return [replace(capture, expression=codes[key]) for capture, key in zip(captures, keys, strict=True)]
+    return found
 
 
 @torch.inference_mode()
@@ -77,18 +75,15 @@ def _read(capture: PackedCapture, geometry: np.ndarray | None, decoder: Decoder[
     return torch.cat(found).numpy()
 
 
-def _kept(store: Store, key: str) -> np.ndarray | None:
-    file = store.path("labels", key) / "codes.safetensors"
+def _kept(folder: Path) -> np.ndarray | None:
     try:
-        return load_weights(file)[0]["expression"].numpy()
-    except ArtifactError:  # not there, or damaged: it is read again and written over
+        return load_weights(folder / _FILE)[0]["expression"].numpy()
+    except ArtifactError:
         return None
 
 
-def _keep(store: Store, key: str, codes: np.ndarray, decoder: Decoder[Any]) -> None:
-    with store.lock("labels", key):
-        if _kept(store, key) is None:
-            store.remove("labels", key)
-            with store.building("labels", key) as folder:
-                spec = {"component": "ufe/labels", "config": {}, "code_space": decoder.code_space.name}
-                save_weights(folder / "codes.safetensors", {"expression": torch.from_numpy(codes)}, spec)
+def _keep(capture: PackedCapture, source: HMCSource[Any], decoder: Decoder[Any], folder: Path) -> None:
+    (live,) = source.captures([capture.subject])
+    codes = _read(capture, live.geometry(capture.frames), decoder)
+    spec = {"component": "ufe/labels", "config": {}, "code_space": decoder.code_space.name}
+    save_weights(folder / _FILE, {"expression": torch.from_numpy(codes)}, spec)

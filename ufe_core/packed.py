@@ -44,6 +44,7 @@ from ufe_core.store import Store, code_fingerprint, explained, fingerprint
 from ufe_core.types import CameraSpec, Detections
 from ufe_core.weights import sha256_file
 
+ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 EXTRAS = ("geometry", "keypoints", "segmentation", "cameras")
@@ -245,18 +246,35 @@ def pack(
     job = _Job(source, request, store, listener or (lambda event: None), lambda: halt.is_set() or stopped())
 
     def one(capture: Capture) -> PackedCapture:
-        try:
-            packed = _open_or_make(job, capture)
-        except BaseException:
-            halt.set()  # here, so that this thread begins no other capture
-            raise
+        packed = _open_or_make(job, capture)
         if progress:
             progress(capture.subject)
         return packed
 
+    return in_threads(one, captures, threads, halt)
+
+
+def in_threads(
+    work: Callable[[ItemT], ResultT], items: Sequence[ItemT], threads: int, halt: threading.Event
+) -> list[ResultT]:
+    """What each item gives, several worked on at a time; if one fails, `halt` is set, and no other is begun.
+
+    Raises:
+        KeyboardInterrupt: they were stopped and none failed.
+    """
+
+    def one(item: ItemT) -> ResultT:
+        if halt.is_set():
+            raise Stopped
+        try:
+            return work(item)
+        except BaseException:
+            halt.set()  # here, so that this thread begins no other
+            raise
+
     pool = ThreadPoolExecutor(max_workers=max(1, threads))
     try:
-        futures = [pool.submit(one, capture) for capture in captures]
+        futures = [pool.submit(one, item) for item in items]
         wait(futures, return_when=FIRST_EXCEPTION)
         halt.set()
         return results_of(futures)

@@ -17,7 +17,7 @@ from ufe_core import hookspecs
 from ufe_core.components import DEPRECATED_INTERFACES, INTERFACE, ComponentSpec
 from ufe_core.config import build_config, did_you_mean
 from ufe_core.errors import NotLoadedError, PluginError, RegistryError, UnknownComponentError
-from ufe_core.names import KINDS
+from ufe_core.names import FIRST_PARTY, KINDS
 
 GROUP = "ufe.plugins"
 
@@ -111,7 +111,7 @@ class Catalogue:
         return sorted(specs, key=lambda spec: (KINDS.index(spec.kind), spec.id))
 
     def get(self, kind: str, name: str) -> ComponentSpec:
-        """Find a component by `owner/name`, or by `name` where only one has it.
+        """Find a component by `owner/name`, or by `name`: the one of `ufe`, else the only one of that name.
 
         Raises:
             UnknownComponentError: there is none, or more than one.
@@ -125,7 +125,7 @@ class Catalogue:
         clashing = [key for key in self._clashes if key[0] == kind and name in (key[1], key[1].partition("/")[2])]
         if len(found) == 1 and not clashing:
             return found[0]
-        exact = [spec for spec in found if spec.id == name]
+        exact = [spec for spec in found if spec.id in (name, f"{FIRST_PARTY}/{name}")]
         if exact:
             return exact[0]
         if clashing and (not found or name in [key[1] for key in clashing]):
@@ -149,6 +149,7 @@ class Catalogue:
             return self.get(kind, name)
         specs = self.all()
         found = [spec for spec in specs if spec.id == name] or [spec for spec in specs if spec.name == name]
+        found = [spec for spec in found if spec.id.startswith(f"{FIRST_PARTY}/")] or found
         if len(found) == 1:
             return found[0]
         if found:

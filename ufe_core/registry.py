@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ufe_core.errors import RegistryError
+from ufe_core.names import FIRST_PARTY
 from ufe_core.plugins import Catalogue
 
 if sys.version_info >= (3, 11):
@@ -20,7 +21,6 @@ else:
 
 SCHEMA = 1
 MAX_RELEASED_BYTES = 25_000_000
-FIRST_PARTY = "ufe"
 
 Kind = Literal["source", "detector", "encoder", "calibrator", "pretraining", "decoder", "metric"]
 ComponentId = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*/[a-z0-9][a-z0-9_-]*$")]

@@ -66,7 +66,7 @@ def _refuse_names(name: str, kind: str, component: str, factory: str) -> None:
     taken = [spec for spec in catalogue().all(kind) if spec.name == short and spec.id != component]
     if taken:
         raise ConfigError(
-            f"{kind.capitalize()} {taken[0].id!r} is there already: the short name {short!r} would be ambiguous. "
+            f"{kind.capitalize()} {taken[0].id!r} is there already: {short!r} alone would not mean yours. "
             "Choose another last word."
         )
 

@@ -74,6 +74,18 @@ def held_out_people(source_id: str, source: HMCSource[Any]) -> set[str]:
     return {subject for split in splits_of(source_id, source).values() for subject in split.test}
 
 
+def refuse_held_out(source_id: str, source: HMCSource[Any], subjects: Sequence[str]) -> None:
+    """Refuse to train on anybody whom a split of the source holds out.
+
+    Raises:
+        DataError: names them.
+    """
+    held_out = held_out_people(source_id, source)
+    overlap = [subject for subject in subjects if subject in held_out]
+    if overlap:
+        raise DataError(f"Subjects {', '.join(overlap[:5])} are held out for testing: no training may read them.")
+
+
 def _own_split(source_id: str, parts: Mapping[str, Sequence[str]], subjects: Sequence[str]) -> Split:
     train, test = tuple(parts.get(TRAIN, ())), tuple(parts.get(TEST, ()))
     unknown = sorted({*parts} - {TRAIN, TEST})

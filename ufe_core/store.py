@@ -26,9 +26,11 @@ from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
 from ufe_core.errors import ArtifactError
+
+MadeT = TypeVar("MadeT")
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -224,6 +226,36 @@ class Store:
                         raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def made(
+        self, kind: str, key: str, load: Callable[[Path], MadeT | None], build: Callable[[Path], None], *,
+        on_wait: Callable[[str], None] | None = None,
+    ) -> MadeT:  # fmt: skip
+        """A thing, loaded where it is there, else made by one process while others wait.
+
+        Args:
+            kind: kind of the thing.
+            key: its key.
+            load: reads it from its folder; None where it is not there, or not whole: it is made again then.
+            build: makes it, in an empty folder.
+            on_wait: as for `lock`.
+
+        Raises:
+            ArtifactError: the disk is full, or the store cannot be written.
+        """
+        path = self.path(kind, key)
+        found = load(path)
+        if found is None:
+            with self.lock(kind, key, on_wait=on_wait):
+                found = load(path)  # another process may have made it while this one waited
+                if found is None:
+                    self.remove(kind, key)
+                    with self.building(kind, key) as folder:
+                        build(folder)
+                    found = load(path)
+        if found is None:
+            raise ArtifactError(f"{kind} '{key}' was made, and cannot be read: is something else writing to {path}?")
+        return found
 
     @contextlib.contextmanager
     def lock(

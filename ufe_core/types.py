@@ -221,7 +221,10 @@ def _max_angle(model: LensModel, radial: tuple[float, ...]) -> float:
 
 @dataclass(frozen=True)
 class CodeSpace:
-    """What an expression code means: its name, its size D, and a name for each entry where there is one."""
+    """What an expression code means: its name, its size D, and a name for each entry where there is one.
+
+    Codes of one name are taken for the same: a decoder that learned what its codes mean names its weights in it.
+    """
 
     name: str
     size: int

@@ -44,6 +44,15 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
+def state_sha256(module: torch.nn.Module) -> str:
+    """sha256 of a module's parameters and buffers, with their names, shapes and types."""
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 def save_weights(path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], spec: Mapping[str, Any]) -> str:
     """Write weights atomically. Equal tensors and spec give equal bytes.
 

@@ -17,7 +17,7 @@ from ufe_bench.paper import PaperRow, row_beside
 from ufe_bench.schema import Budget, MetricInfo, Result, RunKey, incomplete_reason
 from ufe_core.store import canonical_json
 
-RANKED_BY = "mesh_l2"
+RANKED_BY = "mesh_l2"  # or a suite's first metric where it has no such
 MEAN_FLOOR = "ufe/mean"
 FLOORS = (MEAN_FLOOR, "ufe/neutral")
 _BUDGET_ORDER = ("paper", "gpu", "cpu", "smoke", "none")
@@ -107,18 +107,17 @@ class Extras:
     broken: tuple[BrokenFile, ...] = ()
 
 
-def build_board(results: Iterable[Result], *, ranked_by: str = RANKED_BY) -> tuple[Ground, ...]:
+def build_board(results: Iterable[Result]) -> tuple[Ground, ...]:
     """Sort results into grounds and groups. The order of `results` does not matter.
 
     Args:
         results: Any results; equal `run_id`s must have been collapsed before.
-        ranked_by: Metric that gives the ranks.
     """
     grounds: dict[str, list[Result]] = defaultdict(list)
     for result in results:
         grounds[ground_of(result.key)].append(result)
     board = [
-        Ground(key=members[0].key, groups=_groups(members, ranked_by))
+        Ground(key=members[0].key, groups=_groups(members))
         for members in (sorted(members, key=lambda r: r.run_id) for members in grounds.values())
     ]
     return tuple(sorted(board, key=lambda ground: (_suite_order(ground.key.suite), ground_of(ground.key))))
@@ -157,16 +156,16 @@ def _budget_key(budget: Budget) -> tuple[int, bool, int, str]:
     )
 
 
-def _groups(members: Sequence[Result], ranked_by: str) -> tuple[Group, ...]:
+def _groups(members: Sequence[Result]) -> tuple[Group, ...]:
     untrained = [result for result in members if result.key.budget.name == "none"]
     groups: dict[tuple[int, bool, int, str], list[Result]] = defaultdict(list)
     for result in members:
         if result.key.budget.name != "none":
             groups[_budget_key(result.key.budget)].append(result)
     if not groups:
-        return (_group(untrained, untrained[0].key.budget, ranked_by),)
+        return (_group(untrained, untrained[0].key.budget),)
     return tuple(
-        _group([*groups[key], *_beside(untrained, groups[key][0].key.budget)], groups[key][0].key.budget, ranked_by)
+        _group([*groups[key], *_beside(untrained, groups[key][0].key.budget)], groups[key][0].key.budget)
         for key in sorted(groups)
     )
 
@@ -189,10 +188,11 @@ def _beside(untrained: Sequence[Result], budget: Budget) -> list[Result]:
     return chosen
 
 
-def _group(results: Sequence[Result], budget: Budget, ranked_by: str) -> Group:
+def _group(results: Sequence[Result], budget: Budget) -> Group:
     current, earlier = _newest_of_each_method(results)
     metrics = {name: info for result in current for name, info in result.metrics.items()}
-    direction = metrics[ranked_by].higher_is_better if ranked_by in metrics else False
+    ranked_by = RANKED_BY if RANKED_BY in metrics else next(iter(metrics))
+    direction = metrics[ranked_by].higher_is_better
     reasons = {result.run_id: _unranked_reason(result, ranked_by) for result in current}
     in_order = sorted(
         (result for result in current if reasons[result.run_id] is None),

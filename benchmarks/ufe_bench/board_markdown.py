@@ -86,10 +86,9 @@ def _group_markdown(group: Group) -> str:
         heads.append(formats.with_unit(info.label, info.unit) + (" ↑" if info.higher_is_better else ""))
     heads += ["× mean", "Latency (ms)", "Parameters", "Run"]
     rows = [_row_markdown(group, row) for row in group.rows]
-    note = f"Ranked by {group.metrics[group.ranked_by].label}" if group.ranked_by in group.metrics else "Not ranked"
     return (
         markdown_table(heads, rows, left=2)
-        + f"\n{note}. {budget_words(group)} "
+        + f"\nRanked by {group.metrics[group.ranked_by].label}. {budget_words(group)} "
         + "**Bold**: no ranked method is clearly better (paired over people).\n"
     )
 

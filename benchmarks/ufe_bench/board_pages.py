@@ -143,7 +143,8 @@ def _compared(suite: SuiteView, extras: Extras) -> list[tuple[str, Row]]:
     named = [(title, rows[run]) for title, run in (study.rows if study else {}).items() if run in rows]
     ranked_by = groups[0].ranked_by
     measured = [(title, row) for title, row in named if ranked_by in row.result.summary]
-    return sorted(measured, key=lambda pair: pair[1].result.summary[ranked_by].mean)
+    most = groups[0].metrics[ranked_by].higher_is_better
+    return sorted(measured, key=lambda pair: pair[1].result.summary[ranked_by].mean, reverse=most)
 
 
 def _summary_of(suite: str) -> str:

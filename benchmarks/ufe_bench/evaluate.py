@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from ufe_bench.enrolment import Enrolment, enroll
+from ufe_bench.failure import is_the_methods
 from ufe_bench.schema import Cost, Latency, MissingFrames, SubjectResult
-from ufe_core.errors import ArtifactError, MethodError, cause_of
+from ufe_core.errors import MethodError, cause_of
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.encoder import Encoder
 from ufe_core.interfaces.metric import Driven, Metric
@@ -129,9 +130,9 @@ def evaluate(
             for segment, values in errors.segments.items():
                 for name, value in _means(values).items():
                     segments.setdefault(segment, {}).setdefault(name, []).append(value)
-        except ArtifactError:  # the store's, not the method's
-            raise
         except (Exception, SystemExit) as error:  # whatever a plugin does to one person
+            if not is_the_methods(error):
+                raise
             logging.getLogger("ufe").debug("Subject %r failed", capture.subject, exc_info=True)
             missing.append(MissingFrames(subject=capture.subject, frames=count, reason=cause_of(error)))
         if progress:
@@ -220,6 +221,8 @@ def _measure(
             try:
                 found[name].append(metric.errors(predicted, truth).cpu().numpy())
             except Exception as error:  # whose fault it is must be told
+                if not is_the_methods(error):
+                    raise
                 raise MethodError(f"metric '{name}' failed: {cause_of(error)}") from error
     return {name: np.concatenate(values) for name, values in found.items()}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -22,11 +24,17 @@ from ufe_core.store import fingerprint, write_atomic
 SCHEMA: Literal["ufe.failure/1"] = "ufe.failure/1"
 FOLDER = "failures"
 #: What the user or the machine got wrong.
-_NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError)
+_NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError, MemoryError)
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def is_the_methods(error: BaseException) -> bool:
     """Whether an error is a method's fault, and not the user's or the machine's."""
+    torch = sys.modules.get("torch")  # not imported for this: boards do without
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
+        return False
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return False
     return isinstance(error, NotLoadedError) or not isinstance(error, _NOT_THE_METHODS)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ufe_bench.aggregate import RankAgreement
-from ufe_bench.board import RANKED_BY, BrokenFile, Extras, StudyReport, build_board
+from ufe_bench.board import BrokenFile, Extras, StudyReport, build_board
 from ufe_bench.board_markdown import render_markdown
 from ufe_bench.board_pages import MARK, render_pages
 from ufe_bench.failure import FOLDER as FAILURES
@@ -116,14 +116,14 @@ def collect(folders: Sequence[Path]) -> Collection:
     )
 
 
-def build_leaderboard(folders: Sequence[Path], out: Path, *, ranked_by: str = RANKED_BY) -> Built:
+def build_leaderboard(folders: Sequence[Path], out: Path) -> Built:
     """Write `LEADERBOARD.md`, `index.html` and the pages it leads to into `out`, from what lies below `folders`.
 
     Raises:
         ArtifactError: `out` has pages in it that are no leaderboard's.
     """
     found = collect(folders)
-    board = build_board(found.results, ranked_by=ranked_by)
+    board = build_board(found.results)
     suites = {ground.key.suite for ground in board}
     extras = Extras(
         figures={suite: f"{FIGURES}/{suite}/index.html" for suite in found.figures if suite in suites},

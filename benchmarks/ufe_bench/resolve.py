@@ -118,6 +118,13 @@ def resolve(catalogue: Catalogue, request: Request, device: torch.device) -> Set
             hint = did_you_mean(anchor, [*known, *load_registry().anchor_sets])
             raise DataError(f"There is no anchor {anchor!r}.{hint} '{home}' has {', '.join(known)}.")
     metrics = tuple(choose(catalogue, "metric", name, request.budget, {}) for name in suite.metrics)
+    by_name = {chosen.spec.name: chosen.spec.id for chosen in metrics}
+    for chosen in metrics:
+        if by_name[chosen.spec.name] != chosen.spec.id:
+            raise RegistryError(
+                f"Suite {suite.id!r} has '{chosen.spec.id}' and '{by_name[chosen.spec.name]}': results tell metrics by "
+                "their short names. Leave one out, or give yours another name."
+            )
     decoder = recipe.make_decoder(device)
     return Setup(request, recipe, source, split, decoder, people, tracking_cameras(source, people[0]), metrics)
 

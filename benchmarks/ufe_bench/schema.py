@@ -240,7 +240,8 @@ class Trial(Record):
 
     training: dict[str, Any] = Field(description="Training options tried")
     score: float | None = Field(
-        description="Geometric mean of the metrics over the validation people; the least is chosen; none if it failed"
+        description="Geometric mean of the metrics over the validation people, of one over those where more is better; "
+        "the least is chosen; none if it failed"
     )
     metrics: dict[Name, float] = {}
     weights: str = ""
@@ -460,6 +461,8 @@ def _contradictions(result: Result) -> Iterator[tuple[str, str]]:
             "run_id",
             f"'{result.run_id}' is not the hash of 'key' ('{expected_id}'): one of them was changed",
         )
+    if not result.metrics:
+        yield "metrics", "there is none"
     seen: set[str] = set()
     for index, subject in enumerate(result.subjects):
         if subject.id in seen:

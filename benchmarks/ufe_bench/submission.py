@@ -204,7 +204,7 @@ def _numbers(result: Result, expected: Description, floor: Result | None) -> Ite
                         f"ufe bench --encoder neutral --suite {result.key.suite.partition('@')[0]}")  # fmt: skip
         return
     for name, summary in result.summary.items():
-        rest = floor.summary.get(name)
+        rest = None if result.metrics[name].higher_is_better else floor.summary.get(name)
         if rest is not None and rest.mean > 0 and summary.mean < _TOO_GOOD * rest.mean:
             yield Objection("numbers", f"{name} is {summary.mean:.3g}, less than {_TOO_GOOD:.0%} of the resting face's "
                             f"{rest.mean:.3g}: too good for what a headset sees.")  # fmt: skip

@@ -37,10 +37,10 @@ def tuned(
     """The training options that a row's search chose, and its trace; nothing of a row that takes no steps.
 
     Every trial trains with a share of the row's steps on all but the last training people and is measured on those.
-    The least geometric mean of the suite's metrics wins: it weighs a halved error alike, whatever its unit. A trial
-    in which the method fails has lost; the trace says why. What is no fault of the method's, such as a full disk, ends
-    the search, which goes on from there when it is asked for again. Where the request is for a fresh training, trials
-    are trained afresh too.
+    The least geometric mean of the suite's metrics wins: it weighs a halved error alike, whatever its unit; what is
+    better the higher it is counts as one over it. A trial in which the method fails has lost; the trace says why.
+    What is no fault of the method's, such as a full disk, ends the search, which goes on from there when it is asked
+    for again. Where the request is for a fresh training, trials are trained afresh too.
 
     Raises:
         UfeError: what the user or the machine got wrong.
@@ -54,7 +54,9 @@ def tuned(
     tell = say or (lambda text: None)
     training = overrides.setdefault("training", {})
     shorter = {name: max(1, round(getattr(recipe.training, name) * tuning.steps)) for name in ("steps", "warmup")}
-    metrics = tuple(name for name in request.suite.metrics if not harness.catalogue.get("metric", name).load().temporal)
+    kinds = [harness.catalogue.get("metric", name) for name in request.suite.metrics]
+    power = {spec.name: -1 if spec.load().higher_is_better else 1 for spec in kinds if not spec.load().temporal}
+    metrics = tuple(spec.id for spec in kinds if spec.name in power)
     trials: list[Trial] = []
     failures: list[BaseException] = []
     for number, options in enumerate(tuning.trials, 1):
@@ -76,7 +78,7 @@ def tuned(
             tell(f"  failed: {cause_of(error)}")
             continue
         means = {name: fmean(values.values()) for name, values in found.values.items()}
-        score = math.exp(fmean(math.log(max(mean, 1e-9)) for mean in means.values()))
+        score = math.exp(fmean(power[name] * math.log(max(mean, 1e-9)) for name, mean in means.items()))
         trials.append(Trial(training=dict(options), score=score, metrics=means, weights=found.weights))
         tell(f"  score {score:.4f}")
     if len(failures) == len(trials):

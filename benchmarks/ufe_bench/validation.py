@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ufe_core.errors import ConfigError, MethodError
 from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
+
+_FILE = "measured.json"
 
 if TYPE_CHECKING:
     import torch
@@ -76,6 +78,7 @@ def validate(
     from ufe_core.plugins import catalogue
     from ufe_core.recipe import choose, resolve_recipe
     from ufe_core.training.loop import trained
+    from ufe_core.training.runs import tell_wait
 
     store, device = Store(candidate.home), torch.device(candidate.device)
     recipe = resolve_recipe(catalogue(), anchors=anchors, overrides=candidate.overrides, **candidate.names)
@@ -87,23 +90,28 @@ def validate(
         [one.describe() for one in metrics],
         code_fingerprint("ufe_bench.enrolment", "ufe_bench.evaluate", "ufe_bench.validation"),
     ])  # fmt: skip
-    file = store.path("validations", key) / "measured.json"
-    if not fresh:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, or damaged: measured anew
-            found = json.loads(file.read_text())
-            return Validation(found["values"], found["weights"])
-    there = source.captures(known[:1])[0].anchors
-    packed = tuple(name for name in candidate.packed if name in there)
-    made = trained(
-        recipe, known, store=store, device=device, fresh=fresh, listener=listener, packed_anchors=packed
-    )  # fmt: skip
-    values = _measured(made.encoder, recipe, metrics, unseen, packed, candidate, store, device)
-    with store.lock("validations", key):
+
+    def build(folder: Path) -> None:
+        there = source.captures(known[:1])[0].anchors
+        packed = tuple(name for name in candidate.packed if name in there)
+        made = trained(
+            recipe, known, store=store, device=device, fresh=fresh, listener=listener, packed_anchors=packed
+        )  # fmt: skip
+        values = _measured(made.encoder, recipe, metrics, unseen, packed, candidate, store, device)
+        content = {"anchors": list(anchors), "values": values, "weights": made.sha256 or ""}
+        write_atomic(folder / _FILE, json.dumps(content, indent=1).encode())
+
+    if fresh:
         store.remove("validations", key)
-        with store.building("validations", key) as folder:
-            content = {"anchors": list(anchors), "values": values, "weights": made.sha256}
-            write_atomic(folder / "measured.json", json.dumps(content, indent=1).encode())
-    return Validation(values, made.sha256 or "")
+    return store.made("validations", key, _kept, build, on_wait=tell_wait)
+
+
+def _kept(folder: Path) -> Validation | None:
+    try:
+        found = json.loads((folder / _FILE).read_text())
+        return Validation(found["values"], found["weights"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _divided(candidate: Candidate, home: str, source: HMCSource[Any]) -> tuple[Sequence[str], Sequence[str]]:

@@ -19,7 +19,10 @@ def _repeat(expression: Tensor, gaze: Tensor, frames: FrameBatch) -> Encoding:
 
 
 class NeutralEncoder(Encoder[NeutralConfig]):
-    """The zero code, both eyes straight ahead."""
+    """The zero code, both eyes straight ahead.
+
+    It decodes to the resting face, of which a decoder that learned its codes may read another code that looks the same.
+    """
 
     zero: Tensor
     ahead: Tensor

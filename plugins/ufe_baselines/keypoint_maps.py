@@ -17,8 +17,8 @@ def groups_of(names: Sequence[str]) -> list[list[int]]:
     """Indices of keypoints by the part of the face that their names tell: `brow_00` and `brow_01` are one group.
 
     Both pupils are groups of their own. Rings (lids, lips), whose points are numbered along them from the middle of
-    their upper half, are cut into arcs of about six points: a multiple of four arcs, so that none goes around a corner
-    of the mouth or of the eye.
+    their upper half, are cut into arcs of about six points: a multiple of four arcs, so that none goes far around a
+    corner of the mouth or of the eye (by a point or two).
     """
     parts: dict[str, list[int]] = {}
     for k, name in enumerate(names):

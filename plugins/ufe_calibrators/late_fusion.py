@@ -15,8 +15,9 @@ class LateFusion(Calibrator[LateFusionConfig]):
     """A 1x1 convolution of the (M + 1) K concatenated channels to K; the encoder's remaining blocks follow.
 
     The convolution is linear, so it is split by input: the anchors' share is one map per user, computed once
-    at enrolment, and a frame pays for its own K channels only, however many anchors there are. A missing anchor
-    is replaced by a learned feature (P§13.1, O8).
+    at enrolment, and a frame pays for its own K channels only, however many anchors there are. Unlike O2's it has no
+    normalisation and no activation of its own: those of the encoder's next block follow. A missing anchor is replaced
+    by a learned feature (P§13.1, O8).
 
     Weights start at the difference between the current features and the first anchor's (neutral), plus a little
     of everything: the network sets out from "what has changed since rest" and learns the others from there. With

@@ -39,7 +39,9 @@ class HeatmapTrainingConfig(ComponentTrainingConfig, AugmentationConfig):
     own_instants: bool = Field(
         True, description="Frames of each at instants of their own; else everybody's at the same"
     )
-    size: int = Field(192, ge=32, le=400, description="Side of the images that it looks at, pixels")
+    size: int = Field(
+        192, ge=32, le=400, multiple_of=16, description="Side of the images that it looks at, pixels; a multiple of 16"
+    )
     width: int = Field(32, ge=8, le=256, description="Channels of the finest maps; 2, 3 and 4 times as many below")
     reach: int = Field(3, ge=0, description="Cells about a map's peak that a point is the mean of; 0: the whole map")
     together: bool = Field(True, description="Each view is told what the others show of the same face")

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ufe_core.config import did_you_mean
 from ufe_core.errors import ConfigError, ContractError, DataError
 from ufe_core.types import CameraSpec, LensModel, Region, Role, Side
+from ufe_synthetic.performance import FRAMES_PER_SECOND
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,8 +42,8 @@ Albedo = Annotated[float, Field(ge=0, le=1)]
 class Headset:
     """One headset, its parts in nominal head coordinates.
 
-    `cameras`: tracking before augmented, upper before lower, left before right; `rate_hz` of all of them, which are
-    synchronised (P§2.2). `emitters` float64 [L, 3] mm; `directions` float64 [L, 3], unit, out of the light; `power`
+    `cameras`: tracking ones first, upper before lower and left before right, then augmented ones as the file has them;
+    `rate_hz` of all of them, which are synchronised (P§2.2). `emitters` float64 [L, 3] mm; `directions` float64 [L, 3], unit, out of the light; `power`
     float64 [L]; `lobe` float64 [L], the exponent m of an intensity that falls off as cos^m. `vertices` float32 [P, 3]
     mm, `faces` int32 [Q, 3] and `albedo` float32 [Q] of what occludes. `digest`: sha256 of the file.
     """
@@ -291,6 +292,8 @@ class _File(_Table):
             raise ValueError(f"cameras: two are called {twice[0]!r}")
         if all(camera.role != "tracking" for camera in self.cameras):
             raise ValueError("cameras: none has role = 'tracking'")
+        if self.rate_hz != FRAMES_PER_SECOND:
+            raise ValueError(f"rate_hz: people act at {FRAMES_PER_SECOND:g} frames a second, and are seen at no other")
         return self
 
 
@@ -342,7 +345,7 @@ def _explained(path: str, table: dict[str, Any], error: ValidationError) -> str:
 
 
 def _ordered(cameras: tuple[_Camera, ...]) -> tuple[CameraSpec, ...]:
-    """The order of CONVENTIONS.md; augmented cameras that rank the same stay as they were written."""
+    """Tracking cameras in the order of CONVENTIONS.md, then augmented ones as they were written."""
     specs = [spec for camera in cameras for spec in camera.specs()]
     tracking = sorted(
         (spec for spec in specs if spec.role == "tracking"),

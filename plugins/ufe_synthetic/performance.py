@@ -82,7 +82,11 @@ class Motion:
 
 
 class Performance:
-    """One session of one subject, with random access: a frame does not depend on what is asked for with it."""
+    """One session of one subject, with random access: a frame does not depend on what is asked for with it.
+
+    Each anchor is one frame of a session, the same whenever it is asked for, where O15 has training draw among many:
+    what varies between a person's anchors is the session.
+    """
 
     segments: tuple[Segment, ...] = SCRIPT
 

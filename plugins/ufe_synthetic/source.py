@@ -341,8 +341,12 @@ class SyntheticCapture(Capture):
             instant, seen = self.see(some, cameras, size)
             linear = radiance(self.stage, instant, seen)[0]
             exposure = np.repeat(self._light(some).exposure, len(columns))
-            seeds = [self._seed(index, column, size) for index in some for column in columns]
-            grey = sense(linear, exposure, np.array(seeds), self.headset.sensor, self.cameras[columns[0]].width)
+            seeds = np.array([self._seed(index, column, size) for index in some for column in columns])
+            widths = np.array([self.cameras[column].width for column in columns] * len(some))
+            grey = np.empty((len(widths), size, size), np.uint8)
+            for width in np.unique(widths):
+                of = np.flatnonzero(widths == width)
+                grey[of] = sense(linear[of], exposure[of], seeds[of], self.headset.sensor, int(width))
             out[start : start + len(some)] = grey.reshape(len(some), len(columns), size, size)
         if self._blocked is not None and self._blocked in cameras:
             out[:, list(cameras).index(self._blocked)] //= 12  # covered: next to no light, and noise

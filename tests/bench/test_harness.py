@@ -7,6 +7,7 @@ import shlex
 import shutil
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -25,7 +26,10 @@ from ufe_bench.study import run_study
 from ufe_bench.study_report import write_report
 from ufe_bench.study_rows import request_of
 from ufe_bench.suite import Suite, SuiteRow, load_suite
+from ufe_core import hookimpl
 from ufe_core import splits as splits_module
+from ufe_core.components import ComponentSpec
+from ufe_core.config import ComponentConfig
 from ufe_core.errors import (
     ArtifactError,
     ConfigError,
@@ -247,6 +251,12 @@ def test_a_person_the_encoder_fails_on_is_recorded_and_the_others_go_on(run, mon
     assert run(encoder="neutral", reuse=True).result.complete
 
 
+def test_what_is_no_fault_of_the_encoders_ends_the_measuring(run, monkeypatch):
+    monkeypatch.setattr(evaluate_module, "_measure", Mock(side_effect=torch.OutOfMemoryError("The GPU's is used up.")))
+    with pytest.raises(torch.OutOfMemoryError):
+        run(encoder="neutral")
+
+
 def test_floors_are_measured_once(run, tmp_path, monkeypatch):
     run(floors=True, encoder="neutral")
     calls = []
@@ -333,6 +343,24 @@ def test_a_wrong_request_is_refused_before_any_work(run):
         run(encoder="mean", calibrator="late_fusion")
     with pytest.raises(DataError, match="jaw_opn.*jaw_open"):
         run(anchors=("neutral", "jaw_opn"))
+
+
+def test_two_metrics_of_one_short_name_are_refused(suite):
+    class Plugin:
+        name, value, dist = "acme", "acme", None
+
+        def load(self):
+            class Module:
+                @hookimpl
+                def register_components(self, register):
+                    register(ComponentSpec(1, "metric", "acme/gaze", "m:G", ComponentConfig, "Gaze, otherwise"))
+
+            return Module()
+
+    found = Catalogue([*entry_points(group="ufe.plugins"), Plugin()])
+    both = suite.model_copy(update={"metrics": ("gaze", "acme/gaze")})
+    with pytest.raises(RegistryError, match="'ufe/gaze' and 'acme/gaze': results tell metrics by their short names"):
+        resolve_module.resolve(found, Request(suite=both, encoder="neutral"), torch.device("cpu"))
 
 
 def test_why_a_method_has_no_result_is_kept_until_it_has_one(run, monkeypatch, tmp_path):

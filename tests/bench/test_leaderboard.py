@@ -183,7 +183,7 @@ def test_direction_of_the_ranking_metric_is_respected(build_result):
     up = {"score": MetricInfo(label="Score", unit=None, higher_is_better=True)}
     low = build_result("acme/low", None, metrics=up, values={"score": [0.1, 0.2]})
     high = build_result("acme/high", None, metrics=up, values={"score": [0.8, 0.9]})
-    (ground,) = build_board([low, high], ranked_by="score")
+    (ground,) = build_board([low, high])
     assert names(ground.groups[0]) == [(1, "acme/high"), (2, "acme/low")]
     assert ground.groups[0].rows[0].leading == {"score"}
     assert "Score ↑" in render_markdown([ground])
@@ -565,7 +565,7 @@ def test_a_score_may_be_negative(build_result, mesh):
         build_result(f"acme/{name}", None, metrics=score, values={"score": [v + shift for v in mesh]})
         for name, shift in (("a", 0.0), ("b", 0.125), ("c", -0.5))
     ]
-    board = build_board(runs, ranked_by="score")
+    board = build_board(runs)
     assert [name for _, name in names(board[0].groups[0])] == ["acme/b", "acme/a", "acme/c"]
     page = suite_page(board)
     strips = re.findall(r'<svg class="strip".*?</svg>', page)

@@ -1,9 +1,12 @@
 """The search for training options: the same trials for everyone, the least score wins, and the trace is kept."""
 
+import errno
 import math
+import re
 from unittest.mock import Mock
 
 import pytest
+import torch
 
 from ufe_bench import tuning as tuning_module
 from ufe_bench.harness import Harness
@@ -15,6 +18,7 @@ from ufe_bench.validation import Validation
 from ufe_core.errors import ArtifactError, ConfigError, DataError, MethodError, UfeError, cause_of
 from ufe_core.plugins import catalogue
 from ufe_core.store import Store
+from ufe_metrics.errors import MeshL2
 
 PLAN = Tuning(
     validation=5, frames=3, steps=0.1,
@@ -24,8 +28,6 @@ PLAN = Tuning(
 
 @pytest.fixture
 def harness(tmp_path):
-    import torch
-
     return Harness(catalogue(), Store(tmp_path), tmp_path / "results", device=torch.device("cpu"))
 
 
@@ -45,7 +47,8 @@ def asked(monkeypatch, anew):
         anew.append(fresh)
         rate = candidate.overrides["training"]["learning_rate"]
         worth = {0.001: 2.0, 0.002: 1.0}.get(rate, 4.0)
-        values = {name: {"A": worth * k, "B": 3 * worth * k} for k, name in enumerate(candidate.metrics, 1)}
+        names = [name.partition("/")[2] for name in candidate.metrics]
+        values = {name: {"A": worth * k, "B": 3 * worth * k} for k, name in enumerate(names, 1)}
         return Validation(values, f"w{rate}")
 
     monkeypatch.setattr(tuning_module, "validate", validate)
@@ -59,7 +62,15 @@ def test_every_trial_is_a_share_of_the_row_and_the_least_geometric_mean_wins(har
     assert trials[1].score == pytest.approx(2 * math.factorial(5) ** (1 / 5)), "the means are 2, 4, 6, 8 and 10"
     lengths = {tuple(c.overrides["training"][name] for name in ("steps", "warmup")) for c, _ in asked}
     assert lengths == {(5, 5)}, "a tenth of 50 steps and of as many of warm-up"
-    assert all(c.validation == 5 and c.frames == 3 and "jitter" not in c.metrics for c, _ in asked)
+    assert all(c.validation == 5 and c.frames == 3 and "ufe/jitter" not in c.metrics for c, _ in asked)
+
+
+def test_of_a_metric_of_which_more_is_better_the_most_wins(harness, asked, monkeypatch):
+    monkeypatch.setattr(MeshL2, "higher_is_better", True)
+    suite = load_suite("table1").model_copy(update={"metrics": ("mesh_l2",)})
+    chosen, trials = tuned(harness, Request(suite=suite, encoder="necknet"), PLAN)
+    assert chosen == {"learning_rate": 0.004}
+    assert [trial.score for trial in trials] == pytest.approx([1 / 4, 1 / 2, 1 / 8]), "the means are 4, 2 and 8"
 
 
 @pytest.mark.parametrize("kind", [UfeError, MethodError, RuntimeError, SystemExit])
@@ -86,10 +97,16 @@ def test_a_trial_in_which_the_method_fails_has_lost_and_only_if_all_do_there_is_
         tuned(harness, request, PLAN)
 
 
-@pytest.mark.parametrize("error", [ArtifactError("The disk is full."), ConfigError("No."), DataError("Damaged.")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ArtifactError("The disk is full."), ConfigError("No."), DataError("Damaged."), MemoryError("It is used up."),
+        torch.OutOfMemoryError("A GPU's is used up."), OSError(errno.ENOSPC, "No space left"),
+    ],
+)  # fmt: skip
 def test_what_is_not_the_methods_fault_loses_no_trial(harness, asked, monkeypatch, error):
     monkeypatch.setattr(tuning_module, "validate", Mock(side_effect=error))
-    with pytest.raises(type(error), match=str(error)):
+    with pytest.raises(type(error), match=re.escape(str(error))):
         tuned(harness, Request(suite=load_suite("table1"), encoder="necknet"), PLAN)
 
 

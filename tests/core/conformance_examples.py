@@ -127,6 +127,25 @@ class HasAnIdlePart(GoodEncoder):
         self.idle = nn.Linear(2, 2)
 
 
+class SkipsItsNorm(GoodEncoder):
+    """Its own `_encode` uses the convolution as its child's `forward` does not."""
+
+    class Stem(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+        def forward(self, images):
+            return self.norm(self.conv(images))
+
+    def __init__(self, config, **context):
+        super().__init__(config, **context)
+        self.stem = self.Stem()
+
+    def grid(self, images):
+        return super().grid(self.stem.conv(images.float()))
+
+
 class FailsForOthers(GoodEncoder):
     def __init__(self, config, *, needs, code_space):
         (_, _, _, _) = needs.cameras
@@ -355,6 +374,14 @@ class ReadsTheWrongSize(GoodDecoder):
 
     def read(self, texture, geometry, neutral_texture, neutral_geometry):
         return torch.zeros(len(texture), 2)
+
+
+class CallsAllCodesAlike(GoodDecoder):
+    reads_texture = 8
+
+    @classmethod
+    def weights_sha256(cls, config):
+        return "0123456789abcdef" * 4
 
 
 class GoodDetector(KeypointDetector):
@@ -608,6 +635,7 @@ BROKEN = {
     ("encoder", "anchors_may_be_missing"): (LooksAtWhatIsMissing, "look at `anchors.present`"),
     ("encoder", "weights_restore_it"): (KeepsInSecret, "keep everything in parameters and buffers"),
     ("encoder", "calibrations_are_kept"): (KeepsOneRow, "must have a row for each user"),
+    ("encoder", "it_runs_live"): (SkipsItsNorm, "run live it gives other codes"),
     ("encoder", "it_learns_as_it_says"): (HasAnIdlePart, "no gradient reaches idle.weight"),
     ("encoder", "other_headsets_are_refused"): (FailsForOthers, "raise ConfigError with a line for users"),
     ("encoder", "is_not_hopelessly_slow"): (TakesItsTime, "no headset can wait for that"),
@@ -623,6 +651,7 @@ BROKEN = {
     ("metric", "frames_stand_alone"): (LooksAround, "say `temporal = True`"),
     ("metric", "batches_add_up"): (CountsTwice, "is not the mean of the errors"),
     ("decoder", "says_what_it_is"): (HasNoMouth, "has no region lip_centres"),
+    ("decoder", "names_its_codes"): (CallsAllCodesAlike, "put the start of their sha256, 01234567, into it"),
     ("decoder", "decodes"): (DecodesAtRandom, "decoding twice differs"),
     ("decoder", "carries_gradients"): (StopsGradients, "an encoder could not learn through it"),
     ("decoder", "renders"): (IsTooBright, "pixels leave [0, 1]"),

@@ -6,6 +6,7 @@ import sys
 
 import click
 import pytest
+import torch
 
 from ufe_core import __version__, plugins
 from ufe_core.cli import main as main_module
@@ -101,6 +102,19 @@ def test_unknown_command_suggests(ufe):
             PermissionError(errno.EACCES, "Permission denied", "/a"),
             1,
             "ufe: error: Permission denied: '/a'.\n",
+        ),
+        (
+            MemoryError(),
+            1,
+            "ufe: error: The memory is used up. Let a step take fewer frames (--set training.frames_per_user=), run "
+            "fewer --workers, or use another --device; finished work is kept.\n",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nAnd more."),
+            1,
+            "ufe: error: The memory is used up: CUDA out of memory. Tried to allocate 2 GiB. Let a step take fewer "
+            "frames (--set training.frames_per_user=), run fewer --workers, or use another --device; finished work is "
+            "kept.\n",
         ),
         (
             KeyboardInterrupt(),

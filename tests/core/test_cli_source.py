@@ -169,6 +169,12 @@ class TestPreview:
         assert message in err and err.count("\n") == 1
         assert not list(tmp_path.iterdir())
 
+    @pytest.mark.parametrize("command", [("source", "pack"), ("keypoints", "measure")])
+    def test_a_part_of_which_nobody_is_there_is_one_line(self, ufe, command):
+        code, out, err = ufe(*command, "--set", "source.subjects=1", "--part", "test")
+        assert (code, out) == (1, "") and err.count("\n") == 1
+        assert "Part 'test', of 32 people, has nobody here: 'ufe/synthetic' with these options has 1 person." in err
+
     def test_a_place_that_cannot_be_written_is_one_line(self, ufe, tmp_path):
         for target, message in (
             (tmp_path, "is a folder"),

@@ -267,7 +267,7 @@ def test_a_plugin_that_is_heavy_to_announce_is_told(tmp_path, monkeypatch):
         ("acme-3d", "metric", "its class would be called '3d'"),
         ("acme-true", "metric", "its class would be called 'True'"),
         ("acme-capture", "source", "its class would be called 'Capture'"),
-        ("acme-univ", "encoder", "Encoder 'ufe/univ' is there already: the short name 'univ' would be ambiguous"),
+        ("acme-univ", "encoder", "Encoder 'ufe/univ' is there already: 'univ' alone would not mean yours"),
         ("Acme", "encoder", "write lower-case words joined by '-'"),
         ("ufe-mine", "encoder", "looks like a part of ufe itself"),
         ("acme-x", "encodr", "is no kind of component"),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from fake_source import FakeSource, RichCapture
+from fake_source import FakeCapture, FakeSource, RichCapture
 
 from ufe_core.errors import DataError
 from ufe_core.headset_only import HeadsetOnly
@@ -34,6 +34,19 @@ def test_packing_reads_images_alone(tmp_path):
         assert getattr(packed, name).size == 0 and (name == "resting_texture" or getattr(whole, name).size)
     assert packed.traits == {} and packed.conditions == {} and whole.traits and whole.conditions
     assert packed.path != whole.path, "what may be read decides where it is kept"
+
+
+def test_a_capture_that_leaves_frames_out_itself_still_does():
+    class Sieve(FakeCapture):
+        def spread(self, count, *, seed):
+            return list(range(0, 2 * count, 2))
+
+        def clips(self, count, length, *, seed, kind="speech"):
+            return [seed, length, count]
+
+    (capture,) = HeadsetOnly(FakeSource(capture=Sieve)).captures(["A"])
+    assert capture.spread(3, seed=0) == [0, 2, 4] and capture.clips(1, 2, seed=3) == [3, 2, 1]
+    assert capture.frame_count == 40
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

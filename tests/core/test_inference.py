@@ -66,6 +66,45 @@ def test_what_cannot_be_folded_stays():
     torch.testing.assert_close(made(images), network(images))
 
 
+class Branches(nn.Module):
+    """Two convolutions that share a normalisation, beside one of its own, behind a method that is not `forward`."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.other, self.shared = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.last, self.own = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def features(self, x):
+        return self.shared(self.one(x)) + self.shared(self.other(x))
+
+    def forward(self, x):
+        return self.own(self.last(self.features(x)))
+
+
+def test_a_normalisation_of_two_convolutions_stays_as_it_is_in_neither():
+    torch.manual_seed(0)
+    network, images = unsettled(Branches()).double(), torch.randn(2, 3, 5, 5, dtype=torch.float64)
+    made = folded(network)
+    assert norms(network) == 2 and norms(made) == 1
+    torch.testing.assert_close(made(images), network(images))
+
+
+def test_a_folded_child_keeps_its_methods():
+    class Whole(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone = timm.create_model("resnet10t", in_chans=1, num_classes=0)
+
+        def forward(self, x):
+            return self.backbone.forward_features(x).mean() if x.sum() > 0 else x
+
+    torch.manual_seed(0)
+    network, images = unsettled(Whole()).double(), torch.rand(2, 1, 32, 32, dtype=torch.float64)
+    made = folded(network)
+    assert norms(network) > 10 and norms(made) == 0
+    torch.testing.assert_close(made(images), network(images), atol=1e-9, rtol=1e-9)
+
+
 def encoder_of(calibrator, size=SIZE, backbone="mobilenetv3_small_050"):
     recipe = resolve_recipe(
         catalogue(), calibrator=calibrator, budget="smoke",

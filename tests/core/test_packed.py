@@ -581,6 +581,10 @@ class TestSpread:
     def test_more_than_there_are_is_refused(self):
         with pytest.raises(DataError, match=r"Capture 'A/0' has 40 frames, 41 were asked for"):
             self.capture.spread(41, seed=0)
+        self.capture.segments = self.capture.segments[2:]
+        assert self.capture.spread(26, seed=0) == list(range(14, 40))
+        with pytest.raises(DataError, match="26 frames, 27 were"):
+            self.capture.spread(27, seed=0)
 
 
 class TestInstants:

@@ -78,28 +78,35 @@ def test_ambiguous_short_names_ask_for_more(make_catalogue):
     assert found.find("linear", "metric").kind == "metric"
 
 
+class OneEye:
+    """A plugin of some owner with an encoder called `eye`."""
+
+    value, dist = "somewhere", None
+
+    def __init__(self, owner):
+        self.name = owner
+
+    def load(self):
+        from ufe_core import hookimpl
+
+        owner = self.name
+
+        class Module:
+            @hookimpl
+            def register_components(self, register):
+                register(ComponentSpec(1, "encoder", f"{owner}/eye", "m:E", ComponentConfig, "An eye"))
+
+        return Module()
+
+
+def test_a_short_name_stays_ufes_whoever_else_takes_it():
+    found = Catalogue([OneEye("acme"), OneEye("ufe"), OneEye("zeta")])
+    assert found.get("encoder", "eye").id == found.find("eye").id == "ufe/eye"
+    assert found.get("encoder", "acme/eye").id == found.find("acme/eye").id == "acme/eye"
+
+
 def test_two_owners_of_one_short_name_ask_for_the_full_id():
-    class Plugin:
-        def __init__(self, owner):
-            self.owner = owner
-
-        def load(self):
-            from ufe_core import hookimpl
-
-            owner = self.owner
-
-            class Module:
-                @hookimpl
-                def register_components(self, register):
-                    register(ComponentSpec(1, "encoder", f"{owner}/eye", "m:E", ComponentConfig, "An eye"))
-
-            return Module()
-
-        name = property(lambda self: self.owner)
-        value = "somewhere"
-        dist = None
-
-    found = Catalogue([Plugin("one"), Plugin("two")])
+    found = Catalogue([OneEye("one"), OneEye("two")])
     assert [report.status for report in found.reports] == ["ok", "ok"]
     with pytest.raises(UnknownComponentError, match="More than one encoder is called 'eye': one/eye, two/eye"):
         found.get("encoder", "eye")

@@ -4,7 +4,7 @@ import pytest
 from fake_source import FakeSource
 
 from ufe_core.errors import DataError, PluginError, RegistryError
-from ufe_core.splits import find_split, held_out_people, splits_of, training_people
+from ufe_core.splits import find_split, held_out_people, refuse_held_out, splits_of, training_people
 
 
 class Divided(FakeSource):
@@ -28,6 +28,19 @@ def test_a_source_that_divides_its_people_trains_on_its_own_part_alone():
     assert (split.part("train"), split.part("test")) == (("P1", "P2"), ("P3",))
     assert training_people("acme/lab", divided()) == ("P1", "P2")
     assert held_out_people("acme/lab", divided()) == {"P3"}
+
+
+def test_everybody_who_is_held_out_is_refused_and_nobody_else():
+    source = divided()
+    refuse_held_out("acme/lab", source, ["P1", "P2", "P4"])
+    with pytest.raises(DataError, match="Subjects P3 are held out for testing: no training may read them"):
+        refuse_held_out("acme/lab", source, ["P1", "P3"])
+    refuse_held_out("acme/lab", FakeSource(), ["P3"])
+    registered = splits_of("ufe/synthetic", source)["synthetic"]
+    refuse_held_out("ufe/synthetic", source, registered.train)
+    for subject in registered.test:
+        with pytest.raises(DataError, match=subject):
+            refuse_held_out("ufe/synthetic", source, [registered.train[0], subject])
 
 
 def test_the_registry_goes_before_what_a_source_says_of_itself():

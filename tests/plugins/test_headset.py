@@ -12,7 +12,9 @@ from ufe_core.head import EYE_LEFT, EYE_RIGHT, EYE_SOCKET, SKIN, load_head
 from ufe_core.ops.rasterize import depth_keys, key_depths
 from ufe_synthetic import headset as module
 from ufe_synthetic.headset import SensorModel, load_headset
+from ufe_synthetic.plugin import SyntheticConfig
 from ufe_synthetic.sensing import headset_pose
+from ufe_synthetic.source import SyntheticSource
 
 SHIPPED = ("quest", "ava256")
 FOLDER = Path(module.__file__).with_name("headsets")
@@ -162,6 +164,7 @@ WRONG = {
     "side twice": ("mirror = true", 'mirror = true\nside = "left"', "give either side, or mirror = true"),
     "straight down": ("[30, 0, 10]", "[50, 90, 45]", "look_at_mm: must not lie straight above or below"),
     "no tracking": ("tracking", "augmented", "cameras: none has role = 'tracking'"),
+    "rate": ('summary = "One camera"', 'summary = "x"\nrate_hz = 90', "rate_hz: people act at 72 frames a second"),
     "dark": ("power = 0.5", "power = 0", "emitters[0].power: Input should be greater than 0"),
     "nowhere": ("[0, 0, -2]", "[0, 0, 0]", "emitters[0]: direction: must not be zero"),
     "infinite": ("[0, 0, -2]", "[0, 0, inf]", "emitters[0].direction[2]: Input should be a finite number"),
@@ -186,6 +189,16 @@ def test_a_wrong_file_names_itself_and_the_field(tmp_path, case):
 def test_sound_occluders_are_taken(tmp_path):
     for solid in (BARREL, GASKET):
         assert len(load_headset(written(tmp_path, MINIMAL.replace("[[emitters]]", solid))).albedo) > 100
+
+
+def test_each_camera_has_the_noise_of_its_own_sensor_whichever_is_asked_for_beside_it(tmp_path):
+    quest = (FOLDER / "quest.toml").read_text()
+    mixed = quest.replace('name = "mouth"\n', 'name = "mouth"\nwidth = 640\nheight = 640\n')
+    source = SyntheticSource(SyntheticConfig(headset=str(written(tmp_path, mixed))))
+    (capture,) = source.captures(["S003"])
+    both = capture.frames([5], cameras=["left_eye", "left_mouth"], size=64)
+    for column, name in enumerate(("left_eye", "left_mouth")):
+        np.testing.assert_array_equal(both[:, column], capture.frames([5], cameras=[name], size=64)[:, 0])
 
 
 def test_two_cameras_of_one_name_are_refused(tmp_path):

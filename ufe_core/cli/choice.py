@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from ufe_core.types import CameraSpec
 
 
-def which_source(command: "Callable[..., None]") -> "Callable[..., None]":
-    """Give a command the options `--source` and `--set`."""
+def which_source(command: "Callable[..., None]", kinds: "Sequence[str]" = ()) -> "Callable[..., None]":
+    """Give a command the options `--source` and `--set`, which sets options of the source and of other kinds."""
+    owners = ("source", *kinds)
     setting = click.option(
-        "--set", "assignments", multiple=True, metavar="source.OPTION=VALUE",
-        help="Set an option of the source; 'ufe plugins show NAME' lists them.",
+        "--set", "assignments", multiple=True, metavar=f"{owners[0] if len(owners) == 1 else 'KIND'}.OPTION=VALUE",
+        help=f"Set an option of the {' or the '.join(owners)}; 'ufe plugins show NAME' lists them.",
     )  # fmt: skip
     name = click.option(
         "--source", "name", default="synthetic", show_default=True, help="Name or full id of the source."
@@ -85,7 +86,7 @@ def choose_part(
     """The named subjects, or those of a part of a split: `train` unless said otherwise, all where there is no split.
 
     Raises:
-        ConfigError: there is no such split or part, or more subjects are asked for than it has.
+        ConfigError: there is no such split or part, nobody of it is there, or more are asked for than it has.
         DataError: a named subject is not in the source.
     """
     from ufe_core.config import did_you_mean
@@ -100,7 +101,7 @@ def choose_part(
         there = ", ".join(splits) or "none"
         raise ConfigError(f"No split {split!r} of '{spec.id}'.{did_you_mean(split, list(splits))} Splits: {there}.")
     if part == "all" or not splits:
-        members = list(known)
+        members, whose = list(known), "The source"
     else:
         chosen = splits[split] if split is not None else next(iter(splits.values()))
         parts = [name for name in ("train", "test", "subjects") if getattr(chosen, name)]
@@ -110,6 +111,10 @@ def choose_part(
             raise ConfigError(f"No part {wanted!r} of '{spec.id}'.{hint} Parts: {', '.join(parts)}, all.")
         there_too = set(known)
         members = [subject for subject in chosen.part(wanted) if subject in there_too]
+        whose = f"Part {wanted!r}, of {len(chosen.part(wanted))} people,"
+    if not members:
+        raise ConfigError(f"{whose} has nobody here: '{spec.id}' with these options has {len(known)} "
+                          f"{'person' if len(known) == 1 else 'people'}.")  # fmt: skip
     if count is not None and count > len(members):
         raise ConfigError(f"--count {count} is more than the {len(members)} subjects to choose from.")
     return members[:count]
@@ -124,7 +129,7 @@ def _known_subjects(spec: "ComponentSpec", opened: "HMCSource[Any]", named: "Seq
         if subject not in known:
             raise DataError(
                 f"Source '{spec.id}' has no subject {subject!r}.{did_you_mean(subject, known)} "
-                f"It has {len(known)}: {known[0]} to {known[-1]}."
+                f"It has {len(known)}{f': {known[0]} to {known[-1]}' if known else ''}."
             )
     return list(dict.fromkeys(named))
 

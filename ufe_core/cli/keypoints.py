@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ufe_core.interfaces.source import HMCSource
 
 _SHOWN_PX, _SHOWN = 384, 2
+_which = functools.partial(which_source, kinds=("detector",))
 _DETECTOR = click.option("--detector", default="heatmap", show_default=True, help="Which detector.")
 _WEIGHTS = click.option("--weights", metavar="FILE",
                         help="Weights of 'ufe train --detector NAME --out FILE'; else the detector's own.")  # fmt: skip
@@ -39,7 +41,7 @@ def keypoints() -> None:
 @keypoints.command(short_help="Find keypoints in an image or in captures.")
 @click.argument("image", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--camera", help="Which tracking camera IMAGE is of, e.g. left_eye.")
-@which_source
+@_which
 @click.option(
     "--subject", "subjects", multiple=True, metavar="ID", help="Whose frames, without IMAGE; may be repeated."
 )
@@ -103,7 +105,7 @@ def find(
 
 
 @keypoints.command(short_help="Measure a detector against exact keypoints.")
-@which_source
+@_which
 @click.option("--part", default="test", show_default=True, help="Of the source's split: train or test.")
 @click.option("--count", type=click.IntRange(1), help="Only so many people.")
 @click.option("--frames", default=16, show_default=True, type=click.IntRange(1), help="Frames of each.")

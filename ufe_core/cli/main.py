@@ -127,12 +127,29 @@ def _run(arguments: Sequence[str] | None) -> int:
         return 130
     except BrokenPipeError:
         raise
-    except (UfeError, OSError) as error:
+    except Exception as error:
+        text = _one_line(error)
+        if text is None:
+            raise
         if os.environ.get("UFE_DEBUG") == "1":
             traceback.print_exc()
-        text = str(error) if isinstance(error, UfeError) else _explain_os_error(error)
         click.echo(f"ufe: error: {text}", err=True)
         return 1
+
+
+def _one_line(error: Exception) -> str | None:
+    """What to tell of an error that is no mistake in the program; None of one that is."""
+    if isinstance(error, UfeError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _explain_os_error(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, not imported for it
+        reason = (str(error).splitlines() or [""])[0]
+        return (
+            f"The memory is used up{': ' + reason if reason else '.'} Let a step take fewer frames (--set "
+            "training.frames_per_user=), run fewer --workers, or use another --device; finished work is kept."
+        )
+    return None
 
 
 def _explain_os_error(error: OSError) -> str:

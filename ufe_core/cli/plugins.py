@@ -30,9 +30,9 @@ _OURS = "ufe"  # the distribution of the plugins that come with it
 def plugins(ctx: click.Context, kind: str | None, as_json: bool, strict: bool, why: str | None) -> None:
     """List components and plugins; `show` one with its options, make a `new` one, `check` one.
 
-    A component is named by its short name (`univ`) or its full id (`ufe/univ`), which is needed only where
-    two plugins have components of the same short name. A plugin that does not load is listed with the reason
-    and stops nothing else; a command that needs it says so.
+    A component is named by its short name (`univ`) or its full id (`ufe/univ`). A short name that several have is
+    that of `ufe`; of others it takes the full id. A plugin that does not load is listed with the reason and stops
+    nothing else; a command that needs it says so.
 
     \b
     Examples:

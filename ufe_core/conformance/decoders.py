@@ -55,6 +55,19 @@ def says_what_it_is(candidate: Candidate) -> None:
         require(rows.max() < topology.vertex_count, f"region {name!r} names vertices that do not exist")
 
 
+@rule("decoder", "the name of a code space that is learned tells the weights that it was learned with")
+def names_its_codes(candidate: Candidate) -> None:
+    decoder, chosen = made(candidate), getattr(candidate.factory, "weights_sha256", None)
+    if not decoder.reads_texture or chosen is None:
+        return
+    start = chosen(candidate.config)[:8]
+    require(
+        start in decoder.code_space.name,
+        f"`code_space.name` is {decoder.code_space.name!r} whatever the weights: put the start of their sha256, "
+        f"{start}, into it, or encoders of other weights are taken for its own",
+    )
+
+
 @rule("decoder", "a code becomes a mesh, each frame by itself, and the same one each time")
 @torch.no_grad()
 def decodes(candidate: Candidate) -> None:

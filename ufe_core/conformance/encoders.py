@@ -13,12 +13,14 @@ from ufe_core.conformance import props
 from ufe_core.conformance.examine import Candidate
 from ufe_core.conformance.rule import Broken, NotTried, require, rule
 from ufe_core.errors import ConfigError, UfeError
+from ufe_core.inference.live import LiveEncoder
 from ufe_core.interfaces.calibrator import CalibratorFactory
 from ufe_core.interfaces.encoder import Encoder, EncoderNeeds
 from ufe_core.recipe import DEFAULT_ANCHORS
 from ufe_core.types import AnchorSet, Calibration, Encoding
 
 _CLOSE = 2e-4  # of codes: sums in another order differ by less
+_LIVE = 1e-3  # of codes whose normalisations are folded away
 _SLOW_S = 2.0
 
 
@@ -165,6 +167,22 @@ def calibrations_are_kept(candidate: Candidate) -> None:
             "a calibration from a file gives other codes")  # fmt: skip
     users = {name: value.shape[0] for name, value in calibration.tensors.items()}
     require(set(users.values()) == {2}, f"tensors of a calibration must have a row for each user; found {users}")
+
+
+@rule("encoder", "run live, its batch normalisations folded into convolutions, it says the same")
+def it_runs_live(candidate: Candidate) -> None:
+    encoder = made(candidate)
+    if encoder.inputs != ("images",):
+        return
+    props.unsettle(encoder)
+    calibration = encoder.enroll(props.anchors(encoder, 1))
+    batch = props.frames(encoder, 2, torch.tensor([0, 0]))
+    try:
+        live = LiveEncoder(encoder, calibration, batch=2, runtime="torch")(batch.images)
+    except Exception as error:
+        raise Broken(f"run live it fails with {type(error).__name__}: {error}") from error
+    require(_apart(live, encoder.encode(batch, calibration)) < _LIVE, "run live it gives other codes: a convolution is "
+            "used without the normalisation that follows it in `forward`")  # fmt: skip
 
 
 @rule("encoder", "what it says it learns from is what it learns from")

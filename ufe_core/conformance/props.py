@@ -131,6 +131,19 @@ def anchors(encoder: Encoder[Any], users: int, seed: int = 100) -> AnchorSet:
     )  # fmt: skip
 
 
+def unsettle(module: nn.Module) -> None:
+    """Give batch normalisations, in place, statistics and weights that are not those they begin with."""
+    generator = torch.Generator().manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None:
+            assert part.running_var is not None
+            part.running_mean.normal_(0, 0.1, generator=generator)
+            part.running_var.uniform_(0.5, 1.5, generator=generator)
+            if part.affine:
+                nn.init.uniform_(part.weight, 0.5, 1.5, generator=generator)
+                nn.init.normal_(part.bias, std=0.2, generator=generator)
+
+
 def statistics(encoder: Encoder[Any]) -> TrainingStatistics:
     """Labels and images of people who do not exist, and their labels at the anchors that an encoder needs."""
     anchors = {

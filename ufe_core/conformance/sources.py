@@ -79,6 +79,7 @@ def captures_say_what_they_are(candidate: Candidate) -> None:
     require(capture.segments, "it has no segments")
     ends = [(segment.start, segment.stop) for segment in capture.segments]
     require(all(a < b for a, b in ends), "a segment has no frames")
+    require(ends[0][0] == 0, "the first segment must begin with frame 0")
     require(all(b == c for (_, b), (c, _) in pairwise(ends)), "segments must follow each other")
     outside = [name for name, index in capture.anchors.items() if not 0 <= index < capture.frame_count]
     require(not outside, f"anchor {', '.join(outside)} lies outside the capture")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Tracer
+from torch.fx import Graph, Node, Tracer
 from torch.nn.utils import fusion
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -21,59 +24,52 @@ class _Tracer(Tracer):
 
 
 @torch.no_grad()
-def folded(module: nn.Module) -> nn.Module:
+def folded(module: ModuleT) -> ModuleT:
     """A copy for evaluation in which every normalisation that follows a convolution alone is part of it.
 
-    Children that cannot be traced (their forward decides by values) are looked into, and stay where nothing can be
-    told of them. What a normalisation does besides (timm's `BatchNormAct2d` has an activation) is kept.
+    Which follow which is read off `forward`. Of modules that cannot be traced (their forward decides by values) the
+    children are looked into, and stay as they are where nothing can be told of them. What a normalisation does
+    besides (timm's `BatchNormAct2d` has an activation) is kept.
     """
     made = copy.deepcopy(module).eval().requires_grad_(False)
-    whole = _traced(made)
-    if whole is not None:
-        return whole
-    _fold_children(made)
+    _fold(made)
     return made
 
 
-def _fold_children(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if not any(isinstance(part, _BATCH_NORMS) for part in child.modules()):
-            continue
-        traced = None if isinstance(child, nn.ModuleDict | nn.ModuleList) else _traced(child)
-        if traced is not None:
-            setattr(module, name, traced)
-        else:
-            _fold_children(child)
+def _fold(module: nn.Module) -> None:
+    if not any(isinstance(part, _BATCH_NORMS) for part in module.modules()):
+        return
+    graph = _traced(module)
+    if graph is None:
+        for child in module.children():
+            _fold(child)
+        return
+    for name, norm_name in _followed(graph):
+        convolution, norm = module.get_submodule(name), module.get_submodule(norm_name)
+        if isinstance(convolution, _CONVOLUTIONS) and isinstance(norm, _BATCH_NORMS) and norm.running_mean is not None:
+            _replace(module, name, fusion.fuse_conv_bn_eval(convolution, norm))
+            _replace(module, norm_name, _rest_of(norm))
 
 
-def _traced(module: nn.Module) -> nn.Module | None:
-    """The folded graph of a module, or None if there is no saying which of its parts follow which."""
+def _traced(module: nn.Module) -> Graph | None:
     try:
-        graph = GraphModule(module, _Tracer().trace(module))
+        return _Tracer().trace(module)
     except Exception:  # tracing runs the module's own code, which may fail on stand-ins in any way
         return None
-    for node in list(graph.graph.nodes):
-        if node.op == "call_module":
-            _fold_into(graph, node)
-    graph.graph.lint()
-    graph.recompile()
-    return graph
 
 
-def _fold_into(graph: GraphModule, node: torch.fx.Node) -> None:
-    """Fold the normalisation that a node calls into the convolution whose output it alone takes, if it is so."""
-    norm = graph.get_submodule(str(node.target))
-    before = node.args[0] if node.args else None
-    if not isinstance(norm, _BATCH_NORMS) or not isinstance(before, torch.fx.Node) or len(before.users) > 1:
-        return
-    if before.op != "call_module" or norm.running_mean is None:
-        return
-    convolution = graph.get_submodule(str(before.target))
-    calls = [other for other in graph.graph.nodes if other.op == "call_module" and other.target == before.target]
-    if not isinstance(convolution, _CONVOLUTIONS) or len(calls) > 1:
-        return
-    _replace(graph, str(before.target), fusion.fuse_conv_bn_eval(convolution, norm))
-    _replace(graph, str(node.target), _rest_of(norm))
+def _followed(graph: Graph) -> list[tuple[str, str]]:
+    """Names of modules that are called once each, the second on what the first gives, which nothing else takes."""
+    called = [str(node.target) for node in graph.nodes if node.op == "call_module"]
+    found = []
+    for node in graph.nodes:
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(before, Node) or before.op != "call_module":
+            continue
+        pair = str(before.target), str(node.target)
+        if len(before.users) == called.count(pair[0]) == called.count(pair[1]) == 1:
+            found.append(pair)
+    return found
 
 
 def _rest_of(norm: nn.Module) -> nn.Module:
@@ -82,6 +78,6 @@ def _rest_of(norm: nn.Module) -> nn.Module:
     return nn.Sequential(*rest) if rest else nn.Identity()
 
 
-def _replace(graph: GraphModule, target: str, made: nn.Module) -> None:
+def _replace(module: nn.Module, target: str, made: nn.Module) -> None:
     parent, _, name = target.rpartition(".")
-    setattr(graph.get_submodule(parent), name, made)
+    setattr(module.get_submodule(parent), name, made)

@@ -124,8 +124,8 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
         """Encode frames with their users' calibration.
 
         Raises:
-            ContractError: cameras or size are not the declared ones, the calibration was made by another encoder,
-                or the plugin returned a wrong shape, NaN or a gaze that is not a unit vector.
+            ContractError: cameras or size are not the declared ones, the calibration was made by another encoder or has
+                no such users, or the plugin returned a wrong shape, NaN or a gaze that is not a unit vector.
         """
         if frames.cameras != self.needs.cameras:
             raise ContractError(
@@ -134,6 +134,7 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
         self._check_size("frames", frames.images)
         self._check_inputs("frames", keypoints=frames.keypoints, exact_mesh=frames.geometry)
         refuse_foreign(calibration, self.fingerprint)
+        self._check_users(frames.users, calibration)
         encoding = self._encode(frames, calibration.to(frames.images.device))
         self._check(encoding, frames.images.shape[0])
         return encoding
@@ -202,6 +203,15 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
         lacking = [name for name, value in given.items() if name in self.inputs and value is None]
         if lacking:
             raise ContractError(f"{type(self).__name__} needs {what} with {' and '.join(lacking)}; they have none.")
+
+    def _check_users(self, users: Tensor, calibration: Calibration) -> None:
+        for value in list(calibration.tensors.values())[:1]:
+            there = value.shape[0]
+            if len(users) and not 0 <= int(users.min()) <= int(users.max()) < there:
+                raise ContractError(
+                    f"The calibration is of {there} user{'s' * (there > 1)}, numbered from 0; frames are of users "
+                    f"{sorted(set(users.tolist()))[:10]}."
+                )
 
     def _check(self, encoding: Encoding, count: int) -> None:
         name = type(self).__name__

@@ -19,13 +19,14 @@ from ufe_core.interfaces.training import ComponentTraining
 from ufe_core.pictures import write_png
 from ufe_core.plugins import Catalogue
 from ufe_core.recipe import Chosen, choose, subjects_digest
+from ufe_core.splits import refuse_held_out
 from ufe_core.store import Store, code_fingerprint, fingerprint, write_atomic
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.progress import Counter, Listener, Progress
-from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait
+from ufe_core.training.runs import TIMING, seconds_beside, tell_wait
 from ufe_core.weights import halved, load_weights, save_weights, sha256_file
 
-_CODE = ("ufe_core.instants", "ufe_core.training.components", "ufe_core.training.optimise", "ufe_core.packed_dome")
+_CODE = ("ufe_core.instants", "ufe_core.training.components", "ufe_core.training.optimise", "ufe_core.dome_arrays")
 _OWNERS = ("source", "training")
 
 
@@ -110,12 +111,12 @@ def trained_component(
         checkpoint_every_s: seconds between checkpoints.
 
     Raises:
-        DataError: a subject is held out by the registry, or a capture cannot train.
+        DataError: a subject is held out, or a capture cannot train.
         ArtifactError: the weights in the store are damaged, or it cannot be written.
     """
     source = recipe.source.spec.load()(recipe.source.config)
     subjects = list(subjects)[: recipe.training.people]
-    refuse_held_out(recipe.source.spec.id, subjects)
+    refuse_held_out(recipe.source.spec.id, source, subjects)
     key = recipe.key(source, subjects)
     file = store.path("weights", key) / "weights.safetensors"
     with store.lock("weights", key, on_wait=tell_wait):

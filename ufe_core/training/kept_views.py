@@ -18,18 +18,15 @@ _IMAGES, _CHECKSUMS = "views.npy", "checksums.npy"
 
 def kept_views(store: Store, key: str, make: Callable[[], np.ndarray]) -> Path:
     """The folder of images uint8 [N, K, S, S] of that key, made now where they are not there, or not whole."""
-    folder = store.path("views", key)
-    if not _opens(folder):
-        with store.lock("views", key):
-            if not _opens(folder):  # another process may have made them while this one waited
-                images = np.ascontiguousarray(make())
-                store.remove("views", key)
-                with store.building("views", key) as building:
-                    for name, values in ((_CHECKSUMS, checksums_of(images, len(images))), (_IMAGES, images)):
-                        data = io.BytesIO()
-                        np.save(data, values)
-                        write_atomic(building / name, data.getvalue())
-    return folder
+
+    def build(folder: Path) -> None:
+        images = np.ascontiguousarray(make())
+        for name, values in ((_CHECKSUMS, checksums_of(images, len(images))), (_IMAGES, images)):
+            data = io.BytesIO()
+            np.save(data, values)
+            write_atomic(folder / name, data.getvalue())
+
+    return store.made("views", key, _sound, build)
 
 
 def open_views(folder: Path) -> MappedTensor:
@@ -46,9 +43,9 @@ def open_views(folder: Path) -> MappedTensor:
     return MappedTensor(images, checksums, Damage(folder / _IMAGES, "views", ()))
 
 
-def _opens(folder: Path) -> bool:
+def _sound(folder: Path) -> Path | None:
     try:
         open_views(folder)
     except DataError:
-        return False
-    return True
+        return None
+    return folder

@@ -22,6 +22,7 @@ from ufe_core.labels import labelled
 from ufe_core.linear_probe import LinearProbe
 from ufe_core.packed import PackedCapture, PackRequest, pack
 from ufe_core.recipe import DEFAULT_ANCHORS, Recipe, subjects_digest, tracking_cameras
+from ufe_core.splits import refuse_held_out
 from ufe_core.store import Store, fingerprint, write_atomic
 from ufe_core.training.critic import CodeCritic
 from ufe_core.training.data import Batch, TrainingData, labels_of, statistics_of
@@ -30,7 +31,7 @@ from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.pretrain import initialised, refuse_unfit
 from ufe_core.training.processes import Processes
 from ufe_core.training.progress import Counter, Listener, Progress
-from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
+from ufe_core.training.runs import TIMING, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.types import Encoding, Identity, Labels
 from ufe_core.weights import difference, load_weights, save_weights, sha256_file, with_younger_options
 
@@ -74,14 +75,14 @@ def trained(
 
     Raises:
         ArtifactError: the weights in the store are damaged, or it cannot be written.
-        DataError: a subject is held out by the registry, or a capture cannot train.
+        DataError: a subject is held out, or a capture cannot train.
         ConfigError: a batch's people cannot be shared by the processes.
     """
     processes = Processes.join(device)
     tell: Listener = listener if listener is not None and processes.first else (lambda progress: None)
     source = recipe.make_source()
     subjects = list(subjects)[: recipe.training.people]
-    refuse_held_out(recipe.source.spec.id, subjects)
+    refuse_held_out(recipe.source.spec.id, source, subjects)
     decoder = recipe.make_decoder(device)
     cameras = tracking_cameras(source, subjects[0])
     encoder = _place(recipe.make_encoder(cameras, decoder.code_space), device)

@@ -133,10 +133,8 @@ class Optimisation:
                 terms["total"].backward()
                 for part in self._parts.values():
                     self.processes.average_gradients(part.parameters())
-                norms = [
-                    torch.nn.utils.clip_grad_norm_(part.parameters(), schedule.clip_norm)
-                    for part in self._parts.values()
-                ]
+                learning = [[p for p in part.parameters() if p.grad is not None] for part in self._parts.values()]
+                norms = [torch.nn.utils.clip_grad_norm_(some, schedule.clip_norm) for some in learning if some]
                 if not bool(torch.isfinite(torch.stack(norms)).all()):  # a GPU is waited for once
                     raise UfeError(
                         f"Training diverged at step {step}: the gradient is not finite. "

@@ -22,11 +22,12 @@ from ufe_core.packed import open_packed
 from ufe_core.pictures import write_png
 from ufe_core.pretrained_file import refuse_other_pretraining
 from ufe_core.recipe import Recipe, subjects_digest, tracking_cameras
+from ufe_core.splits import refuse_held_out
 from ufe_core.store import Store, write_atomic
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
 from ufe_core.training.progress import Counter, Listener, Progress
 from ufe_core.training.rows import LearnedRows, RowTable
-from ufe_core.training.runs import TIMING, refuse_held_out, seconds_beside, tell_wait, uses_bfloat16
+from ufe_core.training.runs import TIMING, seconds_beside, tell_wait, uses_bfloat16
 from ufe_core.training.unlabelled import CaptureFiles, CapturePaths, UnlabelledData
 from ufe_core.training.unlabelled_people import UnlabelledPeople, refuse_other_cameras, view_cameras
 from ufe_core.weights import halved, load_weights, save_weights, sha256_file
@@ -87,7 +88,7 @@ def pretrained(
         checkpoint_every_s: most seconds between checkpoints.
 
     Raises:
-        DataError: somebody is held out by the registry, or a capture cannot be read.
+        DataError: somebody is held out, or a capture cannot be read.
         ArtifactError: the weights in the store are damaged, or it cannot be written.
         ConfigError: the encoder cannot learn by this method.
     """
@@ -97,7 +98,7 @@ def pretrained(
         return load_pretrained(recipe, recipe.given_weights, device)
     tell: Listener = (lambda progress: None) if listener is None else listener
     source, people = recipe.unlabelled()
-    refuse_held_out(recipe.source.spec.id, people)
+    refuse_held_out(recipe.source.spec.id, recipe.make_source(), people)
     key = recipe.pretraining_key()
     file = store.path("weights", key) / "weights.safetensors"
     with store.lock("weights", key, on_wait=tell_wait):

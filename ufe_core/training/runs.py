@@ -1,18 +1,16 @@
-"""What every training run does alike: where it computes, whom it may read, how it waits and keeps time."""
+"""What every training run does alike: where it computes, how it waits and keeps time."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from ufe_core.budgets import Precision
-from ufe_core.errors import DataError, UfeError
-from ufe_core.registry import load_registry
+from ufe_core.errors import UfeError
 
 TIMING = "timing.json"
 
@@ -65,15 +63,3 @@ def seconds_beside(file: Path) -> float:
         return float(json.loads((file.parent / TIMING).read_text())["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0
-
-
-def refuse_held_out(source_id: str, subjects: Sequence[str]) -> None:
-    """Refuse to train on a subject that the registry holds out.
-
-    Raises:
-        DataError: names the subjects.
-    """
-    held_out = {s for split in load_registry().splits.values() if split.source == source_id for s in split.test}
-    overlap = [subject for subject in subjects if subject in held_out]
-    if overlap:
-        raise DataError(f"Subjects {', '.join(overlap[:5])} are held out for testing: no training may read them.")

@@ -43,9 +43,10 @@ class Headset:
     """One headset, its parts in nominal head coordinates.
 
     `cameras`: tracking ones first, upper before lower and left before right, then augmented ones as the file has them;
-    `rate_hz` of all of them, which are synchronised (P§2.2). `emitters` float64 [L, 3] mm; `directions` float64 [L, 3], unit, out of the light; `power`
-    float64 [L]; `lobe` float64 [L], the exponent m of an intensity that falls off as cos^m. `vertices` float32 [P, 3]
-    mm, `faces` int32 [Q, 3] and `albedo` float32 [Q] of what occludes. `digest`: sha256 of the file.
+    `rate_hz` of all of them, which are synchronised (P§2.2). `emitters` float64 [L, 3] mm; `directions` float64 [L, 3],
+    unit, out of the light; `power` float64 [L]; `lobe` float64 [L], the exponent m of an intensity that falls off as
+    cos^m. `vertices` float32 [P, 3] mm, `faces` int32 [Q, 3] and `albedo` float32 [Q] of what occludes. `digest`:
+    sha256 of the file.
     """
 
     name: str

@@ -30,6 +30,7 @@ class FaceEncoder(Encoder[ConfigT]):
     """
 
     learns = "weights"
+    camera_places = (("upper", "left"), ("upper", "right"), ("lower", "left"), ("lower", "right"))
     code_modules: ClassVar[tuple[str, ...]] = ("ufe_core.face_encoder",)
     image_mean: Tensor
     image_std: Tensor

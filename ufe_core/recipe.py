@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ufe_core.interfaces.decoder import Decoder
     from ufe_core.interfaces.encoder import Encoder, EncoderNeeds
     from ufe_core.interfaces.source import HMCSource
-    from ufe_core.types import CodeSpace
+    from ufe_core.types import CameraSpec, CodeSpace
 
 #: P§13.2, O13; the order is fixed across subjects.
 DEFAULT_ANCHORS = ("neutral", "jaw_open", "eyes_wide", "eyes_closed", "cheek_puff", "brows_lowered")
@@ -192,6 +192,22 @@ class Recipe:
             _DECODERS[key] = made.eval().requires_grad_(False).to(device)
         return _DECODERS[key]
 
+    def cameras(self, source: HMCSource[Any], subject: str) -> tuple[str, ...]:
+        """Names of the tracking cameras, which the encoder sees, in order.
+
+        Raises:
+            ConfigError: the encoder takes cameras in other places.
+        """
+        cameras = _tracking(source, subject)
+        wanted, found = self.encoder.spec.load().camera_places, tuple((one.region, one.side) for one in cameras)
+        if wanted is not None and found != wanted:
+            takes, has = (", ".join(f"{side} {region}" for region, side in places) for places in (wanted, found))
+            raise ConfigError(
+                f"Encoder '{self.encoder.spec.id}' takes tracking cameras {takes}; those of this source are {has}. "
+                "Choose another --encoder, or another headset."
+            )
+        return tuple(camera.name for camera in cameras)
+
     def make_encoder(self, cameras: tuple[str, ...], code_space: CodeSpace) -> Encoder[Any]:
         """The encoder, untrained, or where linear probing is asked for, one frozen and what is to be trained on it.
 
@@ -244,8 +260,12 @@ class Recipe:
 
 def tracking_cameras(source: HMCSource[Any], subject: str) -> tuple[str, ...]:
     """Names of the tracking cameras, in order; the only ones an encoder may see."""
+    return tuple(camera.name for camera in _tracking(source, subject))
+
+
+def _tracking(source: HMCSource[Any], subject: str) -> tuple[CameraSpec, ...]:
     capture = source.captures([subject])[0]
-    return tuple(camera.name for camera in capture.cameras if camera.role == "tracking")
+    return tuple(camera for camera in capture.cameras if camera.role == "tracking")
 
 
 def choose(catalogue: Catalogue, kind: str, name: str, budget: str, overrides: Mapping[str, Any]) -> Chosen:

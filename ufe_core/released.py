@@ -11,7 +11,6 @@ from ufe_core.recipe import (
     DEFAULT_ENCODER,
     Recipe,
     resolve_recipe,
-    tracking_cameras,
 )
 from ufe_core.registry import ReleasedWeights, load_registry, packaged_file, released_encoder
 
@@ -93,5 +92,5 @@ def load_file(recipe: Recipe, file: Path, device: torch.device, *, sha256: str |
     from ufe_core.training.loop import load_trained
 
     source = recipe.make_source()
-    cameras = tracking_cameras(source, source.subjects()[0])
+    cameras = recipe.cameras(source, source.subjects()[0])
     return load_trained(recipe, file, cameras, recipe.make_decoder().code_space, device, sha256=sha256)

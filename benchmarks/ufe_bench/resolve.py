@@ -15,7 +15,7 @@ from ufe_core.errors import DataError, RegistryError
 from ufe_core.interfaces.decoder import Decoder
 from ufe_core.interfaces.source import HMCSource
 from ufe_core.plugins import Catalogue
-from ufe_core.recipe import DEFAULT_ANCHORS, Chosen, Recipe, choose, resolve_recipe, subjects_digest, tracking_cameras
+from ufe_core.recipe import DEFAULT_ANCHORS, Chosen, Recipe, choose, resolve_recipe, subjects_digest
 from ufe_core.registry import ReleasedWeights, load_registry
 from ufe_core.registry import Split as PeopleSplit
 from ufe_core.released import released_for
@@ -126,7 +126,7 @@ def resolve(catalogue: Catalogue, request: Request, device: torch.device) -> Set
                 "their short names. Leave one out, or give yours another name."
             )
     decoder = recipe.make_decoder(device)
-    return Setup(request, recipe, source, split, decoder, people, tracking_cameras(source, people[0]), metrics)
+    return Setup(request, recipe, source, split, decoder, people, recipe.cameras(source, people[0]), metrics)
 
 
 def floor_request(request: Request, name: str) -> Request:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -143,6 +144,24 @@ def test_the_key_changes_with_the_code(module, monkeypatch):
         recipe_module, "code_fingerprint", lambda *names: original(*names) + ("changed" if module in names else "")
     )
     assert key({}) != before
+
+
+def test_a_headset_whose_cameras_sit_elsewhere_is_refused_by_who_would_mistake_them(monkeypatch):
+    source = recipe().make_source()
+    assert recipe().cameras(source, "S000") == CAMERAS
+    (capture,) = source.captures(["S000"])
+    places = [("upper", "left"), ("upper", "right"), ("upper", "centre"), ("lower", "centre")]
+    capture.cameras = tuple(
+        replace(camera, region=region, side=side)
+        for camera, (region, side) in zip(capture.cameras, places, strict=False)
+    )
+    monkeypatch.setattr(source, "captures", lambda subjects: [capture])
+    told = (
+        "takes tracking cameras left upper, right upper, left lower, right lower; those of this source are left upper, "
+    )
+    with pytest.raises(ConfigError, match=told + "right upper, centre upper, centre lower"):
+        recipe().cameras(source, "S000")
+    assert recipe(encoder="mean").cameras(source, "S000") == CAMERAS
 
 
 def test_whatever_is_made_of_frames_is_keyed_by_the_code_that_takes_them(monkeypatch):

@@ -57,10 +57,10 @@ def says_what_it_is(candidate: Candidate) -> None:
 
 @rule("decoder", "the name of a code space that is learned tells the weights that it was learned with")
 def names_its_codes(candidate: Candidate) -> None:
-    decoder, chosen = made(candidate), getattr(candidate.factory, "weights_sha256", None)
-    if not decoder.reads_texture or chosen is None:
+    decoder, sha256 = made(candidate), candidate.factory.weights_sha256(candidate.config)
+    if not decoder.reads_texture or sha256 is None:
         return
-    start = chosen(candidate.config)[:8]
+    start = sha256[:8]
     require(
         start in decoder.code_space.name,
         f"`code_space.name` is {decoder.code_space.name!r} whatever the weights: put the start of their sha256, "

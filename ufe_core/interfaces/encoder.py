@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ufe_core.config import ComponentConfig
 from ufe_core.errors import ConfigError, ContractError
-from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBatch, Labels
+from ufe_core.types import AnchorSet, Calibration, CodeSpace, Encoding, FrameBatch, Labels, Region, Side
 
 ConfigT = TypeVar("ConfigT", bound=ComponentConfig)
 
@@ -64,14 +64,14 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     region; one that uses anchors in its own way sets `uses_anchors`, and `reads_anchors` where it needs certain ones
     and looks at no other; in training anchors are left out by chance, and are not `present` then. One that needs more
     than images says so in `inputs`, and finds it in the frames and the anchors: `keypoints` that the detector of the
-    recipe found in them
-    (it is told which ones these are by a keyword argument `keypoints`, a tuple of `KeypointNames`);
-    `neutral_mesh` of the users (anchors); `exact_mesh` of the frames, for hypothetical rows alone. One that reasons
-    with the cameras' calibration sets `uses_rig`, gets a keyword argument `rig`, the nominal cameras, and in training
-    images that no augmentation has moved. One that contrastive pre-training can teach implements `view_features`, and
-    one that can begin from published weights `load_backbone`. `_encode` and `_enroll` are differentiable:
-    training runs them through `forward`, and `enroll` / `encode` are the same code under inference mode with the
-    result checked.
+    recipe found in them (it is told which ones these are by a keyword argument `keypoints`, a tuple of
+    `KeypointNames`); `neutral_mesh` of the users (anchors); `exact_mesh` of the frames, for hypothetical rows alone.
+    One that takes cameras in certain places alone says in which, region and side of each in order, in `camera_places`.
+    One that reasons with the cameras' calibration sets `uses_rig`, gets a keyword argument `rig`, the nominal cameras,
+    and in training images that no augmentation has moved. One that contrastive pre-training can teach implements
+    `view_features`, and one that can begin from published weights `load_backbone`. `_encode` and `_enroll` are
+    differentiable: training runs them through `forward`, and `enroll` / `encode` are the same code under inference
+    mode with the result checked.
 
     Everything that an encoder keeps must be a parameter or a buffer, so that its weights file restores it.
     Axes: B frames, U users, M anchors, C cameras, D code size.
@@ -82,6 +82,7 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
     uses_anchors: ClassVar[bool] = False
     reads_anchors: ClassVar[tuple[str, ...] | None] = None
     uses_rig: ClassVar[bool] = False
+    camera_places: ClassVar[tuple[tuple[Region, Side], ...] | None] = None
     inputs: ClassVar[tuple[EncoderInput, ...]] = ("images",)
     code_modules: ClassVar[tuple[str, ...]] = ()
 

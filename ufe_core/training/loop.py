@@ -84,7 +84,7 @@ def trained(
     subjects = list(subjects)[: recipe.training.people]
     refuse_held_out(recipe.source.spec.id, source, subjects)
     decoder = recipe.make_decoder(device)
-    cameras = tracking_cameras(source, subjects[0])
+    cameras = recipe.cameras(source, subjects[0])
     encoder = _place(recipe.make_encoder(cameras, decoder.code_space), device)
     if encoder.learns == "nothing":
         encoder.fingerprint = recipe.encoder.code

@@ -21,7 +21,7 @@ from ufe_core.interfaces.source import HMCSource
 from ufe_core.packed import open_packed
 from ufe_core.pictures import write_png
 from ufe_core.pretrained_file import refuse_other_pretraining
-from ufe_core.recipe import Recipe, subjects_digest, tracking_cameras
+from ufe_core.recipe import Recipe, subjects_digest
 from ufe_core.splits import refuse_held_out
 from ufe_core.store import Store, write_atomic
 from ufe_core.training.optimise import CHECKPOINT_EVERY_S, Optimisation
@@ -161,7 +161,7 @@ def _networks(
 ) -> tuple[Encoder[Any], Pretraining[Any]]:  # fmt: skip
     """Encoder and method with their first weights, which the pre-training's seed decides."""
     assert recipe.pretraining is not None, "there is no pre-training"
-    cameras, codes = tracking_cameras(source, people[0]), recipe.make_decoder().code_space
+    cameras, codes = recipe.cameras(source, people[0]), recipe.make_decoder().code_space
     encoder = recipe.make_network(cameras, codes, seed=getattr(recipe.pretraining.config, "seed", None))
     encoder.to(memory_format=torch.channels_last)
     return encoder, make_method(recipe, encoder, view_cameras(recipe, source, people[0]))

@@ -198,6 +198,52 @@ def test_folders_of_killed_processes_are_cleaned_and_live_ones_kept(tmp_path):
     assert not there.has("captures", "abc")
 
 
+def numbered(folder):
+    """What `made` is given to load: the number in the folder, or None."""
+    try:
+        return int((folder / "n").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def test_what_is_made_once_is_loaded_and_made_again_where_it_is_damaged(tmp_path):
+    here, built = Store(tmp_path), []
+
+    def build(folder):
+        assert not list(folder.iterdir())
+        built.append(folder)
+        (folder / "n").write_text(str(len(built)))
+
+    assert [here.made("things", "k", numbered, build) for _ in range(3)] == [1, 1, 1]
+    (here.path("things", "k") / "n").write_text("dam")
+    assert here.made("things", "k", numbered, build) == 2 and len(built) == 2
+    with pytest.raises(ZeroDivisionError):
+        here.made("things", "other", numbered, lambda folder: 1 / 0)
+    assert not here.has("things", "other") and leftovers(tmp_path, "things") == []
+    with pytest.raises(ArtifactError, match="was made, and cannot be read"):
+        here.made("things", "other", numbered, lambda folder: None)
+
+
+def test_who_comes_while_a_thing_is_made_waits_for_it(tmp_path):
+    here, built, waits = Store(tmp_path), [], []
+
+    def build(folder):
+        built.append(folder)
+        time.sleep(0.5)
+        (folder / "n").write_text("7")
+
+    def go():
+        found.append(here.made("things", "k", numbered, build, on_wait=waits.append))
+
+    found = []
+    threads = [threading.Thread(target=go) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [7, 7, 7] and len(built) == 1 and len(waits) == 2
+
+
 def test_remove(tmp_path):
     there = Store(tmp_path)
     with there.building("captures", "abc") as folder:

@@ -159,14 +159,14 @@ def calibrations_are_kept(candidate: Candidate) -> None:
     calibration = encoder.enroll(props.anchors(encoder, 2))
     if not calibration.tensors:
         return
+    users = {name: value.shape[0] for name, value in calibration.tensors.items()}
+    require(set(users.values()) == {2}, f"tensors of a calibration must have a row for each user; found {users}")
     with tempfile.TemporaryDirectory() as folder:
         calibration.save(Path(folder) / "wearer.safetensors")
         loaded = Calibration.load(Path(folder) / "wearer.safetensors")
     frames = props.frames(encoder, 4, torch.arange(4) % 2)
     require(_apart(encoder.encode(frames, calibration), encoder.encode(frames, loaded)) == 0,
             "a calibration from a file gives other codes")  # fmt: skip
-    users = {name: value.shape[0] for name, value in calibration.tensors.items()}
-    require(set(users.values()) == {2}, f"tensors of a calibration must have a row for each user; found {users}")
 
 
 @rule("encoder", "run live, its batch normalisations folded into convolutions, it says the same")

@@ -248,7 +248,9 @@ def test_wrong_input_is_named(encoder):
     with pytest.raises(ContractError, match=r"needs cameras \['left_eye', .*was given \['left_mouth'"):
         encoder.encode(FrameBatch(frames().images, shuffled, OWNERS), calibration)
     alone = encoder.enroll(given.part(slice(0, 1)))
-    with pytest.raises(ContractError, match=r"calibration is of 1 user, numbered from 0; frames are of users \[0, 1\]"):
+    with pytest.raises(
+        ContractError, match=r"calibration is of 1 user, numbered from 0; frames are of users \[0, 1, 2\]"
+    ):
         encoder.encode(frames(), alone)
     small = torch.zeros(1, 4, 32, 32, dtype=torch.uint8)
     with pytest.raises(ContractError, match="needs frames of 64 x 64 pixels, was given 32 x 32"):

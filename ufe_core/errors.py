@@ -1,5 +1,9 @@
 """Every error a user can meet. The message says what was asked, what was found and what to do."""
 
+import errno
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})  # numbers of an `OSError`
+
 
 class UfeError(Exception):
     """Base of all errors that are shown to users as one line, without a traceback."""

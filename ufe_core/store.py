@@ -28,12 +28,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
-from ufe_core.errors import ArtifactError
+from ufe_core.errors import DISK_FULL, ArtifactError
 
 MadeT = TypeVar("MadeT")
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _HEARTBEAT_S = 30.0
 _FOREIGN_LOCK_STALE_S = 15 * 60.0
@@ -150,7 +149,7 @@ def explained(what: str, where: Path, *, only_full: bool = False) -> Iterator[No
         yield
     except OSError as error:
         remedy = "set UFE_HOME to" if where.absolute().is_relative_to(default_root()) else "write to"
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL:
             reason = "the disk is full. Free some space, or write to a larger disk (UFE_HOME, or the command's --out)"
         elif only_full:
             raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from ufe_bench.schema import Record
 from ufe_core.errors import (
+    DISK_FULL,
     ArtifactError,
     ConfigError,
     DataError,
@@ -25,7 +25,6 @@ SCHEMA: Literal["ufe.failure/1"] = "ufe.failure/1"
 FOLDER = "failures"
 #: What the user or the machine got wrong.
 _NOT_THE_METHODS = (UnknownComponentError, ConfigError, DataError, ArtifactError, RegistryError, MemoryError)
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def is_the_methods(error: BaseException) -> bool:
@@ -33,7 +32,7 @@ def is_the_methods(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # not imported for this: boards do without
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return False
-    if isinstance(error, OSError) and error.errno in _FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return False
     return isinstance(error, NotLoadedError) or not isinstance(error, _NOT_THE_METHODS)
 

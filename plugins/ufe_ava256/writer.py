@@ -35,7 +35,7 @@ from ufe_ava256.written import (
     tensor_bytes,
 )
 from ufe_core.config import ComponentConfig, build_config
-from ufe_core.errors import ArtifactError, ConfigError, DataError
+from ufe_core.errors import DISK_FULL, ArtifactError, ConfigError, DataError
 from ufe_core.interfaces.source import Capture, DomeCapture, HMCSource, Segment, WriteRequest, WrittenCapture
 
 #: What an export leaves beside the layout's own files: at its top what was asked for, in a capture what it holds.
@@ -380,7 +380,7 @@ def _explained(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in DISK_FULL:
             raise ArtifactError(
                 f"Cannot write in '{folder}': the disk is full. Free some space and run the same command again: "
                 "finished captures are kept."

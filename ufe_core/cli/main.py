@@ -1,7 +1,6 @@
 """The `ufe` command: finds its subcommands by entry point, and shows errors as one line."""
 
 import difflib
-import errno
 import importlib.metadata
 import os
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 import click
 
 from ufe_core import __version__
-from ufe_core.errors import PluginError, UfeError
+from ufe_core.errors import DISK_FULL, PluginError, UfeError
 from ufe_core.memory import ask_for_large_pages
 
 GROUP = "ufe.commands"
@@ -154,7 +153,7 @@ def _one_line(error: Exception) -> str | None:
 
 def _explain_os_error(error: OSError) -> str:
     where = f" '{error.filename}'" if error.filename is not None else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in DISK_FULL:
         return (
             f"The disk is full{', writing' + where if where else ''}. Free some space, or write to a larger disk "
             "(UFE_HOME, or the command's --out); finished work is kept."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ufe_core.cli.groups import refuse_options_before
-from ufe_core.names import KINDS
+from ufe_core.names import FIRST_PARTY, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ufe_core.components import ComponentSpec
     from ufe_core.conformance import Finding
     from ufe_core.plugins import Catalogue, PluginReport
-
-_OURS = "ufe"  # the distribution of the plugins that come with it
 
 
 @click.group(invoke_without_command=True, short_help="List components and plugins; make and check them.")
@@ -278,7 +276,7 @@ def _print_table(found: "Catalogue", kind: str | None) -> None:
     table.add_column("summary", ratio=1)
     for spec in found.all(kind):
         origin, summary = found.provenance(spec), escape(spec.summary)
-        if origin.distribution != _OURS:
+        if origin.distribution != FIRST_PARTY:
             summary += f" [dim]({escape(origin.distribution)} {escape(origin.version)})[/]"
         table.add_row(spec.kind, spec.id, summary)
     console.print(table)

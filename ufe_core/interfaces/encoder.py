@@ -206,13 +206,14 @@ class Encoder(nn.Module, ABC, Generic[ConfigT]):
             raise ContractError(f"{type(self).__name__} needs {what} with {' and '.join(lacking)}; they have none.")
 
     def _check_users(self, users: Tensor, calibration: Calibration) -> None:
-        for value in list(calibration.tensors.values())[:1]:
-            there = value.shape[0]
-            if len(users) and not 0 <= int(users.min()) <= int(users.max()) < there:
-                raise ContractError(
-                    f"The calibration is of {there} user{'s' * (there > 1)}, numbered from 0; frames are of users "
-                    f"{sorted(set(users.tolist()))[:10]}."
-                )
+        if not calibration.tensors or not len(users):
+            return
+        there = next(iter(calibration.tensors.values())).shape[0]
+        if not 0 <= int(users.min()) <= int(users.max()) < there:
+            raise ContractError(
+                f"The calibration is of {there} user{'s' * (there > 1)}, numbered from 0; frames are of users "
+                f"{sorted(set(users.tolist()))[:10]}."
+            )
 
     def _check(self, encoding: Encoding, count: int) -> None:
         name = type(self).__name__

@@ -31,7 +31,7 @@ FRAMES = 8
 EXPORT = {"size": 64, "headset_size": 48}
 SEARCH = {"candidates": "neutral,jaw_open", "most": 1, "validation": 2, "frames": 4}
 #: What a reader puts in the place of these words.
-PLACES = ("RESULT.json", "RUN.json")
+A_RESULT = re.compile(r"((RESULT|RUN)|benchmarks/results/\S+)\.json\b")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,8 @@ def small_world(home, monkeypatch, tmp_path):
 
 def meant(word, home, page):
     """The arguments that a reader would give for a word of a command: in the tutorial, their own method's result."""
-    if word in PLACES or word.endswith(PLACES):
+    if A_RESULT.search(word):
+        assert not word.startswith("benchmarks/") or (ROOT / word).is_file(), f"{word} is not among the published results"
         method = "acme__fovea" if page.name == "tutorial.md" else "ufe__neutral"
         found = home.glob(f"results/main@*/{method}/*.json")
         return [str(max(found, key=lambda path: path.stat().st_mtime))]
@@ -201,7 +202,7 @@ def test_every_command_of_a_page_runs(page, ufe, small_world, home, monkeypatch)
     for table in blocks(page, "toml"):
         name = re.search(r'^name = "(.*)"', table, re.M)[1]
         (small_world / f"{name}.toml").write_text(table)
-    if any(place in page.read_text() for place in PLACES) and page.name != "tutorial.md":
+    if any(map(A_RESULT.search, commands(page))) and page.name != "tutorial.md":
         assert ufe("bench", "--encoder", "neutral")[0] == 0, "the result that the page speaks of"
     for words in dict.fromkeys(commands(page)):
         program, *arguments = [found for word in shlex.split(words) for found in meant(word, home, page)]

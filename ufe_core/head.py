@@ -173,7 +173,9 @@ def cut_head(model: Any) -> Head:
     template = open_lids(template, actions)
     uv, uv_faces = _layout_uv(model, kept, template, faces, part)
     regions = _regions(template, actions, faces, part)
-    masks = np.stack([_lip_mask(model, vertex_ids, regions["lips"], template, part), _brow_mask(template, part)], -1)
+    red = _lip_mask(model, vertex_ids, regions["lips"], template, part)
+    regions["lip_centres"] = _lip_centres(template, red, regions)
+    masks = np.stack([red, _brow_mask(template, part)], -1)
     order = tuple(regions)
     starts = np.cumsum([0, *(len(regions[n]) for n in order[:-1])]).astype(np.int64)
     return Head(
@@ -291,7 +293,7 @@ def _regions(template: np.ndarray, actions: np.ndarray, faces: np.ndarray, part:
     """Named vertex sets, from the topology and the actions alone (P§8.2-8.4).
 
     The face is the skin that the face's muscles move, in front of the ears; the lower face is its part below the
-    nose's base. Mouth corners and lip centres lie on the ring where the lips meet the mouth's inside.
+    nose's base. Mouth corners and the seam's middle lie on the ring where the lips meet the mouth's inside.
     """
     x, y, z = template.T
     cavity_face = (part[faces] == MOUTH_CAVITY).any(1)
@@ -313,13 +315,25 @@ def _regions(template: np.ndarray, actions: np.ndarray, faces: np.ndarray, part:
         "face": np.flatnonzero(face),
         "lower_face": np.flatnonzero(face & (y > base)),
         "mouth_corners": np.array(corners),
-        "lip_centres": np.array(centres),
+        "lip_seam": np.array(centres),
         "lips": np.flatnonzero(lips),
         "eyelids": np.flatnonzero(lids),
         "eye_left": np.flatnonzero(part == EYE_LEFT),
         "eye_right": np.flatnonzero(part == EYE_RIGHT),
         "skin": np.flatnonzero(part == SKIN),
     }
+
+
+def _lip_centres(template: np.ndarray, red: np.ndarray, regions: dict[str, np.ndarray]) -> np.ndarray:
+    """On the midline, where the red of the upper and of the lower lip stands out most.
+
+    Not where they meet: there one lip lies behind the other on some faces, and a small opening brings them no
+    further apart.
+    """
+    lips = regions["lips"][(np.abs(template[regions["lips"], 0]) < 1) & (red[regions["lips"]] > 0.5)]
+    seam = template[regions["lip_seam"], 1].mean()
+    above, below = lips[template[lips, 1] < seam], lips[template[lips, 1] >= seam]
+    return np.array([rows[np.argmax(template[rows, 2])] for rows in (above, below)])
 
 
 def _weights(template: np.ndarray, actions: np.ndarray, part: np.ndarray) -> np.ndarray:

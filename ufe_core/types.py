@@ -237,7 +237,7 @@ class MeshTopology:
 
     `faces` int64 [F, 3]; `uv` float32 [T, 2] in [0, 1], row 0 of a texture at v = 0; `uv_faces` int64 [F, 3];
     `regions` names vertex sets (int64 [n]): metrics use `face`, `lower_face`, `mouth_corners` (left, right) and
-    `lip_centres` (upper, lower). `weights` is float32 [V], the W2 of P§5.2.
+    `lip_centres` (upper, lower: their middles, not where they meet). `weights` is float32 [V], the W2 of P§5.2.
     """
 
     vertex_count: int

@@ -96,8 +96,11 @@ def test_mouth_corners_and_lip_centres_lie_on_the_lips(head, regions):
     assert corners[0, 0] < -15 and corners[1, 0] > 15
     assert np.abs(centres[:, 0]).max() < 1
     assert centres[0, 1] < centres[1, 1], "upper lip first, and y points down"
-    assert 0 < centres[1, 1] - centres[0, 1] < 5, "the resting mouth is closed, or nearly"
+    assert 8 < centres[1, 1] - centres[0, 1] < 18, "from the middle of one lip to that of the other"
     assert (np.abs(corners[:, 1] - centres[:, 1].mean()) < 5).all()
+    seam = head.template[regions["lip_seam"]]
+    assert 0 < seam[1, 1] - seam[0, 1] < 5, "the resting mouth is closed, or nearly"
+    assert (seam[:, 2] < centres[:, 2] - 4).all(), "where lips meet lies behind where they stand out"
 
 
 def test_opening_the_jaw_parts_the_lips_and_smiling_widens_the_mouth(head, regions):

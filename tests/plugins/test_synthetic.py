@@ -232,9 +232,18 @@ class TestCapture:
             used = labels.expression.max(0) > 0.3
             assert used.sum() > 45, "nearly every action occurs"
 
+    def test_of_everybody_the_lip_centres_part_when_the_mouth_opens_a_little(self, synthetic):
+        upper, lower = synthetic.head.topology.region("lip_centres")
+        opening = synthetic.head.actions[ACTIONS.index("jawOpen")]
+        little = (opening[lower] - opening[upper]) / np.linalg.norm(opening[lower] - opening[upper])  # 1 mm
+        for number in range(0, 60, 2):
+            geometry = synthetic.geometry(number)
+            apart = geometry[lower] - geometry[upper]
+            assert np.linalg.norm(apart + little) - np.linalg.norm(apart) > 0.45, number
+
     def test_anchors_show_what_they_are_called(self, synthetic):
         train = [s for s in synthetic.subjects() if s in set(load_registry().split("synthetic", "train"))]
-        lips = synthetic.head.topology.region("lip_centres")
+        lips = synthetic.head.topology.region("lip_seam")
         for one in synthetic.captures(train[:12]):
             assert set(DEFAULT_ANCHORS) <= set(one.anchors) and len(one.anchors) == 15
             assert tuple(one.anchors)[:6] == DEFAULT_ANCHORS

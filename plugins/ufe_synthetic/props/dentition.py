@@ -75,7 +75,7 @@ def teeth(head: Head, geometry: np.ndarray, rng: np.random.Generator) -> list[Pa
         Upper teeth, upper gum (both rigid), lower teeth, lower gum: these have `actions` for the jaw's four
         movements, each the rigid motion closest to what the action does to chin and lower lip.
     """
-    ring = head.topology.regions["lip_centres"]
+    ring = head.topology.regions["lip_seam"]
     lips = _slit(head, geometry)
     bite = float(np.mean(lips) if np.isfinite(lips).all() else geometry[ring, 1].mean() + 0.4)
     overbite = rng.uniform(1.0, 3.0)
@@ -150,7 +150,7 @@ def _wall(
 def _slit(head: Head, geometry: np.ndarray) -> tuple[float, float]:
     """Heights (mm) that upper and lower teeth may reach unseen: the resting lips of some people leave a slit."""
     regions = head.topology.regions
-    mouth = geometry[np.concatenate([regions["mouth_corners"], regions["lip_centres"]])]
+    mouth = geometry[np.concatenate([regions["mouth_corners"], regions["lip_seam"]])]
     slit = float(mouth[2:, 1].mean())
     near = (head.part == SKIN) & (np.abs(head.template[:, 0]) < 32) & (head.template[:, 2] > 0)
     near &= np.abs(geometry[:, 1] - slit) < 9

@@ -123,7 +123,7 @@ def test_rows_of_table4_that_repeat_another_share_its_pretraining(budget):
 
 
 def test_an_unknown_row_is_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"'table3@2' has no row 'poolin'. Did you mean 'pooling'\?"):
+    with pytest.raises(ConfigError, match=r"'table3@3' has no row 'poolin'. Did you mean 'pooling'\?"):
         chosen_rows(load_suite("table3"), ["poolin"])
 
 
@@ -346,8 +346,8 @@ def test_a_row_without_a_result_is_named_and_the_others_stay(table3):
 
 
 def test_the_picture_and_the_files(table3, tmp_path):
-    path = write_report(table3, tmp_path / "table3@2")
-    assert path == tmp_path / "table3@2" / "study.md"
+    path = write_report(table3, tmp_path / "table3@3")
+    assert path == tmp_path / "table3@3" / "study.md"
     assert (path.parent / "study.png").read_bytes().startswith(b"\x89PNG")
     assert "![" in path.read_text() and (path.parent / "study.json").is_file()
     assert draw(Study(table3.suite, (), ())) is None
@@ -377,7 +377,7 @@ def test_a_report_of_other_options_has_a_folder_called_by_them():
 @pytest.mark.parametrize(
     ("options", "folder", "told"),
     [
-        ((), ".", "table3@2/study.md"), (("--budget", "smoke"), "study_smoke", "the default options stays as it is"),
+        ((), ".", "table3@3/study.md"), (("--budget", "smoke"), "study_smoke", "the default options stays as it is"),
         (("--set", "training.steps=50"), "study_training.steps=50", "the default options stays as it is"),
         (("--row", "pooling"), None, "not written: it is made of all rows"),
     ],
@@ -386,7 +386,7 @@ def test_a_report_of_other_options_has_a_folder_called_by_them():
 def test_a_quick_try_leaves_the_report_of_the_default(table3, tmp_path, monkeypatch, ufe, options, folder, told):
     monkeypatch.setattr("ufe_bench.study.run_study", lambda *given, **asked: table3)
     monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
-    report = tmp_path / "table3@2" / "study.md"
+    report = tmp_path / "table3@3" / "study.md"
     report.parent.mkdir()
     report.write_text("of the default")
     code, out, _ = ufe("bench", "--suite", "table3", "--out", tmp_path, *options)
@@ -402,7 +402,7 @@ def test_a_quick_try_leaves_the_report_of_the_default(table3, tmp_path, monkeypa
 )
 def test_a_typo_ends_a_study_before_anything_is_made(tmp_path, monkeypatch, ufe, option, said):
     monkeypatch.setenv("UFE_HOME", str(tmp_path / "home"))
-    report = tmp_path / "table3@2" / "study.md"
+    report = tmp_path / "table3@3" / "study.md"
     report.parent.mkdir()
     report.write_text("of before")
     code, out, err = ufe("bench", "--suite", "table3", "--out", tmp_path, "--set", option)

@@ -163,7 +163,7 @@ def submit(files: tuple[Path, ...], verify: int, weights: Path | None, out: Path
 
     \b
     Examples:
-      ufe leaderboard submit results/main@5/acme__fovea/0123456789ab.json --verify 4
+      ufe leaderboard submit results/main@6/acme__fovea/0123456789ab.json --verify 4
       ufe leaderboard submit 0123456789ab.json --verify 4 --weights fovea.safetensors
     """
     from ufe_bench.schema import load_result, write_result

@@ -28,6 +28,8 @@ from ufe_core.types import Calibration, CameraSpec, FrameBatch, Identity
 if TYPE_CHECKING:
     from ufe_core.recipe import Chosen
 
+#: Version of how errors are measured. 1 took the lips' centres from where they meet.
+PROTOCOL = 2
 FRAMES_AT_A_TIME = 64
 _DONNING_MM = {"donned within 2 mm": 2.0, "donned 2 to 4 mm off": 4.0}  # how far from its place a headset sits
 _SPEECH = "speech"  # the kind of segment that clips are of

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ufe_bench.enrolment import Enrolment
-from ufe_bench.evaluate import Evaluation, Material, Stage, count_parameters, evaluate, measure_cost
+from ufe_bench.evaluate import PROTOCOL, Evaluation, Material, Stage, count_parameters, evaluate, measure_cost
 from ufe_bench.failure import Failure, forget_failure, is_the_methods, record_failure
 from ufe_bench.material import MaterialStore
 from ufe_bench.provenance import budget_record, environment_record, options_apart, training_record
@@ -78,7 +78,6 @@ class Description:
     split: Split
     people: PeopleSplit
     unlabelled: tuple[str, ...] | None
-    protocol: int
     seed: int
     components: Components
     data: Data
@@ -261,7 +260,6 @@ class Harness:
             split=setup.measured_people(),
             people=setup.split,
             unlabelled=setup.recipe.unlabelled()[1] if setup.recipe.learns_first else None,
-            protocol=request.suite.protocol,
             seed=setup.recipe.training.seed,
             components=setup.components(),
             data=setup.data(),
@@ -396,7 +394,7 @@ def _key(setup: Setup, encoder: TrainedEncoder, weights: Weights) -> RunKey:
     return RunKey(
         suite=suite.id,
         split=setup.measured_people(),
-        protocol=suite.protocol,
+        protocol=PROTOCOL,
         seed=recipe.training.seed,
         components=setup.components(),
         budget=budget_record(recipe, encoder, released=weights.origin == "released", tuned=setup.request.tuned),

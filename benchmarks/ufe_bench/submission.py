@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ufe_bench.board import FLOORS
+from ufe_bench.evaluate import PROTOCOL
 from ufe_bench.harness import Description, Harness
 from ufe_bench.rerun import UNTOLD, changed_choices, is_younger, request_from, rerun, value_at
 from ufe_bench.schema import Result, best_trial, incomplete_reason
@@ -103,10 +104,13 @@ def _key(result: Result, expected: Description) -> Iterator[Objection]:
     if expected.data.edition != key.data.edition:
         yield Objection("data", "It was measured on captures of another version of the source: measure again with this "
                         f"ufe: {result.command}")  # fmt: skip
+    if key.protocol != PROTOCOL:
+        yield Objection("key", f"It was measured by protocol {key.protocol}, and this ufe measures by {PROTOCOL}: "
+                        f"measure again: {result.command}")  # fmt: skip
     names = [place.removeprefix("data.") for place in UNTOLD]
     untold = {name: None for name in names if getattr(key.data, name) is None}
     now = key.model_copy(update={
-        "split": expected.split, "protocol": expected.protocol, "seed": expected.seed,
+        "split": expected.split, "seed": expected.seed,
         "components": expected.components, "data": expected.data.model_copy(update=untold),
     })  # fmt: skip
     before = {sha256 for weights in load_registry().weights for sha256 in weights.superseded}

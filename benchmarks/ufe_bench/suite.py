@@ -76,7 +76,6 @@ class Suite(ComponentConfig):
 
     name: str
     version: int = Field(ge=1)
-    protocol: int = Field(ge=1, description="Version of the measuring itself")
     summary: str
     split: str = Field(description="Split of the registry, or the id of a source that has a split of its own")
     part: str = Field("test", description="Part of the split set")

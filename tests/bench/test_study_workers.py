@@ -102,7 +102,7 @@ def test_ctrl_c_reaches_all_that_run_and_nothing_more_is_begun(times):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("--workers", "2"), "Suite 'main@5' has no rows; --workers is for studies such as table3."),
+        (("--workers", "2"), "Suite 'main@6' has no rows; --workers is for studies such as table3."),
         (("--suite", "table3", "--workers", "2", "--fresh"), "Rows share trainings, which --fresh would make in each"),
     ],
 )  # fmt: skip

@@ -47,7 +47,6 @@ class Here:
             split=like.key.split,
             people=load_registry().splits["synthetic"],
             unlabelled=self.unlabelled,
-            protocol=like.key.protocol,
             seed=like.key.seed,
             components=like.key.components,
             data=like.key.data.model_copy(update=self.data),
@@ -114,6 +113,7 @@ CASES = {
     "another seed than it says": (
         "key", "seed is not what its command asks for", lambda r: changed(r, key=key(r, seed=3)),
     ),
+    "another protocol": ("key", "measured by protocol 1, and", lambda r: changed(r, key=key(r, protocol=1))),
     "an option that it does not tell": (
         "key", "components.encoder.config.stride",
         lambda r: changed(r, key=key(r, components=r.key.components.model_copy(update={

@@ -10,7 +10,8 @@ from ufe_core.budgets import TrainingConfig
 from ufe_core.training.processes import ALONE, Processes
 from ufe_core.types import Labels
 
-_WIDTH = 256
+_WIDTHS = (256, 128)  # P§13.3 (O23)
+_SLOPE = 0.2  # of the leaky ReLU below zero; O23 gives none
 _LEAST_DEVIATION = 0.02  # of a code's number over the training frames
 
 
@@ -26,9 +27,11 @@ class CodeCritic(nn.Module):
     def __init__(self, size: int, config: TrainingConfig) -> None:
         super().__init__()
         self.penalty, self.rate = config.penalty, config.critic_rate
+        wide, narrow = _WIDTHS
         self.layers = nn.Sequential(
-            nn.Linear(size, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, _WIDTH), nn.SiLU(), nn.Linear(_WIDTH, 1)
-        )
+            nn.Linear(size, wide), nn.LeakyReLU(_SLOPE), nn.Linear(wide, narrow), nn.LeakyReLU(_SLOPE),
+            nn.Linear(narrow, 1),
+        )  # fmt: skip
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("deviation", torch.ones(size))
 

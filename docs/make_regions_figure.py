@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/: `python docs/make_figures.py`. They follow the code, so run it when that changes."""
+"""Draws the regions and weights of docs/metrics.md: `python docs/make_regions_figure.py`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ufe_avatar.views import Views
-from ufe_core.cli.contact_sheet import SheetRow, draw_sheet
 from ufe_core.geometry import rotation_vector_matrix
 from ufe_core.head import EYE_LEFT, EYE_RIGHT, Head, load_head
 from ufe_core.ops.rasterize import interpolate, rasterize
 from ufe_core.plugins import catalogue
-from ufe_core.recipe import DEFAULT_ANCHORS
-from ufe_core.registry import load_registry
 from ufe_core.types import CameraSpec
 
 HERE = Path(__file__).parent
@@ -118,25 +115,6 @@ def regions_png() -> None:
     save(HERE / "regions.png", np.asarray(canvas.buffer_rgba())[..., :3])
 
 
-def simulator_png() -> None:
-    """What the simulated headset's tracking cameras see of two training people."""
-    source = catalogue().create("source", "synthetic")
-    size = 80
-    people = load_registry().split("synthetic", "train")
-    captures = source.captures([people[1], people[53]])
-    cameras = [camera for camera in captures[0].cameras if camera.role == "tracking"]
-    rows = [
-        SheetRow(
-            capture.subject, (),
-            capture.frames([capture.anchors[a] for a in DEFAULT_ANCHORS], cameras=[c.name for c in cameras], size=size),
-        )
-        for capture in captures
-    ]  # fmt: skip
-    caption = "ufe/synthetic, tracking cameras"
-    png = np.frombuffer(draw_sheet(rows, cameras, DEFAULT_ANCHORS, caption=caption), np.uint8)
-    save(HERE / "simulator.png", cv2.imdecode(png, cv2.IMREAD_COLOR)[..., ::-1], levels=40)
-
-
 def save(path: Path, image: np.ndarray, levels: int = 256) -> None:
     """Write a PNG; fewer grey levels make sensor noise cheap to store."""
     step = 256 / levels
@@ -147,4 +125,3 @@ def save(path: Path, image: np.ndarray, levels: int = 256) -> None:
 
 if __name__ == "__main__":
     regions_png()
-    simulator_png()

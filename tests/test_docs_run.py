@@ -122,9 +122,7 @@ def small_world(home, monkeypatch, tmp_path):
 def meant(word, home, page):
     """The arguments that a reader would give for a word of a command: in the tutorial, their own method's result."""
     if A_RESULT.search(word):
-        assert not word.startswith("benchmarks/") or (ROOT / word).is_file(), (
-            f"{word} is not published"
-        )
+        assert not word.startswith("benchmarks/") or (ROOT / word).is_file(), f"{word} is not published"
         method = "acme__fovea" if page.name == "tutorial.md" else "ufe__neutral"
         found = home.glob(f"results/main@*/{method}/*.json")
         return [str(max(found, key=lambda path: path.stat().st_mtime))]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, TypeVar, cast
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -56,11 +56,10 @@ class FaceEncoder(Encoder[ConfigT]):
         self.gaze: nn.Module = perceptron(seen, gaze_width, 6)
 
     def taught_by_labels(self) -> tuple[str, ...]:
-        """The last layers of both perceptrons: what a pre-training makes them say is no code of an avatar."""
-        return tuple(
-            f"{name}.{len(cast('nn.Sequential', network)) - 1}."
-            for name, network in (("fuse", self.fuse), ("gaze", self.gaze))
-        )
+        """Both perceptrons: what a pre-training makes them say is no code of an avatar, and their hidden units, which
+        masked views drive far from zero, learn it slower than new ones do.
+        """
+        return ("fuse.", "gaze.")
 
     def coded(self, fused: Tensor, seen: Tensor) -> Encoding:
         """Code and gaze of features [B, F] of both regions and [B, F'] of the upper one."""

@@ -38,6 +38,7 @@ _TRAINING_CODE = (
     "ufe_core.training.losses", "ufe_core.training.optimise", "ufe_core.training.processes",
 )  # fmt: skip
 _PROBE_CODE = ("ufe_core.linear_probe",)
+_START_CODE = ("ufe_core.training.pretrain",)  # what an encoder takes over from its pre-training
 _PRETRAINING_CODE = (
     "ufe_core.headset_only", "ufe_core.inputs", "ufe_core.instants", "ufe_core.interfaces.encoder",
     "ufe_core.interfaces.pretraining", "ufe_core.training.augment", "ufe_core.training.kept_views",
@@ -98,13 +99,15 @@ class Recipe:
 
     def describe(self) -> dict[str, Any]:
         """What decides the weights, as JSON values."""
+        probe = _PROBE_CODE if self.training.update == "linear" else ()
+        start = _START_CODE if self.pretraining is not None else ()
         return {
             "decoder": self.decoder.describe(), "encoder": self.encoder.describe(),
             "calibrator": self.calibrator.describe() if self.calibrator else None,
             "detector": self.detector.describe() if self.detector else None,
             "source": self.source.describe(), "anchors": list(self.anchors),
             "training": self.training.model_dump(mode="json"),
-            "code": code_fingerprint(*_TRAINING_CODE, *(_PROBE_CODE if self.training.update == "linear" else ())),
+            "code": code_fingerprint(*_TRAINING_CODE, *probe, *start),
             **self.describe_pretraining(),
         }  # fmt: skip
 

@@ -1,12 +1,14 @@
 """The documents say what is so: names exist, links lead somewhere, commands are commands."""
 
 import ast
+import json
 import re
 import shlex
 
 import click
 import pytest
 
+from ufe_bench.suite import load_suite
 from ufe_core.cli.main import cli
 
 from .documents import PAGES, ROOT, commands
@@ -36,6 +38,23 @@ def test_the_conventions_list_the_actions_in_their_order():
     rows = re.findall(r"^\| (\d+)-(\d+) \| (.*) \|$", text, re.M)
     assert [name for _, _, names in rows for name in names.split(", ")] == list(ACTIONS)
     assert all(len(names.split(", ")) == int(last) - int(first) + 1 for first, last, names in rows)
+
+
+def test_the_readmes_numbers_are_the_published_ones():
+    text = (ROOT / "README.md").read_text().partition("<!-- results -->")[2].partition("<!-- /results -->")[0]
+    rows = {cells[0]: cells[1:] for cells in re.findall(r"^\| (`.*?) \|" + 5 * r" (.*?) \|" + "$", text, re.M)}
+    folder = ROOT / "benchmarks" / "results" / load_suite("main").id
+    found = {name: json.loads(file.read_text())["summary"] for name, file in (
+        (name, next(folder.glob(f"{place}/*.json"))) for name, place in (
+            ("`univ` + `late_fusion`, released weights", "ufe__univ__late_fusion"), ("`neutral`", "ufe__neutral"),
+            ("`mean`", "ufe__mean"),
+        )
+    )}  # fmt: skip
+    assert rows.keys() == found.keys()
+    for name, cells in rows.items():
+        for cell, (metric, value), floor in zip(cells, found[name].items(), found["`mean`"].values(), strict=True):
+            ratio = "" if name == "`mean`" else f" ({value['mean'] / floor['mean']:.2f} ×)"
+            assert cell == f"{value['mean']:.{2 if metric == 'gaze' else 3}f}{ratio}", f"{name}, {metric}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

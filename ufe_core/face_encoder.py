@@ -56,8 +56,9 @@ class FaceEncoder(Encoder[ConfigT]):
         self.gaze: nn.Module = perceptron(seen, gaze_width, 6)
 
     def taught_by_labels(self) -> tuple[str, ...]:
-        """Both perceptrons: what a pre-training makes them say is no code of an avatar, and their hidden units, which
-        masked views drive far from zero, learn it slower than new ones do.
+        """Both perceptrons: what a pre-training makes them say is no code of an avatar.
+
+        Their hidden units would learn one slower than new ones do: masked views drive them far from zero.
         """
         return ("fuse.", "gaze.")
 

@@ -77,7 +77,9 @@ def request_from(result: Result, catalogue: Catalogue) -> Request:
         raise foreign
     suite = load_suite(asked["suite"])
     if suite.id != result.key.suite:
-        raise DataError(f"Result {result.run_id} is of suite '{result.key.suite}'; this ufe has '{suite.id}'.")
+        commit = result.environment.commit
+        theirs = f" That of commit {commit[:7]} measures it again." if commit else ""
+        raise DataError(f"Result {result.run_id} is of suite '{result.key.suite}'; this ufe has '{suite.id}'.{theirs}")
     overrides = parse_overrides(asked["assignments"], owners=OWNERS)
     common = {name: asked[name] for name in ("decoder", "source", "budget")}
     if not suite.rows:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ufe_bench.evaluate import Evaluation
+from ufe_bench.evaluate import PROTOCOL, Evaluation
 from ufe_bench.harness import Again, Description, Harness
 from ufe_bench.rerun import changed_choices, request_from, rerun
 from ufe_bench.resolve import floor_request
@@ -372,7 +372,8 @@ def test_choices_that_are_others_now_are_named_by_their_place():
 def test_weights_that_were_released_before_are_no_objection_and_others_are(tmp_path):
     """As if Table 1 had been measured with an earlier detector; a file that nobody released is told."""
     (path,) = RESULTS.parent.glob("table1@*/ufe__geometry_guided/*.json")
-    result = load_result(path)
+    measured = load_result(path)
+    result = changed(measured, key=key(measured, suite=load_suite("table1").id, protocol=PROTOCOL))
     harness = Harness(catalogue(), Store(tmp_path), tmp_path, device=torch.device("cpu"))
 
     def told(sha256):
@@ -412,18 +413,27 @@ def test_numbers_that_come_out_again_of_something_else_do_not_agree():
     assert rerun(PUBLISHED, Here(key=key(PUBLISHED, weights=released))).foreign == ("weights.sha256",)
 
 
-@pytest.mark.parametrize(
-    "path", sorted(RESULTS.parent.glob("*/*/*.json")), ids=lambda path: f"{path.parts[-3]}-{path.stem}"
-)
+#: Every file that is published, of a suite as it is now or of one as it was before.
+FILES = sorted(RESULTS.parent.glob("*/*/*.json"))
+NOW = [path for path in FILES if path.parts[-3] == load_suite(path.parts[-3].partition("@")[0]).id]
+BEFORE = [path for path in FILES if path not in NOW]
+
+
+@pytest.mark.parametrize("path", NOW, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_the_command_of_a_published_result_asks_for_what_it_says(path):
     result = load_result(path)
     request = request_from(result, catalogue())
     assert request.command() == result.command and request.enrolment == result.key.data.enrolment
 
 
-@pytest.mark.parametrize(
-    "path", sorted(RESULTS.parent.glob("*/*/*.json"))[::3], ids=lambda path: f"{path.parts[-3]}-{path.stem}"
-)
+@pytest.mark.parametrize("path", BEFORE, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_a_published_result_of_a_suite_as_it_was_is_whole_and_says_which_ufe_measures_it_again(path):
+    result = load_result(path)
+    with pytest.raises(DataError, match=rf"is of suite '{path.parts[-3]}'.* commit {result.environment.commit[:7]}\b"):
+        request_from(result, catalogue())
+
+
+@pytest.mark.parametrize("path", NOW[::3], ids=lambda path: f"{path.parts[-3]}-{path.stem}")
 def test_a_maintainer_has_no_objection_to_what_is_published(path, tmp_path):
     """By the harness itself, which finds out what each command asks for; every third one, as that takes its time."""
     result = load_result(path)

@@ -102,8 +102,9 @@ def topology() -> MeshTopology:
     eyes = np.arange(_SKIN, VERTICES)
     rows = {
         "face": np.arange(40), "lower_face": np.arange(20), "mouth_corners": np.array([0, 1]),
-        "lip_centres": np.array([2, 3]), "lips": np.arange(8), "eyelids": np.arange(30, 40),
-        "eye_left": eyes[: len(eyes) // 2], "eye_right": eyes[len(eyes) // 2 :], "skin": np.arange(_SKIN),
+        "lip_centres": np.array([2, 3]), "lip_seam": np.array([4, 5]), "lips": np.arange(8),
+        "eyelids": np.arange(30, 40), "eye_left": eyes[: len(eyes) // 2], "eye_right": eyes[len(eyes) // 2 :],
+        "skin": np.arange(_SKIN),
     }  # fmt: skip
     regions = {name: rows.get(name, rows["skin"]) for name in load_head().region_names}
     weights = np.ones(VERTICES, np.float32)

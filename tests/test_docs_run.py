@@ -31,7 +31,7 @@ FRAMES = 8
 EXPORT = {"size": 64, "headset_size": 48}
 SEARCH = {"candidates": "neutral,jaw_open", "most": 1, "validation": 2, "frames": 4}
 #: What a reader puts in the place of these words.
-A_RESULT = re.compile(r"((RESULT|RUN)|benchmarks/results/\S+)\.json\b")
+A_RESULT = re.compile(r"(RESULT|RUN|benchmarks/results/\S+)\.json\b")
 
 
 @pytest.fixture(scope="module")
